@@ -1,0 +1,354 @@
+#include "arguments.h"
+
+#include <algorithm>
+#include <limits>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace mist {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+// A name for messages that costs nothing until it is printed.
+struct Name {
+  const char* list;
+  int64_t position = -1;
+
+  friend std::ostream& operator<<(std::ostream& out, const Name& name) {
+    out << name.list;
+    return name.position < 0 ? out : out << '[' << name.position << ']';
+  }
+};
+
+std::string dtype_name(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Bool: return "bool";
+    default: return "dtype number " + std::to_string(static_cast<int>(tensor.scalar_type()));
+  }
+}
+
+const char* dtype_name(ScalarType type) {
+  switch (type) {
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Long: return "int64";
+    default: return "float32";
+  }
+}
+
+std::string device_name(const Tensor& tensor) {
+  if (tensor.is_cpu()) return "cpu";
+  return (tensor.is_cuda() ? "cuda:" : "device:") + std::to_string(tensor.get_device_index());
+}
+
+// Checks of one call: every tensor lies on the first one's device, and no memory that is written overlaps another's.
+class Checker {
+ public:
+  Checker(const char* op, const Tensor& first) : op_(op), first_(first), cpu_(first.is_cpu()) {
+    device_ = cpu_ ? -1 : first.get_device_index();
+  }
+
+  template <class... Parts>
+  void require(bool holds, const Parts&... parts) const {
+    if (!holds) fail(op_, ": ", parts...);
+  }
+
+  void length(const char* list, size_t got, const char* expected_list, size_t expected) const {
+    require(got == expected, list, " has ", got, " tensors, but ", expected_list, " has ", expected);
+  }
+
+  void placed(Name name, const Tensor& tensor) const {
+    const bool same = tensor.is_cpu() == cpu_ && (cpu_ || tensor.get_device_index() == device_);
+    if (!same) fail(op_, ": ", name, " is on ", device_name(tensor), ", expected ", device_name(first_), " like the rest");
+    require(tensor.is_contiguous(), name, " is not contiguous; pass a contiguous tensor");
+  }
+
+  void typed(Name name, const Tensor& tensor, ScalarType type) const {
+    if (tensor.scalar_type() != type) fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected ", dtype_name(type));
+  }
+
+  void sized(Name name, const Tensor& tensor, int64_t size, const char* why) const {
+    const int64_t numel = tensor.numel();
+    require(numel == size, name, " has ", numel, " entries, expected ", size, ", ", why);
+  }
+
+  Dtype floating(Name name, const Tensor& tensor) const {
+    switch (tensor.scalar_type()) {
+      case ScalarType::Float: return Dtype::float32;
+      case ScalarType::BFloat16: return Dtype::bfloat16;
+      case ScalarType::Half: return Dtype::float16;
+      default: fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected float32, bfloat16 or float16");
+    }
+  }
+
+  // Positions are int32, so a tensor holds at most 2^31 - 1 entries.
+  void addressable(Name name, const Tensor& tensor) const {
+    const int64_t numel = tensor.numel();
+    require(numel <= std::numeric_limits<int32_t>::max(), name, " has ", numel,
+            " entries; an index is int32, so at most 2147483647 are supported. Split the tensor");
+  }
+
+  void uses(Name name, const Tensor& tensor, bool written) {
+    const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+    const auto bytes = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
+    if (bytes > 0) spans_.push_back({begin, begin + bytes, written, name});
+  }
+
+  void no_overlap() {
+    std::sort(spans_.begin(), spans_.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+    const Span* furthest = nullptr;          // of all spans so far
+    const Span* furthest_written = nullptr;  // of those that are written
+    for (const Span& span : spans_) {
+      const Span* other = span.written ? furthest : furthest_written;
+      if (other && span.begin < other->end)
+        fail(op_, ": ", other->name, " and ", span.name, " share memory, and one of them is written. Pass separate tensors");
+      if (!furthest || span.end > furthest->end) furthest = &span;
+      if (span.written && (!furthest_written || span.end > furthest_written->end)) furthest_written = &span;
+    }
+  }
+
+ private:
+  struct Span {
+    uintptr_t begin, end;
+    bool written;
+    Name name;
+  };
+
+  const char* op_;
+  const Tensor& first_;
+  bool cpu_;
+  int32_t device_;
+  std::vector<Span> spans_;
+};
+
+const uint8_t* checked_codes(Checker& checker, Name name, const std::optional<Tensor>& code, int64_t selected) {
+  if (!code) return nullptr;
+  checker.placed(name, *code);
+  checker.typed(name, *code, ScalarType::Byte);
+  checker.sized(name, *code, selected, "one for each selected entry");
+  checker.uses(name, *code, false);
+  return static_cast<const uint8_t*>(code->const_data_ptr());
+}
+
+// The index of one tensor, and through `selected` how many entries are selected.
+const int32_t* checked_index(Checker& checker, Name name, const std::optional<Tensor>& index, int64_t size,
+                             int64_t& selected) {
+  selected = size;
+  if (!index) return nullptr;
+  checker.placed(name, *index);
+  checker.typed(name, *index, ScalarType::Int);
+  selected = index->numel();
+  checker.require(selected <= size, name, " has ", selected, " entries, more than the tensor it points into, ", size);
+  checker.uses(name, *index, false);
+  return static_cast<const int32_t*>(index->const_data_ptr());
+}
+
+uint32_t checked_ordinal(const Checker& checker, int64_t position, int64_t ordinal) {
+  checker.require(ordinal >= 0 && ordinal <= std::numeric_limits<uint32_t>::max(), "ordinal[", position, "] is ", ordinal,
+                  ", expected 0 to 4294967295");
+  return static_cast<uint32_t>(ordinal);
+}
+
+float* checked_compact(Checker& checker, Name name, const Tensor& tensor, int64_t selected) {
+  checker.placed(name, tensor);
+  checker.typed(name, tensor, ScalarType::Float);
+  checker.sized(name, tensor, selected, "one for each selected entry");
+  checker.uses(name, tensor, true);
+  return static_cast<float*>(tensor.mutable_data_ptr());
+}
+
+std::string shape_name(const Tensor& tensor) {
+  std::string text = "[";
+  for (const int64_t size : tensor.sizes()) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + "]";
+}
+
+void check_same_shape(const char* op, Name name, const Tensor& tensor, Name like, const Tensor& other) {
+  const auto shape = tensor.sizes(), expected = other.sizes();
+  if (!std::equal(shape.begin(), shape.end(), expected.begin(), expected.end()))
+    fail(op, ": ", name, " has shape ", shape_name(tensor), ", but ", like, " has ", shape_name(other));
+}
+
+}  // namespace
+
+std::vector<AccumulateTensor> check_accumulate(const TensorList& score, const TensorList& grad,
+                                               const OptionalTensorList& frozen) {
+  Checker checker("accumulate_", score.at(0));
+  checker.length("grad", grad.size(), "score", score.size());
+  checker.length("frozen", frozen.size(), "score", score.size());
+  std::vector<AccumulateTensor> checked;
+  checked.reserve(score.size());
+  for (size_t t = 0; t < score.size(); ++t) {
+    const auto i = static_cast<int64_t>(t);
+    const Name score_name{"score", i}, grad_name{"grad", i}, frozen_name{"frozen", i};
+    checker.placed(score_name, score[t]);
+    checker.typed(score_name, score[t], ScalarType::Float);
+    checker.placed(grad_name, grad[t]);
+    const Dtype dtype = checker.floating(grad_name, grad[t]);
+    check_same_shape("accumulate_", grad_name, grad[t], score_name, score[t]);
+    checker.uses(score_name, score[t], true);
+    checker.uses(grad_name, grad[t], false);
+    const uint8_t* bits = nullptr;
+    const int64_t size = score[t].numel();
+    if (frozen[t]) {
+      checker.placed(frozen_name, *frozen[t]);
+      checker.typed(frozen_name, *frozen[t], ScalarType::Byte);
+      checker.sized(frozen_name, *frozen[t], (size + 7) / 8, "one bit for each entry of the score");
+      checker.uses(frozen_name, *frozen[t], false);
+      bits = static_cast<const uint8_t*>(frozen[t]->const_data_ptr());
+    }
+    checked.push_back({static_cast<float*>(score[t].mutable_data_ptr()), grad[t].const_data_ptr(), bits, size, dtype});
+  }
+  checker.no_overlap();
+  return checked;
+}
+
+std::vector<SelectTensor> check_select(const TensorList& score, const std::vector<int64_t>& k) {
+  Checker checker("select", score.at(0));
+  checker.length("k", k.size(), "score", score.size());
+  std::vector<SelectTensor> checked;
+  checked.reserve(score.size());
+  for (size_t t = 0; t < score.size(); ++t) {
+    const Name name{"score", static_cast<int64_t>(t)};
+    checker.placed(name, score[t]);
+    checker.typed(name, score[t], ScalarType::Float);
+    checker.addressable(name, score[t]);
+    const int64_t size = score[t].numel();
+    checker.require(k[t] >= 0 && k[t] <= size, "k[", t, "] is ", k[t], ", expected 0 to ", size, ", the size of ", name);
+    checked.push_back({static_cast<const float*>(score[t].const_data_ptr()), size, k[t]});
+  }
+  return checked;
+}
+
+std::vector<SgdTensor> check_drop_apply_sgd(const TensorList& param, const TensorList& grad,
+                                            const OptionalTensorList& index, const TensorList& momentum_buffer,
+                                            const TensorList& master, const OptionalTensorList& scale_code,
+                                            const std::vector<int64_t>& ordinal, bool has_momentum) {
+  Checker checker("drop_apply_sgd_", param.at(0));
+  checker.length("grad", grad.size(), "param", param.size());
+  checker.length("index", index.size(), "param", param.size());
+  if (has_momentum || !momentum_buffer.empty())
+    checker.length("momentum_buffer", momentum_buffer.size(), "param", param.size());
+  if (!master.empty()) checker.length("master", master.size(), "param", param.size());
+  checker.length("scale_code", scale_code.size(), "param", param.size());
+  checker.length("ordinal", ordinal.size(), "param", param.size());
+  std::vector<SgdTensor> checked;
+  checked.reserve(param.size());
+  for (size_t t = 0; t < param.size(); ++t) {
+    const auto i = static_cast<int64_t>(t);
+    const Name param_name{"param", i}, grad_name{"grad", i};
+    SgdTensor tensor{};
+    checker.placed(param_name, param[t]);
+    tensor.dtype = checker.floating(param_name, param[t]);
+    checker.addressable(param_name, param[t]);
+    checker.placed(grad_name, grad[t]);
+    if (grad[t].scalar_type() != param[t].scalar_type())
+      fail("drop_apply_sgd_: ", grad_name, " has dtype ", dtype_name(grad[t]), ", but ", param_name, " has ",
+           dtype_name(param[t]));
+    check_same_shape("drop_apply_sgd_", grad_name, grad[t], param_name, param[t]);
+    checker.uses(param_name, param[t], true);
+    checker.uses(grad_name, grad[t], false);
+    tensor.param = param[t].mutable_data_ptr();
+    tensor.grad = grad[t].const_data_ptr();
+    tensor.index = checked_index(checker, {"index", i}, index[t], param[t].numel(), tensor.selected);
+    if (!momentum_buffer.empty())
+      tensor.momentum = checked_compact(checker, {"momentum_buffer", i}, momentum_buffer[t], tensor.selected);
+    if (tensor.dtype != Dtype::float32) {
+      checker.require(!master.empty(), param_name, " has dtype ", dtype_name(param[t]),
+                      ", which needs a compact float32 master, but master is empty");
+      tensor.master = checked_compact(checker, {"master", i}, master[t], tensor.selected);
+    } else if (!master.empty()) {
+      checker.sized({"master", i}, master[t], 0, "since a float32 parameter has no master");
+    }
+    tensor.code = checked_codes(checker, {"scale_code", i}, scale_code[t], tensor.selected);
+    tensor.ordinal = checked_ordinal(checker, i, ordinal[t]);
+    checked.push_back(tensor);
+  }
+  checker.no_overlap();
+  return checked;
+}
+
+std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorList& index,
+                                   const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal) {
+  Checker checker("mask_", grad.at(0));
+  checker.length("index", index.size(), "grad", grad.size());
+  checker.length("scale_code", scale_code.size(), "grad", grad.size());
+  checker.length("ordinal", ordinal.size(), "grad", grad.size());
+  std::vector<MaskTensor> checked;
+  checked.reserve(grad.size());
+  for (size_t t = 0; t < grad.size(); ++t) {
+    const auto i = static_cast<int64_t>(t);
+    const Name name{"grad", i};
+    MaskTensor tensor{};
+    checker.placed(name, grad[t]);
+    tensor.dtype = checker.floating(name, grad[t]);
+    checker.addressable(name, grad[t]);
+    checker.uses(name, grad[t], true);
+    tensor.grad = grad[t].mutable_data_ptr();
+    tensor.size = grad[t].numel();
+    tensor.index = checked_index(checker, {"index", i}, index[t], tensor.size, tensor.selected);
+    tensor.code = checked_codes(checker, {"scale_code", i}, scale_code[t], tensor.selected);
+    tensor.ordinal = checked_ordinal(checker, i, ordinal[t]);
+    checked.push_back(tensor);
+  }
+  checker.no_overlap();
+  return checked;
+}
+
+DeviceScalars check_scalars(const char* op, const Tensor& first, const OptionalTensorList& scale_code,
+                            const std::optional<Tensor>& table, const Tensor& step, const std::optional<Tensor>& lr,
+                            const std::optional<Tensor>& found_inf, const std::optional<Tensor>& grad_scale) {
+  const Checker checker(op, first);
+  const auto scalar = [&](const char* list, const std::optional<Tensor>& tensor) -> const float* {
+    if (!tensor) return nullptr;
+    checker.placed({list}, *tensor);
+    checker.typed({list}, *tensor, ScalarType::Float);
+    checker.sized({list}, *tensor, 1, "a single value");
+    return static_cast<const float*>(tensor->const_data_ptr());
+  };
+  DeviceScalars scalars{};
+  checker.placed({"step"}, step);
+  checker.typed({"step"}, step, ScalarType::Long);
+  checker.sized({"step"}, step, 1, "a single value");
+  scalars.step = static_cast<const int64_t*>(step.const_data_ptr());
+  scalars.lr = scalar("lr", lr);
+  scalars.found_inf = scalar("found_inf", found_inf);
+  scalars.grad_scale = scalar("grad_scale", grad_scale);
+  const bool scaled = std::any_of(scale_code.begin(), scale_code.end(), [](const auto& code) { return code.has_value(); });
+  if (scaled) {
+    checker.require(table.has_value(), "scale_code is given, but table, which turns a code into a factor, is None");
+    checker.placed({"table"}, *table);
+    checker.typed({"table"}, *table, ScalarType::Float);
+    checker.sized({"table"}, *table, 256, "one factor for each uint8 code");
+    scalars.table = static_cast<const float*>(table->const_data_ptr());
+  }
+  return scalars;
+}
+
+uint32_t check_threshold(const char* op, int64_t threshold) {
+  if (threshold < 0 || threshold > 65536)
+    fail(op, ": threshold is ", threshold, ", expected 0 (keep nothing) to 65536 (keep everything)");
+  return static_cast<uint32_t>(threshold);
+}
+
+void fail_nan(const char* op, size_t tensor, int64_t entry) {
+  fail(op, ": score[", tensor, "] is NaN at entry ", entry, "; scores must be numbers to be ranked");
+}
+
+}  // namespace mist

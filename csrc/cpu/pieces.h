@@ -1,0 +1,28 @@
+// Spreads a list of tensors over torch's threads, in pieces; knows no maths.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace mist::cpu {
+
+// Calls body(tensor number, begin, end) once for every piece of at most `piece` entries, `size(tensor)` entries a tensor.
+// Pieces depend on the sizes alone, never on the number of threads, and a thread gets neighbouring pieces.
+template <class T, class Size, class Body>
+void for_each_piece(const std::vector<T>& tensors, int64_t piece, const Size& size, const Body& body) {
+  std::vector<int64_t> first(tensors.size() + 1, 0);  // number of the tensor's first piece
+  for (size_t t = 0; t < tensors.size(); ++t) first[t + 1] = first[t] + (size(tensors[t]) + piece - 1) / piece;
+  torch::stable::parallel_for(0, first.back(), 1, [&](int64_t begin, int64_t end) {
+    size_t t = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin()) - 1;
+    for (int64_t number = begin; number < end; ++number) {
+      while (number >= first[t + 1]) ++t;
+      const int64_t from = (number - first[t]) * piece;
+      body(t, from, std::min(from + piece, size(tensors[t])));
+    }
+  });
+}
+
+}  // namespace mist::cpu

@@ -1,0 +1,60 @@
+"""Mutual Information-guided Sparse Tuning (arXiv 2505.19943): tune half a percent of a pre-trained transformer per step.
+
+Importing this package imports nothing heavy: each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mist_ext.experiment import Config as Config
+    from mist_ext.experiment import run as run
+    from mist_ext.objective import MutualInformation as MutualInformation
+    from mist_ext.objective import TwoViews as TwoViews
+    from mist_ext.optim import MaskedGradient as MaskedGradient
+    from mist_ext.optim import SparseSGD as SparseSGD
+    from mist_ext.selection import Selection as Selection
+    from mist_ext.sensitivity import Sensitivity as Sensitivity
+    from mist_ext.tuners.mist import MIST as MIST
+
+_HOME = {
+    "Config": "experiment",
+    "MIST": "tuners.mist",
+    "MaskedGradient": "optim",
+    "MutualInformation": "objective",
+    "Selection": "selection",
+    "Sensitivity": "sensitivity",
+    "SparseSGD": "optim",
+    "TwoViews": "objective",
+    "run": "experiment",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (names are strings)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mist_ext' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mist_ext.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+def sources_digest(csrc: Path) -> str:
+    """Name the state of the C++ and CUDA sources in a folder.
+
+    The build stores it, so that a checkout notices when the kernels it runs were built from other sources.
+    """
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in sorted(csrc.rglob("*.*")):
+        digest.update(path.relative_to(csrc).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

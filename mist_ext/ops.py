@@ -1,0 +1,170 @@
+"""The ops: typed wrappers of ``torch.ops.mist_ext.*`` that fall back to `mist_ext.reference` where nothing is compiled.
+
+All take lists of tensors and make one pass over them. All check their arguments first and change nothing on an error.
+Tensors are contiguous and lie on one device; scores and optimiser state are float32, parameters and gradients float32,
+bfloat16 or float16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mist_ext import compiled, reference
+from mist_ext.reference import pack_bits as pack_bits
+from mist_ext.reference import unpack_bits as unpack_bits
+
+backend = compiled.backend
+
+
+def keep_threshold(keep: float) -> int:
+    """The keep rule's integer T = floor(keep * 65536 + 0.5).
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is outside [0, 1], or so small (below 2^-17) that nothing would ever be kept.
+    """
+    if not 0 <= keep <= 1:
+        raise ValueError(f"keep is {keep}, expected a probability from 0 to 1")
+    if 0 < keep < 2**-17:
+        raise ValueError(f"keep is {keep}, which rounds to keeping nothing; expected 0 or at least 2^-17 = {2**-17:.2e}")
+    return math.floor(keep * 65536 + 0.5)
+
+
+def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int) -> Tensor:
+    """Which of the first ``n`` entries of a tensor's selection keep their gradient in a step: bool, ``[n]``, on the CPU."""
+    if compiled.C is None:
+        return reference.keep_mask(seed, ordinal, step, n, threshold)
+    packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold))
+    return torch.frombuffer(packed, dtype=torch.bool) if n else torch.empty(0, dtype=torch.bool)
+
+
+def _implementation(device: torch.device) -> ModuleType | Any:
+    return torch.ops.mist_ext if compiled.available(device) else reference
+
+
+def accumulate_(
+    score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None] | None = None, scale: float = 1.0
+) -> None:
+    """``score += scale * grad**2``, except where an entry is frozen.
+
+    Parameters
+    ----------
+    score : sequence of Tensor
+        float32, of the gradients' shapes.
+    grad : sequence of Tensor
+    frozen : sequence of Tensor or None, optional
+        uint8 ``[(numel + 7) // 8]`` each, one bit an entry, least significant first (`pack_bits`).
+    scale : float
+    """
+    if score or grad:
+        frozen = [None] * len(score) if frozen is None else frozen
+        _implementation(_device(score, grad)).accumulate_(score, grad, frozen, scale)
+
+
+def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
+    """The positions of the ``k[i]`` largest entries of ``score[i]``, flattened: int32, ascending, ties by lowest position.
+
+    Raises
+    ------
+    RuntimeError
+        If a score is NaN; the message names the tensor and the entry.
+    """
+    return list(_implementation(score[0].device).select(score, k)) if score else []
+
+
+def drop_apply_sgd_(
+    param: Sequence[Tensor],
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    momentum_buffer: Sequence[Tensor],
+    master: Sequence[Tensor],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    *,
+    lr: Tensor,
+    momentum: float,
+    weight_decay: float,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+    found_inf: Tensor | None = None,
+    grad_scale: Tensor | None = None,
+) -> None:
+    """One SGD step of the entries that the keep rule keeps; the others are neither read nor written.
+
+    For a kept entry: ``g = grad / grad_scale * table[scale_code]``, ``g += weight_decay * param``,
+    ``buffer = momentum * buffer + g``, ``param -= lr * buffer``.
+
+    Parameters
+    ----------
+    param, grad : sequence of Tensor
+    index : sequence of Tensor or None
+        int32, ascending positions of the selected entries; None where a tensor is selected whole. Not checked here.
+    momentum_buffer : sequence of Tensor
+        float32, one value a selected entry. May be empty where ``momentum`` is 0.
+    master : sequence of Tensor
+        Empty where all parameters are float32; else float32 copies of the selected entries of 16-bit parameters, and
+        tensors of size 0 for the float32 ones.
+    scale_code : sequence of Tensor or None
+        uint8, one code a selected entry; None where nothing is scaled.
+    table : Tensor or None
+        float32 ``[256]``, code to factor.
+    ordinal : sequence of int
+        Each tensor's number in the selection.
+    lr, step, found_inf, grad_scale : Tensor
+        Single values on the parameters' device, float32 but for the int64 ``step``, so that no step waits for the host.
+        Where ``found_inf`` is not 0, nothing happens.
+    threshold : int
+        `keep_threshold` of the keep probability.
+    seed : int
+        0 to 2^63 - 1.
+    """
+    if param or grad:
+        _implementation(_device(param, grad)).drop_apply_sgd_(
+            param, grad, index, momentum_buffer, master, scale_code, table, ordinal, lr, momentum, weight_decay,
+            threshold, seed, step, found_inf, grad_scale,
+        )  # fmt: skip
+
+
+def mask_(
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    *,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+) -> None:
+    """Make every entry but the kept ones zero, and multiply those by ``table[scale_code]``. Arguments as above."""
+    if grad:
+        _implementation(grad[0].device).mask_(grad, index, scale_code, table, ordinal, threshold, seed, step)
+
+
+def _device(first: Sequence[Tensor], second: Sequence[Tensor]) -> torch.device:
+    """The lists' device; a list may be empty by mistake, which the op then reports."""
+    if not first or not second:
+        raise RuntimeError(f"the lists have {len(first)} and {len(second)} tensors, expected as many in both")
+    return first[0].device
+
+
+if compiled.C is not None:
+
+    def _nothing(*_arguments: Any) -> None:
+        """Mutating ops return nothing, so their fakes compute nothing."""
+
+    for _name in ("accumulate_", "drop_apply_sgd_", "mask_"):
+        torch.library.register_fake(f"mist_ext::{_name}", _nothing)
+
+    @torch.library.register_fake("mist_ext::select")
+    def _select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
+        return [scores.new_empty(count, dtype=torch.int32) for scores, count in zip(score, k, strict=True)]

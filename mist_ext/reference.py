@@ -1,0 +1,196 @@
+"""The ops in plain PyTorch: what they mean, the oracle of the compiled ones, and the fallback where nothing was compiled.
+
+Each function takes what its namesake in `mist_ext.ops` takes. Every product and sum is rounded on its own in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+
+
+def philox4x32(key: tuple[int, int], counter: Sequence[Tensor | int]) -> list[Tensor]:
+    """Ten rounds of Philox4x32 (Salmon et al., SC 2011).
+
+    Parameters
+    ----------
+    key : tuple of int
+        Two 32-bit words.
+    counter : sequence
+        Four 32-bit words, ints or int64 tensors that broadcast.
+
+    Returns
+    -------
+    list of Tensor
+        Four int64 tensors of 32-bit words.
+    """
+    c0, c1, c2, c3 = torch.broadcast_tensors(*(torch.as_tensor(c, dtype=torch.int64) for c in counter))
+    k0, k1 = key
+    for _ in range(10):
+        # int64 products wrap around as unsigned ones do; the shift's sign bits are masked away.
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (p1 >> 32 & _WORD) ^ c1 ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ c3 ^ k1, p0 & _WORD
+        k0, k1 = (k0 + 0x9E3779B9) & _WORD, (k1 + 0xBB67AE85) & _WORD
+    return [c0, c1, c2, c3]
+
+
+def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int) -> Tensor:
+    """Which of the first ``n`` entries of a tensor's selection keep their gradient: bool, ``[n]``, on the CPU.
+
+    A pure function of (seed, ordinal, step, entry): neither devices nor threads nor ranks appear in it.
+    """
+    groups = torch.arange((n + 7) // 8)
+    words = philox4x32((seed & _WORD, seed >> 32 & _WORD), (groups, ordinal, step & _WORD, step >> 32 & _WORD))
+    draws = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=1)
+    return draws.flatten()[:n] < threshold
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RuntimeError(message)
+
+
+def _check(op: str, first: Sequence[Tensor], **lists: Sequence[Tensor | None]) -> None:
+    """The lists belong together: as long as the first, contiguous, on one device."""
+    for name, tensors in lists.items():
+        _require(len(tensors) == len(first), f"{op}: {name} has {len(tensors)} tensors, expected {len(first)}")
+        for i, tensor in enumerate(tensors):
+            if tensor is not None:
+                where = f"{op}: {name}[{i}]"
+                _require(tensor.device == first[0].device, f"{where} is on {tensor.device}, expected {first[0].device}")
+                _require(tensor.is_contiguous(), f"{where} is not contiguous; pass a contiguous tensor")
+
+
+def _check_same(op: str, name: str, tensors: Sequence[Tensor], like: str, others: Sequence[Tensor], dtype: bool) -> None:
+    for i, (tensor, other) in enumerate(zip(tensors, others, strict=True)):
+        _require(
+            tensor.shape == other.shape,
+            f"{op}: {name}[{i}] has shape {list(tensor.shape)}, but {like}[{i}] has {list(other.shape)}",
+        )
+        if dtype:
+            _require(
+                tensor.dtype == other.dtype,
+                f"{op}: {name}[{i}] has dtype {tensor.dtype}, but {like}[{i}] has {other.dtype}",
+            )
+
+
+def accumulate_(
+    score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None], scale: float
+) -> None:
+    _check("accumulate_", score, score=score, grad=grad, frozen=frozen)
+    _check_same("accumulate_", "grad", grad, "score", score, dtype=False)
+    for total, gradient, bits in zip(score, grad, frozen, strict=True):
+        update = gradient.float().square().mul_(scale)
+        if bits is not None:
+            update[unpack_bits(bits, total.numel()).view_as(update)] = 0
+        total.add_(update)
+
+
+def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
+    _check("select", score, score=score)
+    for i, (scores, count) in enumerate(zip(score, k, strict=True)):
+        _require(0 <= count <= scores.numel(), f"select: k[{i}] is {count}, expected 0 to {scores.numel()}")
+        if nan := scores.isnan().flatten().nonzero().flatten().tolist():
+            raise RuntimeError(f"select: score[{i}] is NaN at entry {nan[0]}; scores must be numbers to be ranked")
+    # A stable sort keeps equal scores in order of position.
+    return [
+        scores.flatten().sort(descending=True, stable=True).indices[:count].sort().values.int()
+        for scores, count in zip(score, k, strict=True)
+    ]
+
+
+def _kept(
+    index: Tensor | None, selected: int, device: torch.device, seed: int, ordinal: int, step: int, threshold: int
+) -> tuple[Tensor, Tensor]:
+    """Positions of the kept entries in the selection, and in the tensor."""
+    position = keep_mask(seed, ordinal, step, selected, threshold).nonzero().flatten().to(device)
+    return position, position if index is None else index[position].long()
+
+
+def drop_apply_sgd_(
+    param: Sequence[Tensor],
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    momentum_buffer: Sequence[Tensor],
+    master: Sequence[Tensor],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    lr: Tensor,
+    momentum: float,
+    weight_decay: float,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+    found_inf: Tensor | None,
+    grad_scale: Tensor | None,
+) -> None:
+    op = "drop_apply_sgd_"
+    _check(op, param, param=param, grad=grad, index=index, scale_code=scale_code)
+    _check(op, param, **({"momentum_buffer": momentum_buffer} if momentum else {}))
+    _check_same(op, "grad", grad, "param", param, dtype=True)
+    for i, tensor in enumerate(param):
+        _require(tensor.dtype == torch.float32 or bool(master), f"{op}: param[{i}] is {tensor.dtype}, but master is empty")
+    if found_inf is not None and found_inf.item():
+        return
+    for t, (tensor, gradient) in enumerate(zip(param, grad, strict=True)):
+        where = index[t]
+        selected = tensor.numel() if where is None else where.numel()
+        j, at = _kept(where, selected, tensor.device, seed, ordinal[t], int(step), threshold)
+        g = gradient.flatten()[at].float()
+        if grad_scale is not None:
+            g /= grad_scale
+        code = scale_code[t]
+        if code is not None:
+            assert table is not None
+            g *= table[code[j].long()]
+        flat = tensor.view(-1)
+        value = flat[at] if tensor.dtype == torch.float32 else master[t].view(-1)[j]
+        g = g + value * weight_decay
+        if momentum:
+            g = momentum_buffer[t].view(-1)[j] * momentum + g
+            momentum_buffer[t].view(-1)[j] = g
+        value = value - g * lr
+        if tensor.dtype != torch.float32:
+            master[t].view(-1)[j] = value
+        flat[at] = value.to(tensor.dtype)
+
+
+def mask_(
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    threshold: int,
+    seed: int,
+    step: Tensor,
+) -> None:
+    _check("mask_", grad, grad=grad, index=index, scale_code=scale_code)
+    for t, gradient in enumerate(grad):
+        where = index[t]
+        selected = gradient.numel() if where is None else where.numel()
+        j, at = _kept(where, selected, gradient.device, seed, ordinal[t], int(step), threshold)
+        kept = gradient.flatten()[at]
+        code = scale_code[t]
+        if code is not None:
+            assert table is not None
+            kept = (kept.float() * table[code[j].long()]).to(gradient.dtype)
+        gradient.zero_()
+        gradient.view(-1)[at] = kept
+
+
+def pack_bits(flags: Tensor) -> Tensor:
+    """Eight bools a byte, least significant first: bool ``[n]`` -> uint8 ``[(n + 7) // 8]``."""
+    padded = torch.nn.functional.pad(flags.flatten().to(torch.uint8), (0, -flags.numel() % 8)).view(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(dim=1, dtype=torch.uint8)
+
+
+def unpack_bits(bits: Tensor, n: int) -> Tensor:
+    """The inverse of `pack_bits`: uint8 ``[(n + 7) // 8]`` -> bool ``[n]``."""
+    flags = bits.view(-1, 1) >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1
+    return flags.flatten()[:n].bool()
