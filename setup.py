@@ -1,4 +1,4 @@
-"""Which objects are compiled: the CPU kernels wherever there is a C++ compiler, the CUDA kernels wherever there is a usable toolkit.
+"""Compiles the CPU kernels wherever there is a C++ compiler, the CUDA kernels wherever there is a usable toolkit.
 
 FORCE_CUDA=1 makes a missing toolkit an error, FORCE_CUDA=0 builds for the CPU alone. TORCH_CUDA_ARCH_LIST chooses the
 architectures. A GPU in the machine is neither needed nor looked for.

@@ -75,12 +75,14 @@ class Checker {
 
   void placed(Name name, const Tensor& tensor) const {
     const bool same = tensor.is_cpu() == cpu_ && (cpu_ || tensor.get_device_index() == device_);
-    if (!same) fail(op_, ": ", name, " is on ", device_name(tensor), ", expected ", device_name(first_), " like the rest");
+    if (!same)
+      fail(op_, ": ", name, " is on ", device_name(tensor), ", expected ", device_name(first_), " like the rest");
     require(tensor.is_contiguous(), name, " is not contiguous; pass a contiguous tensor");
   }
 
   void typed(Name name, const Tensor& tensor, ScalarType type) const {
-    if (tensor.scalar_type() != type) fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected ", dtype_name(type));
+    if (tensor.scalar_type() != type)
+      fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected ", dtype_name(type));
   }
 
   void sized(Name name, const Tensor& tensor, int64_t size, const char* why) const {
@@ -117,7 +119,8 @@ class Checker {
     for (const Span& span : spans_) {
       const Span* other = span.written ? furthest : furthest_written;
       if (other && span.begin < other->end)
-        fail(op_, ": ", other->name, " and ", span.name, " share memory, and one of them is written. Pass separate tensors");
+        fail(op_, ": ", other->name, " and ", span.name,
+             " share memory, and one of them is written. Pass separate tensors");
       if (!furthest || span.end > furthest->end) furthest = &span;
       if (span.written && (!furthest_written || span.end > furthest_written->end)) furthest_written = &span;
     }
@@ -160,8 +163,8 @@ const int32_t* checked_index(Checker& checker, Name name, const std::optional<Te
 }
 
 uint32_t checked_ordinal(const Checker& checker, int64_t position, int64_t ordinal) {
-  checker.require(ordinal >= 0 && ordinal <= std::numeric_limits<uint32_t>::max(), "ordinal[", position, "] is ", ordinal,
-                  ", expected 0 to 4294967295");
+  checker.require(ordinal >= 0 && ordinal <= std::numeric_limits<uint32_t>::max(), "ordinal[", position, "] is ",
+                  ordinal, ", expected 0 to 4294967295");
   return static_cast<uint32_t>(ordinal);
 }
 
@@ -230,7 +233,8 @@ std::vector<SelectTensor> check_select(const TensorList& score, const std::vecto
     checker.typed(name, score[t], ScalarType::Float);
     checker.addressable(name, score[t]);
     const int64_t size = score[t].numel();
-    checker.require(k[t] >= 0 && k[t] <= size, "k[", t, "] is ", k[t], ", expected 0 to ", size, ", the size of ", name);
+    checker.require(k[t] >= 0 && k[t] <= size, "k[", t, "] is ", k[t], ", expected 0 to ", size, ", the size of ",
+                    name);
     checked.push_back({static_cast<const float*>(score[t].const_data_ptr()), size, k[t]});
   }
   return checked;
@@ -330,7 +334,8 @@ DeviceScalars check_scalars(const char* op, const Tensor& first, const OptionalT
   scalars.lr = scalar("lr", lr);
   scalars.found_inf = scalar("found_inf", found_inf);
   scalars.grad_scale = scalar("grad_scale", grad_scale);
-  const bool scaled = std::any_of(scale_code.begin(), scale_code.end(), [](const auto& code) { return code.has_value(); });
+  const bool scaled =
+      std::any_of(scale_code.begin(), scale_code.end(), [](const auto& code) { return code.has_value(); });
   if (scaled) {
     checker.require(table.has_value(), "scale_code is given, but table, which turns a code into a factor, is None");
     checker.placed({"table"}, *table);

@@ -1,15 +1,17 @@
 // The contracts of all ops, and the Python module `_C` that holds them with the CPU kernels.
 //
-// accumulate_      score += scale * grad^2 where the entry is not frozen (`frozen` is bit-packed, least significant first).
-// select           the positions of the k largest scores, ties by lowest position, ascending int32.
+// accumulate_      score += scale * grad^2 where the entry is not frozen (`frozen` is bit-packed, least significant
+// first). select           the positions of the k largest scores, ties by lowest position, ascending int32.
 // drop_apply_sgd_  for the entries that the keep rule keeps (philox.h): gradient / grad_scale * table[scale_code],
 //                  weight decay, momentum, update. Nothing at all where found_inf is not 0.
-// mask_            everything but the kept entries of a gradient becomes zero, those are multiplied by table[scale_code].
+// mask_            everything but the kept entries of a gradient becomes zero, those are multiplied by
+// table[scale_code].
 //
-// `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, master and scale_code hold one value
-// a selected entry. `momentum_buffer` may be an empty list where momentum is 0. `master` is an empty list where every
-// parameter is float32; otherwise float32 copies of the selected entries of 16-bit parameters, of size 0 for the others.
-// `ordinal` is the tensor's number in the selection, `threshold` the keep rule's integer (keep * 65536, rounded).
+// `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, master and scale_code
+// hold one value a selected entry. `momentum_buffer` may be an empty list where momentum is 0. `master` is an empty
+// list where every parameter is float32; otherwise float32 copies of the selected entries of 16-bit parameters, of size
+// 0 for the others. `ordinal` is the tensor's number in the selection, `threshold` the keep rule's integer (keep *
+// 65536, rounded).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>

@@ -9,7 +9,9 @@
 namespace mist {
 
 // MIST, sensitivity: the squared gradient of a batch is added up over the scoring epoch.
-MIST_HOST_DEVICE inline float accumulated(float score, float grad, float scale) { return score + scale * (grad * grad); }
+MIST_HOST_DEVICE inline float accumulated(float score, float grad, float scale) {
+  return score + scale * (grad * grad);
+}
 
 struct Sgd {
   float lr;

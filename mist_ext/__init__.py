@@ -1,4 +1,4 @@
-"""Mutual Information-guided Sparse Tuning (arXiv 2505.19943): tune half a percent of a pre-trained transformer per step.
+"""Mutual Information-guided Sparse Tuning (arXiv 2505.19943): tune half a percent of a transformer per step.
 
 Importing this package imports nothing heavy: each public name is loaded when it is first used.
 """
@@ -34,7 +34,7 @@ _HOME = {
     "run": "experiment",
 }
 
-__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (names are strings)
+__all__ = [*sorted(_HOME), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,12 +33,14 @@ def keep_threshold(keep: float) -> int:
     if not 0 <= keep <= 1:
         raise ValueError(f"keep is {keep}, expected a probability from 0 to 1")
     if 0 < keep < 2**-17:
-        raise ValueError(f"keep is {keep}, which rounds to keeping nothing; expected 0 or at least 2^-17 = {2**-17:.2e}")
+        raise ValueError(
+            f"keep is {keep}, which rounds to keeping nothing; expected 0 or at least 2^-17 = {2**-17:.2e}"
+        )
     return math.floor(keep * 65536 + 0.5)
 
 
 def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int) -> Tensor:
-    """Which of the first ``n`` entries of a tensor's selection keep their gradient in a step: bool, ``[n]``, on the CPU."""
+    """Which of the first ``n`` selected entries of a tensor keep their gradient in a step: bool, ``[n]``, on the CPU."""
     if compiled.C is None:
         return reference.keep_mask(seed, ordinal, step, n, threshold)
     packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold))
@@ -69,7 +71,7 @@ def accumulate_(
 
 
 def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
-    """The positions of the ``k[i]`` largest entries of ``score[i]``, flattened: int32, ascending, ties by lowest position.
+    """The flat positions of the ``k[i]`` largest entries of ``score[i]``: int32, ascending, ties by lowest position.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The ops in plain PyTorch: what they mean, the oracle of the compiled ones, and the fallback where nothing was compiled.
+"""The ops in plain PyTorch: what they mean, the compiled ones' oracle, and the fallback where nothing was compiled.
 
 Each function takes what its namesake in `mist_ext.ops` takes. Every product and sum is rounded on its own in float32.
 """
@@ -65,7 +65,9 @@ def _check(op: str, first: Sequence[Tensor], **lists: Sequence[Tensor | None]) -
                 _require(tensor.is_contiguous(), f"{where} is not contiguous; pass a contiguous tensor")
 
 
-def _check_same(op: str, name: str, tensors: Sequence[Tensor], like: str, others: Sequence[Tensor], dtype: bool) -> None:
+def _check_same(
+    op: str, name: str, tensors: Sequence[Tensor], like: str, others: Sequence[Tensor], dtype: bool
+) -> None:
     for i, (tensor, other) in enumerate(zip(tensors, others, strict=True)):
         _require(
             tensor.shape == other.shape,
@@ -78,9 +80,7 @@ def _check_same(op: str, name: str, tensors: Sequence[Tensor], like: str, others
             )
 
 
-def accumulate_(
-    score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None], scale: float
-) -> None:
+def accumulate_(score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None], scale: float) -> None:
     _check("accumulate_", score, score=score, grad=grad, frozen=frozen)
     _check_same("accumulate_", "grad", grad, "score", score, dtype=False)
     for total, gradient, bits in zip(score, grad, frozen, strict=True):
@@ -134,7 +134,9 @@ def drop_apply_sgd_(
     _check(op, param, **({"momentum_buffer": momentum_buffer} if momentum else {}))
     _check_same(op, "grad", grad, "param", param, dtype=True)
     for i, tensor in enumerate(param):
-        _require(tensor.dtype == torch.float32 or bool(master), f"{op}: param[{i}] is {tensor.dtype}, but master is empty")
+        _require(
+            tensor.dtype == torch.float32 or bool(master), f"{op}: param[{i}] is {tensor.dtype}, but master is empty"
+        )
     if found_inf is not None and found_inf.item():
         return
     for t, (tensor, gradient) in enumerate(zip(param, grad, strict=True)):

@@ -42,9 +42,11 @@ void drop_apply(const SgdTensor& tensor, const KeepRule& rule, const Sgd& sgd, c
 
 void drop_apply_sgd_cpu(TensorList param, TensorList grad, OptionalTensorList index, TensorList momentum_buffer,
                         TensorList master, OptionalTensorList scale_code, std::optional<Tensor> table,
-                        std::vector<int64_t> ordinal, Tensor lr, double momentum, double weight_decay, int64_t threshold,
-                        int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale) {
-  const auto tensors = check_drop_apply_sgd(param, grad, index, momentum_buffer, master, scale_code, ordinal, momentum != 0);
+                        std::vector<int64_t> ordinal, Tensor lr, double momentum, double weight_decay,
+                        int64_t threshold, int64_t seed, Tensor step, std::optional<Tensor> found_inf,
+                        std::optional<Tensor> grad_scale) {
+  const auto tensors =
+      check_drop_apply_sgd(param, grad, index, momentum_buffer, master, scale_code, ordinal, momentum != 0);
   const DeviceScalars scalars =
       check_scalars("drop_apply_sgd_", param[0], scale_code, table, step, lr, found_inf, grad_scale);
   const uint32_t bound = check_threshold("drop_apply_sgd_", threshold);
@@ -54,7 +56,8 @@ void drop_apply_sgd_cpu(TensorList param, TensorList grad, OptionalTensorList in
   for_each_piece(
       tensors, kPiece, [](const SgdTensor& tensor) { return tensor.selected; },
       [&](size_t t, int64_t begin, int64_t end) {
-        const KeepRule rule{static_cast<uint64_t>(seed), static_cast<uint64_t>(*scalars.step), tensors[t].ordinal, bound};
+        const KeepRule rule{static_cast<uint64_t>(seed), static_cast<uint64_t>(*scalars.step), tensors[t].ordinal,
+                            bound};
         with_dtype(tensors[t].dtype, [&](auto* type) {
           drop_apply<std::remove_pointer_t<decltype(type)>>(tensors[t], rule, sgd, scalars.table, divisor, begin, end);
         });

@@ -47,7 +47,8 @@ void mask_cpu(TensorList grad, OptionalTensorList index, OptionalTensorList scal
   for_each_piece(
       tensors, kPiece, [](const MaskTensor& tensor) { return tensor.size; },
       [&](size_t t, int64_t begin, int64_t end) {
-        const KeepRule rule{static_cast<uint64_t>(seed), static_cast<uint64_t>(*scalars.step), tensors[t].ordinal, bound};
+        const KeepRule rule{static_cast<uint64_t>(seed), static_cast<uint64_t>(*scalars.step), tensors[t].ordinal,
+                            bound};
         with_dtype(tensors[t].dtype, [&](auto* type) {
           mask<std::remove_pointer_t<decltype(type)>>(tensors[t], rule, scalars.table, begin, end);
         });

@@ -9,8 +9,8 @@
 
 namespace mist::cpu {
 
-// Calls body(tensor number, begin, end) once for every piece of at most `piece` entries, `size(tensor)` entries a tensor.
-// Pieces depend on the sizes alone, never on the number of threads, and a thread gets neighbouring pieces.
+// Calls body(tensor number, begin, end) once for every piece of at most `piece` entries, `size(tensor)` entries a
+// tensor. Pieces depend on the sizes alone, never on the number of threads, and a thread gets neighbouring pieces.
 template <class T, class Size, class Body>
 void for_each_piece(const std::vector<T>& tensors, int64_t piece, const Size& size, const Body& body) {
   std::vector<int64_t> first(tensors.size() + 1, 0);  // number of the tensor's first piece

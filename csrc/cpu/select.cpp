@@ -91,7 +91,7 @@ void write_best(const Survivors* piece, size_t pieces, int64_t k, int32_t* index
 TensorList select_cpu(TensorList score, std::vector<int64_t> k) {
   const auto tensors = check_select(score, k);
   std::vector<std::vector<Survivors>> found(tensors.size());  // tensor, piece
-  std::vector<size_t> open(tensors.size());                    // tensors that have fewer than k survivors so far
+  std::vector<size_t> open(tensors.size());                   // tensors that have fewer than k survivors so far
   for (size_t t = 0; t < tensors.size(); ++t) open[t] = t;
   for (double margin = 4; !open.empty(); margin *= 16) {
     std::vector<float> bound(open.size());

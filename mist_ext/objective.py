@@ -1,0 +1,104 @@
+"""MIST's objective: supervised InfoNCE, a lower bound of mutual information, between two views of a batch.
+
+The five steps are in the paper's section 3 (arXiv 2505.19943); the supervised term follows SupCon (arXiv 2004.11362).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-8  # inside the division and inside the logarithm, as in the published code
+
+
+def mutual_information_loss(z: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
+    """``mean_i -log p[i, pair(i)] + 2 mean_i sum_j M[i, j] (-log p[i, j])``.
+
+    With ``s = z z^T / temperature``, ``p[i, j] = exp(s[i, j]) / sum_{k != i} exp(s[i, k])`` and ``p[i, i] = 0``; M is
+    the "same class" matrix with each row normalised to sum to 1. Its diagonal stays in, which adds a constant.
+
+    Parameters
+    ----------
+    z : Tensor
+        Float, ``[2 B, d]``, rows of unit length: the B originals, then their B augmented copies in the same order.
+    labels : Tensor
+        int64, ``[B]``.
+    temperature : float
+
+    Returns
+    -------
+    Tensor
+        A single value, never negative.
+
+    Raises
+    ------
+    ValueError
+        If ``z`` does not have two rows for each label.
+    """
+    batch = len(labels)
+    if z.ndim != 2 or len(z) != 2 * batch or batch == 0:
+        raise ValueError(f"z has shape {list(z.shape)}, expected [{2 * batch}, d]: two views of each of {batch} labels")
+    similarity = z @ z.T / temperature
+    similarity = similarity - similarity.detach().amax(dim=1, keepdim=True)
+    itself = torch.eye(2 * batch, dtype=torch.bool, device=z.device)
+    exponent = similarity.exp().masked_fill(itself, 0)
+    surprise = -(exponent / (exponent.sum(dim=1, keepdim=True) + EPSILON) + EPSILON).log()
+    pair = surprise.diagonal(batch).sum() + surprise.diagonal(-batch).sum()
+    both = labels.repeat(2)
+    same_class = (both[:, None] == both[None, :]).to(surprise.dtype)
+    supervised = (same_class / same_class.sum(dim=1, keepdim=True) * surprise).sum()
+    return (pair + 2 * supervised) / (2 * batch)
+
+
+class MutualInformation(nn.Module):
+    """The objective with its linear projector, one for all tasks.
+
+    Parameters
+    ----------
+    num_features : int
+        Width of the backbone's features.
+    dimensions : int
+        Width of the projection.
+    temperature : float
+    """
+
+    def __init__(self, num_features: int, dimensions: int = 128, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.projector = nn.Linear(num_features, dimensions)
+        self.temperature = temperature
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss of features ``[2 B, num_features]`` (`TwoViews` order) and labels int64 ``[B]``."""
+        projection = self.projector(features).float()  # the similarities need float32 under autocast
+        return mutual_information_loss(nn.functional.normalize(projection), labels, self.temperature)
+
+
+class TwoViews(nn.Module):
+    """A batch joined by an augmented copy: flip p=0.5, grey p=0.25, random resized crop, each drawn per sample.
+
+    The crop takes an area of 0.3 to 1.0 with ratio 3/4 to 4/3 and is resampled bilinearly; it is made by kornia, on the
+    images' device.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the images.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        import kornia.augmentation as K
+
+        crop = K.RandomResizedCrop(
+            size, scale=(0.3, 1.0), ratio=(3 / 4, 4 / 3), cropping_mode="resample", align_corners=False
+        )
+        self.augment = K.AugmentationSequential(
+            K.RandomHorizontalFlip(p=0.5), K.RandomGrayscale(p=0.25), crop, data_keys=["input"]
+        )
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, seed: int) -> Tensor:
+        """Images ``[B, 3, height, width]`` to ``[2 B, 3, height, width]``: a pure function of images and seed."""
+        with torch.random.fork_rng(devices=[]):  # kornia draws from torch's global generator on the CPU
+            torch.manual_seed(seed)
+            return torch.cat([images, self.augment(images)])

@@ -1,0 +1,112 @@
+"""Progress on a terminal as bars with rate and time left, elsewhere as plain lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+T = TypeVar("T")
+PLAIN_EVERY = 15.0  # seconds between two plain lines of the same phase
+
+
+class RateColumn(ProgressColumn):
+    """Batches or tasks a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, or nothing before it is known."""
+        speed = task.finished_speed or task.speed
+        return Text(
+            f"{speed:.1f}/s" if speed and speed >= 1 else f"{1 / speed:.1f} s each" if speed else "", style="dim"
+        )
+
+
+class Progress:
+    """One line for the whole run and one for the phase at hand.
+
+    Parameters
+    ----------
+    console : Console
+    total : int
+        Units of the whole run (`advance`).
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self.total = total
+        self.done = 0
+        self.started = time.monotonic()
+        self.what = ""
+        self._live = console.is_terminal
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._run = self._bars.add_task("run", total=total)
+        self._phase = self._bars.add_task("", total=None)
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, what: str) -> None:
+        """Name the unit of the run that begins."""
+        self.what = what
+        self._bars.update(self._run, description=what)
+
+    def advance(self, finding: str) -> None:
+        """A unit of the run is done: say what came out of it."""
+        self.done += 1
+        self._bars.update(self._run, completed=self.done)
+        elapsed = time.monotonic() - self.started
+        left = elapsed / self.done * (self.total - self.done)
+        ending = "" if self._live else f"  [{self.done}/{self.total}, {_clock(elapsed)} gone, {_clock(left)} left]"
+        self.console.print(f"{self.what}: {finding}{ending}", highlight=False, soft_wrap=True, markup=False)
+
+    def track(self, iterable: Iterable[T], phase: str, total: int) -> Iterator[T]:
+        """Pass an iterable through, and show how far it is."""
+        self._bars.reset(self._phase, description=phase, total=total)
+        started = said = time.monotonic()
+        for number, item in enumerate(iterable, 1):
+            yield item
+            self._bars.update(self._phase, completed=number)
+            now = time.monotonic()
+            if not self._live and now - said >= PLAIN_EVERY:
+                said = now
+                rate = number / (now - started)
+                left = _clock((total - number) / rate)
+                line = f"{self.what}: {phase} {number}/{total}, {rate:.1f}/s, {left} left"
+                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,80 @@
+"""How much each parameter matters to a task: squared gradients, added up while backward runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mist_ext import ops
+
+
+class Sensitivity:
+    """Adds ``scale * g**2`` of each batch gradient to a score while it is entered as a context.
+
+    A gradient is added to its parameter's score as soon as backward has made it, and freed at once, so the dense
+    gradients of the whole model never exist together. Parameters are not changed.
+
+    Parameters
+    ----------
+    named_parameters : iterable of (str, Parameter)
+        Those that do not require a gradient are left out.
+    frozen : mapping of str to Tensor, optional
+        uint8, bit-packed (`ops.pack_bits`): entries whose bit is set keep the score 0.
+    scale : float
+        Multiplies each squared gradient; with a loss scaled by S, pass 1 / S**2.
+
+    Examples
+    --------
+    >>> with Sensitivity(model.named_parameters()) as sensitivity:
+    ...     for images, labels in loader:
+    ...         objective(model(images), labels).backward()
+    >>> selection = Selection.from_scores(sensitivity.scores(), rate=0.05)
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        frozen: Mapping[str, Tensor] | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.parameters = {name: p for name, p in named_parameters if p.requires_grad}
+        self.frozen = dict(frozen or {})
+        self.scale = scale
+        self._score = {
+            name: torch.zeros_like(p, dtype=torch.float32, memory_format=torch.contiguous_format)
+            for name, p in self.parameters.items()
+        }
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Sensitivity:
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                raise RuntimeError(
+                    f"{name!r} already has a gradient, which would be scored too; call model.zero_grad() first"
+                )
+        for name, parameter in self.parameters.items():
+            hook = functools.partial(self._accumulate, name)
+            self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @torch.no_grad()
+    def _accumulate(self, name: str, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        ops.accumulate_([self._score[name]], [parameter.grad.contiguous()], [self.frozen.get(name)], self.scale)
+        parameter.grad = None
+
+    def scores(self) -> dict[str, Tensor]:
+        """Scores by name: float32, of the parameters' shapes, 0 where no gradient arrived."""
+        return self._score

@@ -1,0 +1,56 @@
+"""Measures which bits of the backbone a step changes, on sampled steps, since the copy doubles the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from mist_ext import ops
+from mist_ext.selection import Selection
+from mist_ext.tuners.tuner import Tuned
+
+BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+
+
+def measure_step(
+    values: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    by_score: Iterable[str],
+    step: Callable[[], None],
+    tuned: Tuned,
+) -> None:
+    """Take a step and add the fraction of entries whose bits differ afterwards to ``tuned``.
+
+    Parameters
+    ----------
+    values : mapping of str to Tensor
+        What a step changes, by name: parameters, or the float32 masters of 16-bit ones.
+    sizes : mapping of str to int
+        Each parameter's number of entries.
+    by_score : iterable of str
+        The tensors that are selected by score.
+    step : callable
+    tuned : Tuned
+    """
+    before = {name: value.detach().clone() for name, value in values.items()}
+    step()
+    differing = {
+        name: int((value.view(BITS[value.dtype]) != before[name].view(BITS[value.dtype])).sum())
+        for name, value in values.items()
+    }
+    scored = list(by_score)
+    if scored:
+        tuned.changed.append(sum(differing[name] for name in scored) / sum(sizes[name] for name in scored))
+    tuned.changed_all.append(sum(differing.values()) / sum(sizes.values()))
+
+
+def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> float:
+    """Entries that keep their gradient in a step over all entries of the tensors selected by score."""
+    kept = sum(
+        int(ops.keep_mask(seed, selection.ordinal(name), step, selection.count(name), ops.keep_threshold(keep)).sum())
+        for name in selection.by_score
+    )
+    total = sum(selection.numel(name) for name in selection.by_score)
+    return kept / total if total else 0.0

@@ -1,0 +1,159 @@
+"""MIST (arXiv 2505.19943): score every parameter, select a few, tune those with most gradients dropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mist_ext import ops
+from mist_ext.draws import draw_seed
+from mist_ext.optim import MaskedGradient, SparseSGD
+from mist_ext.selection import Selection
+from mist_ext.sensitivity import Sensitivity
+from mist_ext.tuners.changes import kept_fraction, measure_step
+from mist_ext.tuners.contrastive import ContrastiveTuner
+from mist_ext.tuners.tuner import Track, Tuned, TuningOptions, untracked
+
+MOST_STRIKES = 255  # a uint8 code
+
+
+class MIST(ContrastiveTuner):
+    """Per task: score, select, tune, finish.
+
+    Between tasks an entry's gradient is scaled by ``strike_factor`` for every earlier task that selected it, and the
+    entries with the very highest scores are frozen. That is in the published code, not in the paper's text; tensors
+    that are selected whole are left out of both.
+
+    Attributes
+    ----------
+    strikes : dict of str to Tensor
+        uint8, one count an entry, on the host.
+    frozen : dict of str to Tensor
+        uint8, bit-packed (`ops.pack_bits`), on the host.
+    steps : int
+        Steps applied since the run began; the keep rule draws by it.
+    """
+
+    def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
+        super().__init__(backbone, options, seed)
+        self.strikes: dict[str, Tensor] = {}
+        self.frozen: dict[str, Tensor] = {}
+        self.steps = 0
+        self.keep_seed = draw_seed(seed, "keep")
+        self.scale_table = torch.tensor(options.strike_factor, dtype=torch.float64).pow(torch.arange(256)).float()
+
+    @property
+    def whole(self) -> str:
+        """The pattern of the tensors that are selected whole: the options' own, and the projector."""
+        return rf"{self.options.whole}|^projector\."
+
+    def tune(self, images: Dataset, track: Track = untracked) -> Tuned:
+        """Adapt the backbone to the next task's training images."""
+        self.task += 1
+        tuned = Tuned()
+        selection, to_freeze = self.select(images, tuned, track)
+        tuned.selected_fraction = selection.selected_fraction
+        started = time.perf_counter()
+        self.apply(images, selection, tuned, track)
+        tuned.seconds["tune"] = time.perf_counter() - started
+        self.finish_task(selection, to_freeze)
+        return tuned
+
+    def select(self, images: Dataset, tuned: Tuned, track: Track) -> tuple[Selection, Selection]:
+        """Score for one epoch without any update, then select the entries to tune and those to freeze afterwards."""
+        started = time.perf_counter()
+        frozen = {name: bits.to(self.device) for name, bits in self.frozen.items()}
+        with Sensitivity(self.named_parameters(), frozen) as sensitivity:
+            for _ in self.epoch(images, 0, track, "score"):
+                pass
+        scored = time.perf_counter()
+        scores = sensitivity.scores()
+        for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
+            scores[name].view(-1)[ops.unpack_bits(bits, scores[name].numel())] = -1
+        selection = Selection.from_scores(scores, self.options.rate, self.whole)
+        to_freeze = self._highest({name: scores[name] for name in selection.by_score})
+        tuned.seconds["score"] = scored - started
+        tuned.seconds["select"] = time.perf_counter() - scored
+        return selection, to_freeze
+
+    def _highest(self, scores: dict[str, Tensor]) -> Selection:
+        if not self.options.freeze_rate:
+            return Selection({}, {})
+        return Selection.from_scores(scores, self.options.freeze_rate)
+
+    def apply(self, images: Dataset, selection: Selection, tuned: Tuned, track: Track) -> None:
+        """Tune the selected entries for the remaining epochs."""
+        take_step, values = self._stepper(selection)
+        sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
+        by_score = selection.by_score
+        for epoch in range(1, self.options.epochs):
+            phase = f"tune {epoch}/{self.options.epochs - 1}"
+            for batch, _ in enumerate(self.epoch(images, epoch, track, phase)):
+                if batch == 0:
+                    tuned.kept.append(kept_fraction(selection, self.options.keep, self.keep_seed, self.steps))
+                    measure_step(values, sizes, by_score, take_step, tuned)
+                else:
+                    take_step()
+                self.steps += 1
+
+    def _stepper(self, selection: Selection) -> tuple[Callable[[], None], dict[str, Tensor]]:
+        """What takes one step with the gradients that are there and frees them, and the values it changes, by name."""
+        options = self.options
+        backbone = dict(self.backbone.named_parameters())
+        drawing: dict[str, Any] = {
+            "keep": options.keep,
+            "seed": self.keep_seed,
+            "step": self.steps,
+            "scale_code": self._scale_codes(selection),
+            "scale_table": self.scale_table,
+        }
+        sgd: dict[str, Any] = {"momentum": options.momentum, "weight_decay": options.weight_decay}
+        if options.dynamics == "exact":
+            optimizer = SparseSGD(self.groups(options.lr), selection, **sgd, **drawing)
+
+            def take_step() -> None:
+                optimizer.step()
+                optimizer.zero_grad()
+
+            return take_step, {name: optimizer.state[p].get("master", p) for name, p in backbone.items()}
+
+        masked = MaskedGradient(self.named_parameters(), selection, **drawing)
+        dense = torch.optim.SGD(self.groups(options.lr), **sgd)
+
+        def take_dense_step() -> None:
+            masked.apply_()
+            dense.step()
+            dense.zero_grad()
+
+        return take_dense_step, dict(backbone)
+
+    def _scale_codes(self, selection: Selection) -> dict[str, Tensor]:
+        """The strikes of the selected entries, for the tensors that have any."""
+        codes = {}
+        for name in selection.by_score:
+            index = selection[name]
+            if index is not None and name in self.strikes:
+                codes[name] = self.strikes[name][index.cpu().long()]
+        return codes
+
+    def finish_task(self, selection: Selection, to_freeze: Selection) -> None:
+        """Count a strike against every entry that was selected, and freeze the highest scores for all later tasks."""
+        for name in selection.by_score:
+            index = selection[name]
+            assert index is not None
+            strikes = self.strikes.setdefault(name, torch.zeros(selection.numel(name), dtype=torch.uint8))
+            chosen = index.cpu().long()
+            strikes[chosen] = (strikes[chosen].int() + 1).clamp(max=MOST_STRIKES).to(torch.uint8)
+        for name in to_freeze.by_score:
+            index = to_freeze[name]
+            assert index is not None
+            flags = torch.zeros(to_freeze.numel(name), dtype=torch.bool)
+            if name in self.frozen:
+                flags |= ops.unpack_bits(self.frozen[name], len(flags))
+            flags[index.cpu().long()] = True
+            self.frozen[name] = ops.pack_bits(flags)

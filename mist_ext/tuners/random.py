@@ -1,0 +1,20 @@
+"""MIST with entries selected at random: the same budget, epochs and dynamics, to see what the scores are worth."""
+
+from __future__ import annotations
+
+from torch.utils.data import Dataset
+
+from mist_ext.draws import draw_seed
+from mist_ext.selection import Selection
+from mist_ext.tuners.mist import MIST
+from mist_ext.tuners.tuner import Track, Tuned
+
+
+class Random(MIST):
+    """As many entries of each tensor as MIST selects, drawn anew for every task. Without scores nothing is frozen."""
+
+    def select(self, images: Dataset, tuned: Tuned, track: Track) -> tuple[Selection, Selection]:
+        """Draw the entries to tune."""
+        seed = draw_seed(self.seed, "selection", self.task)
+        selection = Selection.random(self.named_parameters(), self.options.rate, seed, self.whole)
+        return selection, Selection({}, {})
