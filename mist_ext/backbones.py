@@ -139,16 +139,16 @@ def _load(backbone: nn.Module, file: Path, name: str) -> None:
     own = backbone.state_dict()
     stored = {key: value for key, value in state.items() if key in own or not key.startswith(_HEADS)}
     wrong = [
-        *(f"{key!r} is missing" for key in own.keys() - stored.keys()),
-        *(f"{key!r} is unknown" for key in stored.keys() - own.keys()),
         *(
-            f"{key!r} has shape {tuple(stored[key].shape)}, expected {tuple(own[key].shape)}"
-            for key in own.keys() & stored.keys()
-            if stored[key].shape != own[key].shape
+            f"{key!r} has shape {tuple(stored[key].shape)}, expected {tuple(tensor.shape)}"
+            for key, tensor in own.items()
+            if key in stored and stored[key].shape != tensor.shape
         ),
+        *(f"{key!r} is unknown" for key in stored if key not in own),
+        *(f"{key!r} is missing" for key in own if key not in stored),
     ]
     if wrong:
-        shown = "; ".join(sorted(wrong)[:3])
+        shown = "; ".join(wrong[:3])
         raise ValueError(
             f"weights file '{file}' does not fit backbone {name!r}: {len(wrong)} tensors differ ({shown}); "
             "give the model's own name or a file made for it"

@@ -6,10 +6,11 @@ import dataclasses
 import os
 import shutil
 import time
+import typing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -34,6 +35,9 @@ class Config(TuningOptions):
 
     data: str = option("digits", "Data set: digits, glyphs.")
     classes_per_task: int | None = option(None, "New classes a task; by default the data set's own split.")
+    evaluate_on: Literal["test", "validation"] = option(
+        "test", "validation: a quarter of the training images is held out for it, and the test images are not read."
+    )
     backbone: str = option("vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.")
     weights: str = option("pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.")
     tuner: list[str] = option(["none", "mist"], "How the backbone is adapted: none, mist, full, random.")
@@ -61,9 +65,10 @@ class Config(TuningOptions):
                     raise unknown(kind, name, known)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
             raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
-        for field in dataclasses.fields(self):
-            if field.name == "dynamics" and self.dynamics not in ("exact", "published"):
-                raise unknown("dynamics", self.dynamics, ("exact", "published"))
+        for name in ("dynamics", "precision", "evaluate_on"):
+            choices = typing.get_args(typing.get_type_hints(Config)[name])
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
 
 
 def run(config: Config, console: Console | None = None) -> Path:
@@ -94,6 +99,8 @@ def run(config: Config, console: Console | None = None) -> Path:
     console = Console() if console is None else console
     device = _device(config)
     source = data.load(config.data)
+    if config.evaluate_on == "validation":
+        source = source.validation()
     stream = Stream(source, config.classes_per_task, 0)
     backbones.create(config.backbone, config.weights)  # a wrong name or file is found before any work
     out = _output_folder(config)
@@ -255,7 +262,12 @@ def _described(config: Config, stream: Stream) -> dict[str, Any]:
     if config.method[0] == "ranpac":
         method["width"] = config.ranpac_width
     return {
-        "data": {"name": config.data, "tasks": len(stream), "classes_per_task": len(stream.tasks[0].classes)},
+        "data": {
+            "name": config.data,
+            "tasks": len(stream),
+            "classes_per_task": len(stream.tasks[0].classes),
+            "evaluated_on": config.evaluate_on,
+        },
         "backbone": {"name": config.backbone, "weights": config.weights},
         "tuner": {"name": config.tuner[0], **tuning},
         "method": method,

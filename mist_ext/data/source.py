@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from mist_ext.draws import generator
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -54,3 +56,16 @@ class Source:
     train: Images
     test: Images
     tasks: int
+
+    def validation(self, fraction: float = 0.25) -> Source:
+        """The same source with a part of every class's training images in the place of the test part.
+
+        The part is fixed, so settings can be chosen on it, and the test images are not read.
+        """
+        held_out = torch.zeros(len(self.train), dtype=torch.bool)
+        for label in range(len(self.class_names)):
+            rows = (self.train.labels == label).nonzero().flatten()
+            order = torch.randperm(len(rows), generator=generator("validation", self.name, label))
+            held_out[rows[order[: round(fraction * len(rows))]]] = True
+        train, test = (Images(self.train.pixels[part], self.train.labels[part]) for part in (~held_out, held_out))
+        return replace(self, train=train, test=test)

@@ -1,0 +1,162 @@
+"""What all freeze-based methods share: the interface, its checks, and the state of a run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Bounds the memory of a prediction: 4096 rows of RanPAC's published width (10,000) are 330 MB in float64.
+_PREDICT_ROWS = 4096
+
+
+class Method(ABC):
+    """A freeze-based method: learns one task after another from features.
+
+    A method sees the features of the current task only, and never the images. All of its arithmetic is in
+    float64, on the device of the features: it costs little beside the backbone, and results hardly depend on
+    the device. A state that lies on another device is moved to the features.
+
+    Attributes
+    ----------
+    draws : bool
+        Class attribute: whether the method draws random numbers, that is, whether it takes a ``seed``.
+    counts : Tensor
+        int64, ``[classes]``: the number of rows learned of every class so far.
+    """
+
+    draws: ClassVar[bool] = False
+    _state: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
+    _fixed: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(0, dtype=torch.int64)
+
+    @torch.no_grad()
+    def learn(self, features: Tensor, labels: Tensor) -> None:
+        """Learn a task.
+
+        Parameters
+        ----------
+        features : Tensor
+            Floating point, ``[n, d]``, with n >= 1 and the same d in every task.
+        labels : Tensor
+            int64, ``[n]``: positions in the stream's class order, so the first task has 0..c-1, the second
+            goes on from c. Classes of earlier tasks may come again; a task may have a single class.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another shape or dtype, or is not finite. Nothing has been learned then.
+        """
+        self._check(features)
+        _check_labels(features, labels)
+        labels = labels.to(features.device)
+        classes = max(int(labels.max()) + 1, len(self.counts))
+        targets = functional.one_hot(labels, classes).to(torch.float64)
+        self._move(features.device)
+        self._learn(features.to(torch.float64), targets)
+        self.counts = functional.pad(self.counts, (0, classes - len(self.counts)))
+        self.counts += targets.sum(dim=0).to(torch.int64)
+
+    @torch.no_grad()
+    def predict(self, features: Tensor) -> Tensor:
+        """Predict among the classes seen so far, without knowing the task.
+
+        Parameters
+        ----------
+        features : Tensor
+            Floating point, ``[n, d]``.
+
+        Returns
+        -------
+        Tensor
+            int64, ``[n]``, on the device of the features. Ties go to the class that was seen first.
+
+        Raises
+        ------
+        RuntimeError
+            If no task has been learned.
+        ValueError
+            If the features have another width or are not finite.
+        """
+        if not len(self.counts):
+            raise RuntimeError(f"{type(self).__name__}.predict before learn: no class is known yet")
+        self._check(features)
+        self._move(features.device)
+        unseen = self.counts == 0
+        parts = features.split(_PREDICT_ROWS)
+        scores = (self._scores(part.to(torch.float64)).masked_fill(unseen, -torch.inf) for part in parts)
+        return torch.cat([part.argmax(dim=1) for part in scores])
+
+    def state_dict(self) -> dict[str, Tensor | int | float]:
+        """A copy of everything that was learned, as a checkpoint holds it: tensors and plain numbers only."""
+        state = {name: getattr(self, name) for name in (*self._fixed, *self._state)}
+        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | int | float]) -> None:
+        """Go on from a `state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If the state is another method's, or was made with other options. Nothing has been changed then.
+        """
+        name, expected = type(self).__name__, {*self._fixed, *self._state}
+        if set(state) != expected:
+            raise ValueError(f"a state of {name} has {sorted(expected)}, this one has {sorted(state)}")
+        for option in self._fixed:
+            if state[option] != getattr(self, option):
+                raise ValueError(
+                    f"this state of {name} has {option}={state[option]}, but the method was created with "
+                    f"{option}={getattr(self, option)}: create it with {option}={state[option]}"
+                )
+        for entry in self._state:
+            value = state[entry]
+            setattr(self, entry, value.clone() if isinstance(value, Tensor) else value)
+
+    @abstractmethod
+    def _learn(self, features: Tensor, targets: Tensor) -> None:
+        """Learn from float64 features ``[n, d]`` and one-hot float64 targets ``[n, classes seen]``."""
+
+    @abstractmethod
+    def _scores(self, features: Tensor) -> Tensor:
+        """Score float64 features ``[n, d]`` for every class seen: ``[n, classes]``, the highest one wins."""
+
+    @property
+    @abstractmethod
+    def _width(self) -> int:
+        """The width d of the features that were learned, 0 before the first task."""
+
+    def _check(self, features: Tensor) -> None:
+        if features.ndim != 2 or not features.is_floating_point():
+            raise ValueError(f"features are {features.dtype} {list(features.shape)}, expected floating point [n, d]")
+        if self._width and features.shape[1] != self._width:
+            raise ValueError(f"features have width {features.shape[1]}, but {self._width} was learned")
+        if not torch.isfinite(features).all():
+            rows = torch.nonzero(~torch.isfinite(features).all(dim=1)).flatten().tolist()
+            raise ValueError(
+                f"{len(rows)} of {len(features)} feature rows, the first is row {rows[0]}, are not finite: "
+                "the backbone has diverged; lower its learning rate"
+            )
+
+    def _move(self, device: torch.device) -> None:
+        for name in self._state:
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+
+
+def _check_labels(features: Tensor, labels: Tensor) -> None:
+    if labels.dtype != torch.int64 or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {list(labels.shape)}, expected torch.int64 [{len(features)}]"
+        )
+    if not len(labels):
+        raise ValueError("a task without rows cannot be learned: features and labels are empty")
+    if labels.min() < 0:
+        raise ValueError(f"label {int(labels.min())}: labels are positions in the class order, from 0 on")

@@ -1,0 +1,124 @@
+"""A cell of a benchmark (data, backbone, tuner, method), and the numbers that are reported of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mist_ext import metrics
+
+PHASES = ("score", "select", "tune", "learn", "evaluate")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of a cell: the tasks that it finished.
+
+    Attributes
+    ----------
+    seed : int
+    classes : tuple of tuple of int
+        The classes of each task.
+    seen : list of float
+        Accuracy on the classes seen after each task, percent.
+    matrix : list of list of float
+        The accuracy matrix, percent.
+    tasks : list of dict
+        The tasks' records, for what is optional in them.
+    """
+
+    seed: int
+    classes: tuple[tuple[Any, ...], ...]
+    seen: list[float]
+    matrix: list[list[float]]
+    tasks: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of data, backbone, tuner and method, over its seeds.
+
+    Attributes
+    ----------
+    source : str
+        Where it was read, for messages.
+    config : dict
+        The configuration as it was written.
+    runs : list of Run
+        In the order of the file; runs without a finished task are left out.
+    gaps : list of str
+        What an interrupted run lacks; empty where the cell is complete.
+    """
+
+    source: str
+    config: dict[str, Any]
+    runs: list[Run]
+    gaps: list[str]
+
+    @property
+    def data(self) -> str:
+        return str(self.config["data"]["name"])
+
+    @property
+    def backbone(self) -> str:
+        return str(self.config["backbone"]["name"])
+
+    @property
+    def tuner(self) -> str:
+        return str(self.config["tuner"]["name"])
+
+    @property
+    def method(self) -> str:
+        return str(self.config["method"]["name"])
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}-{self.tuner}-{self.method}"
+
+    @property
+    def counted(self) -> list[Run]:
+        """The runs that means are taken over: those with the most finished tasks."""
+        return [run for run in self.runs if len(run.seen) == self.tasks]
+
+    @property
+    def tasks(self) -> int:
+        """The number of tasks that the counted runs finished."""
+        return max((len(run.seen) for run in self.runs), default=0)
+
+    def last_by_seed(self) -> dict[int, float]:
+        """A_last of each counted run."""
+        return {run.seed: metrics.last_accuracy(run.seen) for run in self.counted}
+
+    def seen_by_task(self) -> list[tuple[float, float]]:
+        """Mean and standard deviation over seeds of the accuracy on the classes seen, after each task."""
+        return [metrics.mean_std(values) for values in zip(*(run.seen for run in self.counted), strict=True)]
+
+    def mean_matrix(self) -> list[list[float]]:
+        """The accuracy matrix, averaged over seeds."""
+        rows = zip(*(run.matrix for run in self.counted), strict=True)
+        return [[metrics.mean_std(values)[0] for values in zip(*row, strict=True)] for row in rows]
+
+    def fraction(self, name: str, of: str | None = None) -> float | None:
+        """The mean of a fraction over tasks and seeds; None if never measured.
+
+        A fraction that is recorded by its mean and maximum needs ``of``; for ``"max"`` the largest is taken.
+        """
+        values = [task.get(name) for run in self.counted for task in run.tasks]
+        if of is not None:
+            values = [value.get(of) if isinstance(value, Mapping) else None for value in values]
+        numbers = [float(value) for value in values if value is not None]
+        if not numbers:
+            return None
+        return max(numbers) if of == "max" else metrics.mean_std(numbers)[0]
+
+    def seconds(self, phase: str) -> float | None:
+        """The seconds of a phase, summed over tasks, averaged over seeds; None if there was no such phase."""
+        totals = []
+        for run in self.counted:
+            spent = [(task.get("seconds") or {}).get(phase) for task in run.tasks]
+            numbers = [float(value) for value in spent if value is not None]
+            if numbers:
+                totals.append(math.fsum(numbers))
+        return metrics.mean_std(totals)[0] if totals else None

@@ -1,0 +1,85 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from mist_ext.report import text
+from mist_ext.report.cells import Cell
+from mist_ext.report.rows import Row, groups, make_rows
+
+# Below it the shares and the seconds do not fit into one table.
+_WIDE = 94
+
+
+class CellTables:
+    """The tables of all cells, as something that `rich.console.Console.print` takes.
+
+    For each group of comparable cells (one stream, one backbone) a table of accuracies and one of costs,
+    which a narrow terminal gets in two; then what is incomplete, and what the columns mean. The best A_last
+    of each method is bold.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.rows = make_rows(cells)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for group, rows in groups(self.rows).items():
+            yield Text(text.title(group, rows), style="bold")
+            yield _table(rows, text.ACCURACY_HEADINGS, [_accuracies(row, rows) for row in rows])
+            yield from _costs(rows, wide=options.max_width >= _WIDE)
+        for note in text.notes(self.rows):
+            yield Text(note, style="yellow")
+        yield Text(text.LEGEND, style="dim")
+
+
+def _costs(rows: Sequence[Row], wide: bool) -> Iterator[Table]:
+    shares = [[Text(value) for value in text.share_texts(row)] for row in rows]
+    seconds = [[Text(value) for value in text.second_texts(row)] for row in rows]
+    share_headings = [f"{heading}\n%" for heading in text.SHARE_HEADINGS]
+    second_headings = [f"{heading}\ns" for heading in text.SECOND_HEADINGS]
+    if wide:
+        joined = [share + second for share, second in zip(shares, seconds, strict=True)]
+        yield _table(rows, share_headings + second_headings, joined)
+    else:
+        yield _table(rows, share_headings, shares)
+        yield _table(rows, second_headings, seconds)
+
+
+def _accuracies(row: Row, rows: Sequence[Row]) -> list[Text]:
+    average, last, forgetting, gain = map(Text, text.accuracy_texts(row))
+    rivals = [other.last_accuracy.mean for other in rows if _same_method(other, row) and other.last_accuracy]
+    if row.last_accuracy and len(rivals) > 1 and row.last_accuracy.mean == max(rivals):
+        last.stylize("bold")
+    if row.gain:
+        gain.stylize("green" if row.gain.mean > 0 else "red" if row.gain.mean < 0 else "")
+    return [average, last, forgetting, gain]
+
+
+def _table(rows: Sequence[Row], headings: Sequence[str], values: Sequence[Sequence[Text]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
+    table.add_column("method", no_wrap=True)
+    table.add_column("tuner")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    previous: Row | None = None
+    for row, texts in zip(rows, values, strict=True):
+        first = previous is None or not _same_method(previous, row)
+        if first and previous is not None:
+            table.add_section()
+        table.add_row(row.cell.method if first else "", text.label(row), *texts)
+        previous = row
+    return table
+
+
+def _same_method(one: Row, other: Row) -> bool:
+    return one.cell.method == other.cell.method

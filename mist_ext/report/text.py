@@ -1,0 +1,90 @@
+"""How the numbers of a row are written, the same in every kind of table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mist_ext.metrics import Gain
+from mist_ext.report.cells import PHASES
+from mist_ext.report.rows import Group, Row, Spread
+
+DASH = "–"  # noqa: RUF001 - an en dash: what was not measured
+
+# Headings of the columns, in the order of `accuracy_texts`, `share_texts` and `second_texts`.
+ACCURACY_HEADINGS = ("A_avg", "A_last", "forgetting", "gain over none")
+SHARE_HEADINGS = ("selected", "kept", "changed", "of all")
+SECOND_HEADINGS = (*PHASES, "total")
+
+LEGEND = (
+    "A_avg, A_last in %, forgetting and gain in percentage points, mean ± std over seeds. "
+    "Gain: A_last minus that of the tuner none with the same method, paired over (n) seeds. "
+    "selected: % of the entries that are chosen by score; kept: % of these in a step; "
+    "changed: % of the score-selected tensors that a step changes; of all: of the whole backbone. "
+    "Seconds are sums over tasks, averaged over seeds."
+)
+
+
+def title(group: Group, rows: Sequence[Row]) -> str:
+    """A line that says what all rows of a group share."""
+    counts = [len(row.seeds) for row in rows]
+    fewest, most = min(counts), max(counts)
+    seeds = _plural(most, "seed") if fewest == most else f"{fewest} to {_plural(most, 'seed')}"
+    return f"{group.data} · {group.backbone} · {_plural(group.tasks, 'task')} · {seeds}"
+
+
+def accuracy_texts(row: Row) -> list[str]:
+    """A_avg, A_last, forgetting and gain."""
+    spreads = (row.average_accuracy, row.last_accuracy, row.forgetting)
+    return [*(spread(value, len(row.seeds)) for value in spreads), gain(row.gain)]
+
+
+def share_texts(row: Row) -> list[str]:
+    """Selected, kept and changed, in percent."""
+    return [percent(row.fractions[name]) for name in ("selected", "kept", "changed", "changed_all")]
+
+
+def second_texts(row: Row) -> list[str]:
+    """Seconds of each phase, and their sum."""
+    return [seconds(row.seconds[phase]) for phase in SECOND_HEADINGS]
+
+
+def spread(value: Spread | None, seeds: int) -> str:
+    """Mean and standard deviation, the latter only where there is more than one seed."""
+    if value is None:
+        return DASH
+    return f"{value.mean:.2f} ± {value.std:.2f}" if seeds > 1 else f"{value.mean:.2f}"
+
+
+def gain(value: Gain | None) -> str:
+    """A signed `spread`, with the number of paired seeds."""
+    if value is None:
+        return DASH
+    return f"{'+' if value.mean >= 0 else ''}{spread(Spread(value.mean, value.std), value.n)} ({value.n})"
+
+
+def percent(fraction: float | None) -> str:
+    return DASH if fraction is None else f"{100 * fraction:.2f}"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def label(row: Row) -> str:
+    """The row's tuner; a star where something is missing."""
+    return f"{row.label} *" if row.cell.gaps else row.label
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """One sentence per incomplete cell; means leave its shorter runs out."""
+    return [
+        f"* {row.cell.data}, {row.label}, {row.cell.method}: incomplete, {'; '.join(row.cell.gaps)}"
+        for row in rows
+        if row.cell.gaps
+    ]
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
