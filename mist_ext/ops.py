@@ -7,6 +7,7 @@ bfloat16 or float16.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from types import ModuleType
@@ -40,7 +41,7 @@ def keep_threshold(keep: float) -> int:
 
 
 def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int) -> Tensor:
-    """Which of the first ``n`` selected entries of a tensor keep their gradient in a step: bool, ``[n]``, on the CPU."""
+    """Which of a tensor's first ``n`` selected entries keep their gradient in a step: bool, ``[n]``, on the CPU."""
     if compiled.C is None:
         return reference.keep_mask(seed, ordinal, step, n, threshold)
     packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold))
@@ -161,12 +162,20 @@ def _device(first: Sequence[Tensor], second: Sequence[Tensor]) -> torch.device:
 
 if compiled.C is not None:
 
-    def _nothing(*_arguments: Any) -> None:
-        """Mutating ops return nothing, so their fakes compute nothing."""
+    def _check_device(op: str, *arguments: Any) -> None:
+        """A tensor on meta among others brings a call here, past the kernels' own check."""
+        first: Tensor = arguments[0][0]
+        for declared, value in zip(getattr(torch.ops.mist_ext, op).default._schema.arguments, arguments, strict=True):
+            for i, tensor in enumerate(value if isinstance(value, list) else [value]):
+                if isinstance(tensor, Tensor) and tensor.device != first.device:
+                    name = f"{declared.name}[{i}]" if isinstance(value, list) else declared.name
+                    raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like the rest")
 
+    # Mutating ops return nothing, so their fakes compute nothing.
     for _name in ("accumulate_", "drop_apply_sgd_", "mask_"):
-        torch.library.register_fake(f"mist_ext::{_name}", _nothing)
+        torch.library.register_fake(f"mist_ext::{_name}", functools.partial(_check_device, _name))
 
     @torch.library.register_fake("mist_ext::select")
     def _select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
+        _check_device("select", score, k)
         return [scores.new_empty(count, dtype=torch.int32) for scores, count in zip(score, k, strict=True)]

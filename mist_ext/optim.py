@@ -164,6 +164,9 @@ class SparseSGD(Optimizer):
             if p.grad.is_sparse:
                 raise RuntimeError(f"the gradient of {name!r} is a sparse tensor, expected a dense one")
         states = [self.state[p] for p in params]
+        for state, name in zip(states, names, strict=True):
+            if group["momentum"] and "momentum" not in state:  # switched on by a scheduler
+                state["momentum"] = torch.zeros(self.selection.count(name), device=params[0].device)
         device = params[0].device
         masters = []
         if any(p.dtype != torch.float32 for p in params):

@@ -84,10 +84,8 @@ def accumulate_(score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequenc
     _check("accumulate_", score, score=score, grad=grad, frozen=frozen)
     _check_same("accumulate_", "grad", grad, "score", score, dtype=False)
     for total, gradient, bits in zip(score, grad, frozen, strict=True):
-        update = gradient.float().square().mul_(scale)
-        if bits is not None:
-            update[unpack_bits(bits, total.numel()).view_as(update)] = 0
-        total.add_(update)
+        new = total + gradient.float().square().mul_(scale)
+        total.copy_(new if bits is None else torch.where(unpack_bits(bits, total.numel()).view_as(new), total, new))
 
 
 def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
@@ -131,7 +129,7 @@ def drop_apply_sgd_(
 ) -> None:
     op = "drop_apply_sgd_"
     _check(op, param, param=param, grad=grad, index=index, scale_code=scale_code)
-    _check(op, param, **({"momentum_buffer": momentum_buffer} if momentum else {}))
+    _check(op, param, **({"momentum_buffer": momentum_buffer} if momentum or momentum_buffer else {}))
     _check_same(op, "grad", grad, "param", param, dtype=True)
     for i, tensor in enumerate(param):
         _require(
@@ -153,8 +151,8 @@ def drop_apply_sgd_(
         flat = tensor.view(-1)
         value = flat[at] if tensor.dtype == torch.float32 else master[t].view(-1)[j]
         g = g + value * weight_decay
-        if momentum:
-            g = momentum_buffer[t].view(-1)[j] * momentum + g
+        g = (momentum_buffer[t].view(-1)[j] if momentum_buffer else torch.zeros_like(g)) * momentum + g
+        if momentum_buffer:
             momentum_buffer[t].view(-1)[j] = g
         value = value - g * lr
         if tensor.dtype != torch.float32:

@@ -16,7 +16,7 @@ void mask(const MaskTensor& tensor, const KeepRule& rule, const float* table, in
   auto* const grad = static_cast<Real*>(tensor.grad);
   const int32_t* const index = tensor.index;
   // The positions in the selection that fall into this piece.
-  int64_t first = begin, last = end;
+  int64_t first = begin, last = std::min(end, tensor.selected);  // an empty index has no memory, just as none
   if (index) {
     first = std::lower_bound(index, index + tensor.selected, begin) - index;
     last = std::lower_bound(index + first, index + tensor.selected, end) - index;

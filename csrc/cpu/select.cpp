@@ -60,14 +60,21 @@ Survivors survivors(const SelectTensor& tensor, float bound, int64_t begin, int6
   return found;
 }
 
+// 0 to stride - 1, spread by the golden ratio: a fixed stride that divides a matrix's width would sample few columns.
+int64_t jitter(int64_t sample, int64_t stride) {
+  return static_cast<int64_t>((uint64_t{static_cast<uint32_t>(sample) * 0x9E3779B9u} * static_cast<uint64_t>(stride)) >>
+                              32);
+}
+
 float sampled_bound(const SelectTensor& tensor, double margin) {
   const int64_t count = std::min(tensor.size, kSample);
   const double expected = static_cast<double>(count) * static_cast<double>(tensor.k) / static_cast<double>(tensor.size);
   const auto rank = static_cast<int64_t>(std::ceil(expected + margin * (std::sqrt(expected) + 2)));
   if (rank >= count) return -std::numeric_limits<float>::infinity();
+  const int64_t stride = tensor.size / count;
   std::vector<float> sample;
   for (int64_t s = 0; s < count; ++s) {
-    const float score = tensor.score[s * tensor.size / count];
+    const float score = tensor.score[s * stride + jitter(s, stride)];
     if (!std::isnan(score)) sample.push_back(score);
   }
   if (rank >= static_cast<int64_t>(sample.size())) return -std::numeric_limits<float>::infinity();

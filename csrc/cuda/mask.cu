@@ -44,7 +44,8 @@ struct Mask {
     __shared__ int64_t range[2];  // of the selection, as far as it falls into this chunk
     if (warp() < 2) {
       const int64_t bound = warp() == 0 ? begin : end;
-      range[warp()] = tensor.index ? warp_lower_bound(tensor.index, tensor.selected, bound) : bound;
+      // An empty index has no memory, just as none; it selects nothing.
+      range[warp()] = tensor.index ? warp_lower_bound(tensor.index, tensor.selected, bound) : min(bound, tensor.selected);
     }
     __syncthreads();
     mark(tensor, begin, range[0], range[1], kept);

@@ -111,4 +111,6 @@ def batches(images: Dataset[tuple[Tensor, int]], batch_size: int, order: tuple[i
     """
     count = len(images)  # type: ignore[arg-type]
     rows = torch.arange(count) if order is None else torch.randperm(count, generator=generator(*order))
-    return DataLoader(images, batch_sampler=[part.tolist() for part in rows.split(batch_size)])
+    # The loader draws a seed for its workers, by default from torch's global generator.
+    own = generator(*(order or ("stored",)))
+    return DataLoader(images, batch_sampler=[part.tolist() for part in rows.split(batch_size)], generator=own)

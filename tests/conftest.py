@@ -1,0 +1,94 @@
+"""What every test shares: the devices and dtypes that the kernels run on, and how bits are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from mist_ext import compiled
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("repeatable")
+
+torch.set_num_threads(1)  # on tensors as small as these, threads wait for each other; `threads` tests more
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() and compiled.cuda is not None else ["cpu"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+INSTRUCTION_SETS = compiled.C.instruction_sets() if compiled.C is not None else []
+
+
+@pytest.fixture(params=DEVICES, scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device that has compiled kernels here."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=DTYPES, scope="session")
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Every dtype of parameters and gradients."""
+    return DTYPES[request.param]
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set that this machine runs, in use during the test."""
+    assert compiled.C is not None
+    before = compiled.C.instruction_set()
+    compiled.C.use_instruction_set(request.param)
+    yield request.param
+    compiled.C.use_instruction_set(before)
+
+
+@pytest.fixture(params=[1, 2, 3], ids=["1_thread", "2_threads", "3_threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Numbers of CPU threads, in use during the test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def same_bits() -> Callable[[Tensor, Tensor], bool]:
+    """Whether two tensors have the same dtype, shape and bits: -0 is not 0, and a NaN is equal to itself."""
+
+    def compare(a: Tensor, b: Tensor) -> bool:
+        def raw(t: Tensor) -> Tensor:
+            return torch.empty(t.numel(), dtype=t.dtype).copy_(t.detach().flatten()).view(torch.uint8)
+
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(raw(a), raw(b))
+
+    return compare
+
+
+class Surroundings:
+    """Copies tensors into the midst of larger buffers, off every alignment, and tells whether those are untouched."""
+
+    before, behind, value = 37, 64, 77
+
+    def __init__(self) -> None:
+        self.buffers: list[tuple[Tensor, int]] = []
+
+    def __call__(self, tensor: Tensor, device: torch.device) -> Tensor:
+        size = tensor.numel()
+        buffer = torch.full((self.before + size + self.behind,), self.value, dtype=tensor.dtype, device=device)
+        self.buffers.append((buffer, size))
+        return buffer[self.before : self.before + size].view(tensor.shape).copy_(tensor)
+
+    def intact(self) -> bool:
+        return all(
+            bool((buffer[: self.before] == self.value).all() and (buffer[self.before + size :] == self.value).all())
+            for buffer, size in self.buffers
+        )
+
+
+@pytest.fixture
+def surrounded() -> Iterator[Surroundings]:
+    """Places tensors in larger buffers; fails the test if anything outside the tensors was written."""
+    surroundings = Surroundings()
+    yield surroundings
+    assert surroundings.intact(), "memory outside a tensor was written"

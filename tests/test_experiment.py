@@ -1,0 +1,183 @@
+"""Whole runs, small: what they leave on disk, that they repeat, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mist_ext import data, experiment
+from mist_ext.data.source import Images, Source
+from mist_ext.experiment import Config
+
+TASK_ENTRIES = {
+    "classes",
+    "accuracy_seen",
+    "accuracy_per_task",
+    "seconds",
+    "selected_fraction",
+    "kept_fraction",
+    "changed_fraction",
+    "changed_fraction_all",
+    "peak_memory_bytes",
+}
+VARYING = {"seconds", "peak_memory_bytes"}  # all else repeats bit for bit
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits source with a fifth of its images, so that a run takes seconds."""
+    source = data.load("digits")
+
+    def few() -> Source:
+        train, test = (Images(part.pixels[::5], part.labels[::5]) for part in (source.train, source.test))
+        return Source(source.name, source.class_names, train, test, source.tasks)
+
+    monkeypatch.setitem(data.SOURCES, "digits", few)
+
+
+def run(folder: Path, **options) -> dict[str, dict]:
+    settings = {"tuner": ["none", "mist"], "method": ["simplecil", "ranpac"], "seeds": [1], "epochs": 2}
+    config = Config(out=str(folder), ranpac_width=50, **{**settings, **options})
+    experiment.run(config, Console(file=io.StringIO()))
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))}
+
+
+def without_varying(value):
+    if isinstance(value, dict):
+        return {key: without_varying(entry) for key, entry in value.items() if key not in VARYING}
+    return [without_varying(entry) for entry in value] if isinstance(value, list) else value
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> None:
+    cells = run(tmp_path, seeds=[1, 2])
+    assert sorted(cells) == [
+        f"digits-{tuner}-{method}" for tuner in ("mist", "none") for method in ("ranpac", "simplecil")
+    ]
+    for name, cell in cells.items():
+        assert cell["schema"] == 1
+        assert [one["seed"] for one in cell["runs"]] == [1, 2]
+        for one in cell["runs"]:
+            assert [set(task) for task in one["tasks"]] == [TASK_ENTRIES] * 2
+            assert [len(row) for row in one["accuracy_matrix"]] == [1, 2]
+            assert one["last_accuracy"] == one["tasks"][-1]["accuracy_seen"]
+            assert sorted(label for task in one["tasks"] for label in task["classes"]) == list(range(10))
+        assert set(cell["summary"]) == {"average_accuracy", "last_accuracy", "forgetting"}
+        files = {path.name for path in (tmp_path / name).iterdir()}
+        assert files == {"results.json", "config.yaml", "log.jsonl", "accuracy.png", "matrix.png"}
+        assert len((tmp_path / name / "log.jsonl").read_text().splitlines()) == 4
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "summary.json",
+        "summary.md",
+        "summary.csv",
+        "accuracy.png",
+    }
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_mist_changes_half_a_percent_in_a_step_and_none_changes_nothing(tmp_path: Path) -> None:
+    cells = run(tmp_path, method=["simplecil"], epochs=3)
+    for task in cells["digits-mist-simplecil"]["runs"][0]["tasks"]:
+        assert task["selected_fraction"] == pytest.approx(0.05, abs=0.001)
+        assert 0.003 < task["changed_fraction"]["mean"] <= task["kept_fraction"]["mean"]
+        assert task["changed_fraction"]["max"] <= 0.0055
+    for task in cells["digits-none-simplecil"]["runs"][0]["tasks"]:
+        assert task["changed_fraction"] is None
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_same_configuration_gives_the_same_results(tmp_path: Path) -> None:
+    settings = {"tuner": ["mist", "random", "full"]}
+    first, second = run(tmp_path / "first", **settings), run(tmp_path / "second", **settings)
+    assert without_varying(first) == without_varying(second)
+    other = run(tmp_path / "other", **settings, seeds=[2])
+    name = "digits-mist-simplecil"
+    assert other[name]["runs"][0]["accuracy_matrix"] != first[name]["runs"][0]["accuracy_matrix"]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_methods_share_the_tuning_and_do_not_change_it(tmp_path: Path) -> None:
+    together = run(tmp_path / "together", tuner=["mist"])
+    alone = run(tmp_path / "alone", tuner=["mist"], method=["simplecil"])
+    name = "digits-mist-simplecil"
+    assert without_varying(together[name]["runs"]) == without_varying(alone[name]["runs"])
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_class_order_can_be_fixed_over_seeds(tmp_path: Path) -> None:
+    cells = run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[1, 2], class_order_seed=1993)
+    orders = [[task["classes"] for task in one["tasks"]] for one in cells["digits-none-simplecil"]["runs"]]
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_another_split(tmp_path: Path) -> None:
+    cells = run(tmp_path, tuner=["none"], classes_per_task=4)
+    (one,) = cells["digits-none-ranpac"]["runs"]
+    assert [len(task["classes"]) for task in one["tasks"]] == [4, 4, 2]
+
+
+def test_the_validation_part_comes_from_the_training_images_alone() -> None:
+    source = data.load("digits")
+    held_out = source.validation()
+    assert len(held_out.train) + len(held_out.test) == len(source.train)
+    known = {image.numpy().tobytes() for image in source.train.pixels}
+    assert {image.numpy().tobytes() for image in held_out.test.pixels} <= known
+    counts = held_out.test.labels.bincount() / source.train.labels.bincount()
+    assert (counts - 0.25).abs().max() < 0.01
+    assert (source.validation().test.labels == held_out.test.labels).all()
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
+    run(tmp_path, tuner=["none"], method=["simplecil"])
+    stamp = (tmp_path / "digits-none-simplecil" / "results.json").read_bytes()
+    with pytest.raises(FileExistsError, match="already used"):
+        run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[3])
+    assert (tmp_path / "digits-none-simplecil" / "results.json").read_bytes() == stamp
+    cells = run(tmp_path, tuner=["none"], method=["ranpac"], overwrite=True)
+    assert list(cells) == ["digits-none-ranpac"]
+
+
+def test_overwriting_leaves_what_is_no_result_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("kept")
+    experiment.run(
+        Config(data="digits", tuner=["none"], method=["simplecil"], seeds=[1], out=str(tmp_path), overwrite=True),
+        Console(file=io.StringIO()),
+    )
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "digts"}, "did you mean 'digits'"),
+        ({"tuner": ["mits"]}, "did you mean 'mist'"),
+        ({"method": ["simplecli"]}, "did you mean 'simplecil'"),
+        ({"backbone": "vit_nani"}, "did you mean 'vit_nano'"),
+        ({"dynamics": "exakt"}, "did you mean 'exact'"),
+        ({"tuner": []}, "tuner is"),
+        ({"seeds": [1, 1]}, "seeds is"),
+        ({"lr": 0.0}, "lr is 0.0, expected more than 0"),
+        ({"rate": 1.5}, "rate is 1.5, expected at most 1"),
+        ({"classes_per_task": 11}, "classes_per_task is 11, expected 1 to 10"),
+        ({"device": "tpu"}, "device 'tpu' cannot be used"),
+        ({"weights": "missing.pth"}, "missing.pth"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_any_work(tmp_path: Path, options: dict, message: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises((ValueError, OSError), match=message):
+        experiment.run(Config(out=str(out), **options), Console(file=io.StringIO()))
+    assert not out.exists()
+
+
+def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="is a file"):
+        experiment.run(Config(out=str(tmp_path / "file")), Console(file=io.StringIO()))

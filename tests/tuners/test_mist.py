@@ -1,0 +1,284 @@
+"""The MIST tuner on a small transformer: what each task scores, selects, changes, counts and freezes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+import mist_ext.tuners.mist as mist_module
+from mist_ext import ops, reference
+from mist_ext.data.source import Images
+from mist_ext.data.stream import batches
+from mist_ext.draws import draw_seed
+from mist_ext.objective import TwoViews
+from mist_ext.optim import SparseSGD
+from mist_ext.selection import Selection, selected_count
+from mist_ext.tuners.mist import MIST
+from mist_ext.tuners.random import Random
+from mist_ext.tuners.tuner import Tuned, TuningOptions
+
+COUNT, BATCH = 20, 8  # three batches, the last one short
+
+
+def backbone() -> nn.Module:
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+
+
+def images(seed: int = 0, count: int = COUNT) -> Images:
+    drawing = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=drawing, dtype=torch.uint8)
+    return Images(pixels, torch.arange(count) % 4)
+
+
+def tuner(seed: int = 1, kind: type[MIST] = MIST, **options: Any) -> MIST:
+    return kind(backbone(), TuningOptions(**{"epochs": 2, "batch_size": BATCH, **options}), seed)
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def spied(t: MIST) -> list[Selection]:
+    """The selections that a tuner makes, as it makes them."""
+    made: list[Selection] = []
+    select = t.select
+
+    def recording(*arguments: Any) -> tuple[Selection, Selection]:
+        result = select(*arguments)
+        made.append(result[0])
+        return result
+
+    t.select = recording  # type: ignore[method-assign]
+    return made
+
+
+def losses(t: MIST, task: int, epoch: int, data: Images) -> Any:
+    """The losses of an epoch's batches, written out."""
+    views = TwoViews((32, 32))
+    order = (t.seed, "order", task, epoch)
+    for step, (pixels, labels) in enumerate(batches(data, BATCH, order)):
+        both = views(pixels, draw_seed(t.seed, "views", task, epoch, step))
+        yield t.objective(t.backbone(both), labels)
+
+
+def test_the_scoring_epoch_changes_nothing(same_bits: Callable) -> None:
+    t = tuner(epochs=1)
+    before = values(t.backbone) | values(t.objective)
+    tuned = t.tune(images())
+    after = values(t.backbone) | values(t.objective)
+    assert all(same_bits(before[name], after[name]) for name in before)
+    assert all(p.grad is None for p in t.backbone.parameters())
+    assert (t.steps, tuned.changed) == (0, [])
+    assert t.strikes  # it was a task all the same
+
+
+def test_the_entries_with_the_largest_squared_gradients_are_selected() -> None:
+    t = tuner(epochs=1, rate=0.1)
+    t.backbone.train()
+    named = [(name, p) for name, p in t.named_parameters()]
+    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in named}
+    for loss in losses(t, 0, 0, images()):
+        for (name, _), g in zip(named, torch.autograd.grad(loss, [p for _, p in named]), strict=True):
+            total[name] += g.double() ** 2
+    (selections, _) = (spied(t), t.tune(images()))
+    (selection,) = selections
+    assert list(selection) == [name for name, _ in named]
+    for name, p in named:
+        if p.ndim <= 1 or "norm" in name or name.startswith("projector"):
+            assert selection[name] is None
+            continue
+        k = selected_count(p.numel(), 0.1)
+        highest = total[name].flatten().topk(k).indices.tolist()
+        assert len(selection[name]) == k
+        assert len(set(highest) & set(selection[name].tolist())) >= 0.99 * k  # but for rounding at the border
+
+
+def test_a_twentieth_is_selected_and_about_half_a_percent_changes_in_a_step() -> None:
+    t = tuner(epochs=21, rate=0.05, keep=0.1)
+    tuned = t.tune(images(count=BATCH))
+    assert tuned.selected_fraction == pytest.approx(0.05, abs=0.001)
+    assert len(tuned.kept) == len(tuned.changed) == 20
+    assert all(0 < changed <= kept for changed, kept in zip(tuned.changed, tuned.kept, strict=True))
+    assert sum(tuned.changed) / 20 <= 0.0055
+    assert sum(tuned.kept) / 20 == pytest.approx(0.005, rel=0.1)
+
+
+def test_a_step_changes_only_what_is_selected_and_kept(monkeypatch: pytest.MonkeyPatch, same_bits: Callable) -> None:
+    t = tuner(epochs=3, keep=0.3, rate=0.2)
+    selections, steps = spied(t), []
+    apply = SparseSGD.step
+
+    def checked(optimizer: SparseSGD) -> None:
+        before = values(t.backbone)
+        apply(optimizer)
+        for name, p in t.backbone.named_parameters():
+            index, ordinal = selections[-1][name], selections[-1].ordinal(name)
+            count, threshold = selections[-1].count(name), ops.keep_threshold(0.3)
+            kept = reference.keep_mask(t.keep_seed, ordinal, len(steps), count, threshold)
+            dropped = torch.ones(p.numel(), dtype=torch.bool)
+            dropped[kept.nonzero().flatten() if index is None else index.long()[kept]] = False
+            assert same_bits(p.detach().flatten()[dropped], before[name].flatten()[dropped])
+        steps.append(any(not torch.equal(before[name], p) for name, p in t.backbone.named_parameters()))
+
+    monkeypatch.setattr(SparseSGD, "step", checked)
+    t.tune(images())
+    assert steps == [True] * 6
+
+
+def test_published_dynamics_are_a_dense_loop_over_masked_gradients(same_bits: Callable) -> None:
+    t = tuner(epochs=3, dynamics="published", keep=0.3, rate=0.2)
+    slow, selections = copy.deepcopy(t), spied(t)
+    t.tune(images())
+    (selection,) = selections
+    named = slow.named_parameters()
+    optimizer = torch.optim.SGD(
+        [{"params": slow.backbone.parameters()}, {"params": slow.objective.parameters(), "lr": 1e-2}],
+        lr=t.options.lr, momentum=0.9, weight_decay=5e-4,
+    )  # fmt: skip
+    slow.backbone.train()
+    step = 0
+    for epoch in (1, 2):
+        for loss in losses(slow, 0, epoch, images()):
+            optimizer.zero_grad()
+            loss.backward()
+            for ordinal, (name, p) in enumerate(named):
+                index, count = selection[name], selection.count(name)
+                kept = reference.keep_mask(slow.keep_seed, ordinal, step, count, ops.keep_threshold(0.3))
+                mask = torch.zeros(p.numel())
+                mask[kept.nonzero().flatten() if index is None else index.long()[kept]] = 1
+                p.grad *= mask.view(p.shape)
+            optimizer.step()
+            step += 1
+    assert t.steps == step == 6
+    for (name, p), (_, q) in zip(t.named_parameters(), named, strict=True):
+        assert same_bits(p, q), name
+
+
+@pytest.mark.parametrize("dynamics", ["exact", "published"])
+def test_strikes_scale_the_gradient(dynamics: str) -> None:
+    options = {"dynamics": dynamics, "momentum": 0.0, "weight_decay": 0.0, "keep": 1.0, "lr": 1.0, "batch_size": COUNT}
+    plain, struck = tuner(**options), tuner(**options)
+    name = "blocks.0.attn.qkv.weight"
+    struck.strikes[name] = (torch.arange(96 * 32) % 4).to(torch.uint8)
+    before = values(plain.backbone)[name]
+    moved = []
+    for t in (plain, struck):
+        t.tune(images())
+        moved.append((dict(t.backbone.named_parameters())[name].detach() - before).double().flatten())
+    chosen = moved[0] != 0
+    assert chosen.sum() > 100
+    expected = moved[0] * 0.9 ** (torch.arange(96 * 32) % 4)
+    torch.testing.assert_close(moved[1], expected, rtol=1e-3, atol=1e-8)
+
+
+def test_every_task_that_selects_an_entry_counts_a_strike_up_to_255() -> None:
+    t = tuner(epochs=1)
+    selections = spied(t)
+    counts = {name: torch.zeros(p.shape, dtype=torch.int64) for name, p in t.named_parameters()}
+    for task in range(3):
+        t.tune(images(seed=task))
+        for name in selections[-1].by_score:
+            counts[name].view(-1)[selections[-1][name].long()] += 1
+    assert set(t.strikes) == set(selections[-1].by_score)
+    for name, strikes in t.strikes.items():
+        assert strikes.dtype == torch.uint8
+        assert torch.equal(strikes.long(), counts[name].flatten())
+    for strikes in t.strikes.values():
+        strikes.fill_(255)
+    t.tune(images(seed=3))
+    assert all((strikes == 255).all() for strikes in t.strikes.values())
+
+
+def test_the_highest_scores_are_frozen_for_all_later_tasks(same_bits: Callable) -> None:
+    t = tuner(freeze_rate=0.02, rate=0.1, keep=1.0, lr=0.1)
+    selections = spied(t)
+    earlier: dict[str, Tensor] = {}
+    for task in range(4):
+        frozen = {name: ops.unpack_bits(bits, t.strikes[name].numel()) for name, bits in t.frozen.items()}
+        before = values(t.backbone)
+        t.tune(images(seed=task))
+        after = values(t.backbone)
+        for name, flags in frozen.items():
+            assert flags.sum() == task * selected_count(len(flags), 0.02)
+            assert (flags >= earlier.get(name, torch.zeros_like(flags))).all()
+            assert not flags[selections[-1][name].long()].any()
+            assert same_bits(before[name].flatten()[flags], after[name].flatten()[flags])
+            assert not torch.equal(before[name], after[name])
+        earlier = frozen
+    assert set(earlier) == set(selections[-1].by_score)
+
+
+def test_frozen_entries_come_behind_others_of_score_zero() -> None:
+    t = tuner(epochs=1)
+    flags = torch.zeros(32 * 3 * 8 * 8, dtype=torch.bool)
+    flags[:50] = True
+    t.frozen["patch_embed.proj.weight"] = ops.pack_bits(flags)
+    black = Images(torch.zeros(COUNT, 3, 32, 32, dtype=torch.uint8), torch.arange(COUNT) % 4)
+    selections = spied(t)
+    t.tune(black)  # no gradient reaches the patch embedding's weight
+    assert selections[0]["patch_embed.proj.weight"].tolist() == list(range(50, 50 + selected_count(len(flags), 0.05)))
+
+
+def test_without_a_freeze_rate_nothing_is_frozen() -> None:
+    t = tuner(epochs=1, freeze_rate=0.0)
+    t.tune(images())
+    assert t.frozen == {}
+
+
+def test_the_step_counter_and_the_draws_run_on_over_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = []
+
+    class Recorded(SparseSGD):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            began.append(options["step"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(mist_module, "SparseSGD", Recorded)
+    t = tuner(epochs=3)
+    for task in range(3):
+        t.tune(images(seed=task))
+    assert began == [0, 6, 12]
+    assert t.steps == 18
+
+
+def test_the_projector_is_kept_over_the_tasks_and_tuned(same_bits: Callable) -> None:
+    t = tuner()
+    first = values(t.objective)
+    t.tune(images())
+    between = values(t.objective)
+    assert not torch.equal(first["projector.weight"], between["projector.weight"])
+    t.options.epochs = 1
+    t.tune(images(seed=1))
+    assert all(same_bits(between[name], value) for name, value in values(t.objective).items())
+
+
+def test_bf16_precision_keeps_float32_parameters() -> None:
+    t = tuner(precision="bf16")
+    before = values(t.backbone)
+    t.tune(images())
+    assert all(p.dtype == torch.float32 for p in t.backbone.parameters())
+    assert any(not torch.equal(before[name], p) for name, p in t.backbone.named_parameters())
+
+
+def test_random_selects_as_many_entries_elsewhere_and_freezes_none() -> None:
+    scored, drawn = tuner(epochs=1), tuner(epochs=1, kind=Random)
+    selections = [spied(scored), spied(drawn)]
+    for t in (scored, drawn):
+        for task in range(2):
+            t.tune(images(seed=task))
+    (by_score, _), (by_chance, again) = selections
+    assert list(by_score) == list(by_chance)
+    for name in by_score:
+        assert by_score.count(name) == by_chance.count(name)
+    for name in by_score.by_score:
+        assert not torch.equal(by_score[name], by_chance[name])
+        assert not torch.equal(by_chance[name], again[name])  # every task draws anew
+    assert drawn.frozen == {}
+    assert isinstance(drawn.tune(images()), Tuned)
