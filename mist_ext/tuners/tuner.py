@@ -24,10 +24,10 @@ def untracked(iterable: Iterable[T], _description: str, _total: int) -> Iterable
 class TuningOptions:
     """How tuners tune; each uses what concerns it. ``mist run --help`` explains every option."""
 
-    epochs: int = option(20, "Passes over a task's training images. MIST's first one scores and updates nothing.")
+    epochs: int = option(6, "Passes over a task's training images. MIST's first one scores and updates nothing.")
     batch_size: int = option(32, "Images a batch; the second view doubles them.")
-    lr: float = option(1e-2, "Learning rate of the backbone for the sparse tuners, mist and random.")
-    full_lr: float = option(1e-3, "Learning rate of the backbone for the tuner full.")
+    lr: float = option(3e-3, "Learning rate of the backbone for the sparse tuners, mist and random.")
+    full_lr: float = option(2e-4, "Learning rate of the backbone for the tuner full.")
     projector_lr: float = option(1e-2, "Learning rate of the objective's projector.")
     momentum: float = option(0.9, "SGD's momentum.")
     weight_decay: float = option(5e-4, "SGD's weight decay; in exact dynamics only kept entries decay.")
