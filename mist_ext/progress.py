@@ -17,7 +17,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
 from rich.text import Text
@@ -27,14 +26,25 @@ PLAIN_EVERY = 15.0  # seconds between two plain lines of the same phase
 
 
 class RateColumn(ProgressColumn):
-    """Batches or tasks a second."""
+    """Batches or tasks a second, on average so far."""
 
     def render(self, task: Task) -> Text:
         """The rate, or nothing before it is known."""
-        speed = task.finished_speed or task.speed
-        return Text(
-            f"{speed:.1f}/s" if speed and speed >= 1 else f"{1 / speed:.1f} s each" if speed else "", style="dim"
-        )
+        if not task.completed or not task.elapsed:
+            return Text("")
+        rate = task.completed / task.elapsed
+        return Text(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each", style="dim")
+
+
+class TimeLeftColumn(ProgressColumn):
+    """At the average rate so far: rich's own estimate knows none for units that take longer than half a minute."""
+
+    def render(self, task: Task) -> Text:
+        """Hours, minutes and seconds."""
+        if not task.completed or not task.elapsed or task.total is None:
+            return Text("-:--:-- left", style="cyan")
+        left = task.elapsed / task.completed * (task.total - task.completed)
+        return Text(f"{_clock(left)} left", style="cyan")
 
 
 class Progress:
@@ -61,7 +71,7 @@ class Progress:
             MofNCompleteColumn(),
             RateColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeLeftColumn(),
             console=console,
             transient=True,
             disable=not self._live,

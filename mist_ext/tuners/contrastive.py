@@ -24,6 +24,8 @@ class ContrastiveTuner(Tuner):
             torch.manual_seed(draw_seed(seed, "projector"))
             self.objective = MutualInformation(int(backbone.num_features)).to(self.device)  # type: ignore[arg-type]
         self.task = -1
+        self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
+        self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """The backbone's parameters, then the projector's."""
@@ -35,6 +37,9 @@ class ContrastiveTuner(Tuner):
             {"params": list(self.backbone.named_parameters()), "lr": lr},
             {"params": list(self.objective.named_parameters()), "lr": self.options.projector_lr},
         ]
+
+    def _views(self, size: tuple[int, int]) -> TwoViews:
+        return self.views.setdefault(size, TwoViews(size))
 
     def epoch(self, images: Dataset, epoch: int, track: Track, phase: str) -> Iterator[Tensor]:
         """Backward of every batch of one epoch; yields after each, when gradients are there.
@@ -51,7 +56,7 @@ class ContrastiveTuner(Tuner):
         """
         loader = batches(images, self.options.batch_size, (self.seed, "order", self.task, epoch))
         height, width = images[0][0].shape[-2:]
-        views = TwoViews((height, width))
+        views = self._views((height, width))
         self.backbone.train()
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         for step, (pixels, labels) in enumerate(track(loader, phase, len(loader))):
