@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mist_ext.arguments import check_accumulate, check_drop_apply_sgd, check_mask, check_select
+
 _WORD = 0xFFFFFFFF
 
 
@@ -49,51 +51,15 @@ def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int) -> Ten
     return draws.flatten()[:n] < threshold
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise RuntimeError(message)
-
-
-def _check(op: str, first: Sequence[Tensor], **lists: Sequence[Tensor | None]) -> None:
-    """The lists belong together: as long as the first, contiguous, on one device."""
-    for name, tensors in lists.items():
-        _require(len(tensors) == len(first), f"{op}: {name} has {len(tensors)} tensors, expected {len(first)}")
-        for i, tensor in enumerate(tensors):
-            if tensor is not None:
-                where = f"{op}: {name}[{i}]"
-                _require(tensor.device == first[0].device, f"{where} is on {tensor.device}, expected {first[0].device}")
-                _require(tensor.is_contiguous(), f"{where} is not contiguous; pass a contiguous tensor")
-
-
-def _check_same(
-    op: str, name: str, tensors: Sequence[Tensor], like: str, others: Sequence[Tensor], dtype: bool
-) -> None:
-    for i, (tensor, other) in enumerate(zip(tensors, others, strict=True)):
-        _require(
-            tensor.shape == other.shape,
-            f"{op}: {name}[{i}] has shape {list(tensor.shape)}, but {like}[{i}] has {list(other.shape)}",
-        )
-        if dtype:
-            _require(
-                tensor.dtype == other.dtype,
-                f"{op}: {name}[{i}] has dtype {tensor.dtype}, but {like}[{i}] has {other.dtype}",
-            )
-
-
 def accumulate_(score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None], scale: float) -> None:
-    _check("accumulate_", score, score=score, grad=grad, frozen=frozen)
-    _check_same("accumulate_", "grad", grad, "score", score, dtype=False)
+    check_accumulate(score, grad, frozen)
     for total, gradient, bits in zip(score, grad, frozen, strict=True):
         new = total + gradient.float().square().mul_(scale)
         total.copy_(new if bits is None else torch.where(unpack_bits(bits, total.numel()).view_as(new), total, new))
 
 
 def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
-    _check("select", score, score=score)
-    for i, (scores, count) in enumerate(zip(score, k, strict=True)):
-        _require(0 <= count <= scores.numel(), f"select: k[{i}] is {count}, expected 0 to {scores.numel()}")
-        if nan := scores.isnan().flatten().nonzero().flatten().tolist():
-            raise RuntimeError(f"select: score[{i}] is NaN at entry {nan[0]}; scores must be numbers to be ranked")
+    check_select(score, k)
     # A stable sort keeps equal scores in order of position.
     return [
         scores.flatten().sort(descending=True, stable=True).indices[:count].sort().values.int()
@@ -127,14 +93,10 @@ def drop_apply_sgd_(
     found_inf: Tensor | None,
     grad_scale: Tensor | None,
 ) -> None:
-    op = "drop_apply_sgd_"
-    _check(op, param, param=param, grad=grad, index=index, scale_code=scale_code)
-    _check(op, param, **({"momentum_buffer": momentum_buffer} if momentum or momentum_buffer else {}))
-    _check_same(op, "grad", grad, "param", param, dtype=True)
-    for i, tensor in enumerate(param):
-        _require(
-            tensor.dtype == torch.float32 or bool(master), f"{op}: param[{i}] is {tensor.dtype}, but master is empty"
-        )
+    scalars = {"lr": lr, "found_inf": found_inf, "grad_scale": grad_scale}
+    check_drop_apply_sgd(
+        param, grad, index, momentum_buffer, master, scale_code, table, ordinal, momentum, threshold, step, scalars
+    )
     if found_inf is not None and found_inf.item():
         return
     for t, (tensor, gradient) in enumerate(zip(param, grad, strict=True)):
@@ -170,7 +132,7 @@ def mask_(
     seed: int,
     step: Tensor,
 ) -> None:
-    _check("mask_", grad, grad=grad, index=index, scale_code=scale_code)
+    check_mask(grad, index, scale_code, table, ordinal, threshold, step)
     for t, gradient in enumerate(grad):
         where = index[t]
         selected = gradient.numel() if where is None else where.numel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -118,7 +117,7 @@ WRONG: dict[str, list[tuple[Callable[[Arguments], Any], str]]] = {
         (item("frozen", 0, lambda t: t[:2]), r"frozen\[0\] has 2 entries, expected 3"),
         (item("frozen", 0, Tensor.int), r"frozen\[0\] has dtype \S*int32, expected \S*uint8"),
         (item("grad", 1, lambda t: t.to("meta")), r"grad\[1\] is on \S*meta"),
-        (alias("grad", 0, "score", 0), r"score\[0\] and grad\[0\] share memory|grad\[0\] and score\[0\] share memory"),
+        (alias("grad", 0, "score", 0), r"share memory"),
     ],
     "select": [
         (shorten("k"), r"k has 1 "),
@@ -152,12 +151,12 @@ WRONG: dict[str, list[tuple[Callable[[Arguments], Any], str]]] = {
         (put("grad_scale", torch.tensor(2)), r"grad_scale has dtype \S*int64"),
         (alias("grad", 0, "param", 0), r"share memory"),
         (alias("master", 1, "momentum_buffer", 1), r"share memory"),
-        (overlap_grad_with_param, r"param\[0\] and grad\[0\] share memory"),
+        (overlap_grad_with_param, r"share memory"),
     ],
     "mask_": [
         (item("grad", 0, transposed), r"grad\[0\] is not contiguous"),
         (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
-        (alias("grad", 1, "grad", 0), r"grad\[0\] and grad\[1\] share memory"),
+        (alias("grad", 1, "grad", 0), r"grad\[[01]\] share memory"),
     ],
 }
 ENTRIES = torch.arange(25, dtype=torch.int32)
@@ -182,14 +181,13 @@ for both in ("drop_apply_sgd_", "mask_"):
         (put("step", torch.tensor(3.0)), r"step has dtype \S*float32, expected \S*int64"),
         (put("step", torch.tensor([3, 4])), r"step has 2 entries, expected 1"),
     ]
-# The kernels check everything; the oracle what would otherwise fail too late or not at all.
-BY_BOTH = re.compile(r"has 1 tensors|has shape|not contiguous|is on|expected 0 to \\d|NaN|grad.* has dtype .*param")
 CASES = [
     pytest.param(implementation, op, spoil, message, id=f"{implementation.__name__.split('.')[-1]}-{op}-{message}")
     for op, cases in WRONG.items()
     for spoil, message in cases
     for implementation in (ops, reference)
-    if (implementation is ops and compiled.C is not None) or BY_BOTH.search(message)
+    if implementation is ops
+    or " and " not in message  # ops alone chooses an implementation, by the first list's device
 ]
 
 

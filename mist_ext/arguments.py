@@ -1,0 +1,183 @@
+"""The ops' argument checks for the plain-PyTorch fallback: the same errors as csrc/arguments.cpp, before any change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+TensorList = Sequence[Tensor]
+OptionalTensorList = Sequence[Tensor | None]
+
+FLOATING = (torch.float32, torch.bfloat16, torch.float16)
+MOST_ENTRIES = 2**31 - 1  # an index is int32
+
+
+class Checker:
+    """The checks of one call: every tensor on one device, and no memory that is written shared with another tensor."""
+
+    def __init__(self, op: str, first: Tensor) -> None:
+        self.op = op
+        self.device = first.device
+        self.spans: list[tuple[int, int, bool, str]] = []  # begin, end, written, name
+
+    def require(self, condition: bool, message: str) -> None:
+        """Raise RuntimeError unless the condition holds."""
+        if not condition:
+            raise RuntimeError(f"{self.op}: {message}")
+
+    def length(self, name: str, values: Sequence, like: str, expected: Sequence) -> None:
+        """Two lists belong together."""
+        self.require(len(values) == len(expected), f"{name} has {len(values)} tensors, but {like} has {len(expected)}")
+
+    def tensor(
+        self, name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...], written: bool = False, size: int | None = None
+    ) -> None:
+        """Device, layout, dtype and, where given, the number of entries."""
+        self.require(
+            tensor.device == self.device, f"{name} is on {tensor.device}, expected {self.device} like the rest"
+        )
+        self.require(tensor.is_contiguous(), f"{name} is not contiguous; pass a contiguous tensor")
+        expected = " or ".join(str(dtype) for dtype in dtypes)
+        self.require(tensor.dtype in dtypes, f"{name} has dtype {tensor.dtype}, expected {expected}")
+        self.require(size in (None, tensor.numel()), f"{name} has {tensor.numel()} entries, expected {size}")
+        if tensor.numel():
+            begin = tensor.data_ptr()
+            self.spans.append((begin, begin + tensor.numel() * tensor.element_size(), written, name))
+
+    def alike(self, name: str, tensor: Tensor, like: str, other: Tensor, dtype: bool) -> None:
+        """Two tensors have one shape and, if asked for, one dtype."""
+        ours, theirs = list(tensor.shape), list(other.shape)
+        self.require(ours == theirs, f"{name} has shape {ours}, but {like} has {theirs}")
+        if dtype:
+            same = tensor.dtype == other.dtype
+            self.require(same, f"{name} has dtype {tensor.dtype}, but {like} has {other.dtype}")
+
+    def no_overlap(self) -> None:
+        """No tensor that is written shares memory with another."""
+        end, written_end = (0, ""), (0, "")  # the furthest of all spans so far, and of those that are written
+        for begin, stop, written, name in sorted(self.spans):
+            other_end, other = end if written else written_end
+            self.require(begin >= other_end, f"{other} and {name} share memory, and one of them is written")
+            end = max(end, (stop, name))
+            if written:
+                written_end = max(written_end, (stop, name))
+
+    def selection(
+        self, t: int, size: int, index: OptionalTensorList, scale_code: OptionalTensorList, ordinal: Sequence[int]
+    ) -> int:
+        """The index, codes and ordinal of one tensor; returns how many entries are selected."""
+        self.require(size <= MOST_ENTRIES, f"tensor {t} has {size} entries, at most {MOST_ENTRIES} are supported")
+        entries, code, selected = index[t], scale_code[t], size
+        if entries is not None:
+            self.tensor(f"index[{t}]", entries, (torch.int32,))
+            selected = entries.numel()
+            more = f"index[{t}] has {selected} entries, more than the tensor it points into, {size}"
+            self.require(selected <= size, more)
+        if code is not None:
+            self.tensor(f"scale_code[{t}]", code, (torch.uint8,), size=selected)
+        self.require(0 <= ordinal[t] < 2**32, f"ordinal[{t}] is {ordinal[t]}, expected 0 to 4294967295")
+        return selected
+
+    def draw(self, scale_code: OptionalTensorList, table: Tensor | None, threshold: int, step: Tensor) -> None:
+        """What all tensors' draws share."""
+        self.tensor("step", step, (torch.int64,), size=1)
+        self.require(0 <= threshold <= 65536, f"threshold is {threshold}, expected 0 to 65536")
+        if any(code is not None for code in scale_code):
+            if table is None:
+                raise RuntimeError(
+                    f"{self.op}: scale_code is given, but table, which turns a code into a factor, is None"
+                )
+            self.tensor("table", table, (torch.float32,), size=256)
+
+
+def check_accumulate(score: TensorList, grad: TensorList, frozen: OptionalTensorList) -> None:
+    """Check the arguments of `ops.accumulate_`."""
+    checker = Checker("accumulate_", score[0])
+    checker.length("grad", grad, "score", score)
+    checker.length("frozen", frozen, "score", score)
+    for t, (total, gradient, bits) in enumerate(zip(score, grad, frozen, strict=True)):
+        checker.tensor(f"score[{t}]", total, (torch.float32,), written=True)
+        checker.tensor(f"grad[{t}]", gradient, FLOATING)
+        checker.alike(f"grad[{t}]", gradient, f"score[{t}]", total, dtype=False)
+        if bits is not None:
+            checker.tensor(f"frozen[{t}]", bits, (torch.uint8,), size=(total.numel() + 7) // 8)
+    checker.no_overlap()
+
+
+def check_select(score: TensorList, k: Sequence[int]) -> None:
+    """Check the arguments of `ops.select`."""
+    checker = Checker("select", score[0])
+    checker.length("k", k, "score", score)
+    for t, (scores, count) in enumerate(zip(score, k, strict=True)):
+        checker.tensor(f"score[{t}]", scores, (torch.float32,))
+        size = scores.numel()
+        checker.require(0 <= count <= size, f"k[{t}] is {count}, expected 0 to {size}, the size of score[{t}]")
+    for t, scores in enumerate(score):
+        if nan := scores.isnan().flatten().nonzero().flatten().tolist():
+            message = f"score[{t}] is NaN at entry {nan[0]}; scores must be numbers to be ranked"
+            raise RuntimeError(f"select: {message}")
+
+
+def check_drop_apply_sgd(
+    param: TensorList,
+    grad: TensorList,
+    index: OptionalTensorList,
+    momentum_buffer: TensorList,
+    master: TensorList,
+    scale_code: OptionalTensorList,
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    momentum: float,
+    threshold: int,
+    step: Tensor,
+    scalars: dict[str, Tensor | None],
+) -> None:
+    """Check the arguments of `ops.drop_apply_sgd_`."""
+    checker = Checker("drop_apply_sgd_", param[0])
+    lists = {"grad": grad, "index": index, "scale_code": scale_code, "ordinal": ordinal}
+    if momentum or momentum_buffer:
+        lists["momentum_buffer"] = momentum_buffer
+    if master:
+        lists["master"] = master
+    for name, values in lists.items():
+        checker.length(name, values, "param", param)
+    for t, (tensor, gradient) in enumerate(zip(param, grad, strict=True)):
+        checker.tensor(f"param[{t}]", tensor, FLOATING, written=True)
+        checker.tensor(f"grad[{t}]", gradient, (*FLOATING, gradient.dtype))
+        checker.alike(f"grad[{t}]", gradient, f"param[{t}]", tensor, dtype=True)
+        selected = checker.selection(t, tensor.numel(), index, scale_code, ordinal)
+        if momentum_buffer:
+            checker.tensor(f"momentum_buffer[{t}]", momentum_buffer[t], (torch.float32,), written=True, size=selected)
+        if tensor.dtype != torch.float32:
+            needed = f"param[{t}] has dtype {tensor.dtype}, which needs a compact float32 master, but master is empty"
+            checker.require(bool(master), needed)
+        if master:
+            size = 0 if tensor.dtype == torch.float32 else selected
+            checker.tensor(f"master[{t}]", master[t], (torch.float32,), written=True, size=size)
+    checker.draw(scale_code, table, threshold, step)
+    for name, scalar in scalars.items():
+        if scalar is not None:
+            checker.tensor(name, scalar, (torch.float32,), size=1)
+    checker.no_overlap()
+
+
+def check_mask(
+    grad: TensorList,
+    index: OptionalTensorList,
+    scale_code: OptionalTensorList,
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    threshold: int,
+    step: Tensor,
+) -> None:
+    """Check the arguments of `ops.mask_`."""
+    checker = Checker("mask_", grad[0])
+    for name, values in {"index": index, "scale_code": scale_code, "ordinal": ordinal}.items():
+        checker.length(name, values, "grad", grad)
+    for t, gradient in enumerate(grad):
+        checker.tensor(f"grad[{t}]", gradient, FLOATING, written=True)
+        checker.selection(t, gradient.numel(), index, scale_code, ordinal)
+    checker.draw(scale_code, table, threshold, step)
+    checker.no_overlap()
