@@ -23,7 +23,7 @@ def facts() -> Iterator[tuple[str, str]]:
         yield "CPU kernels", f"compiled, {compiled.C.instruction_set()} (of {', '.join(compiled.C.instruction_sets())})"
         yield "built with", f"compiler {build['compiler']}, torch {build['torch']}"
         yield "CUDA kernels built", build["cuda"]
-    yield "CUDA kernels in use", "yes" if compiled.cuda else f"no: {compiled.cuda_missing}"
+    yield "CUDA kernels loaded", "yes" if compiled.cuda else f"no: {compiled.cuda_missing}"
     yield "threads", str(torch.get_num_threads())
     count = torch.cuda.device_count()
     yield "devices", "cpu" if not count else ", ".join(torch.cuda.get_device_name(i) for i in range(count))

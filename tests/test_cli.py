@@ -33,7 +33,7 @@ def mist(*arguments: str) -> tuple[int, str, str]:
 def test_info_names_versions_backend_and_devices() -> None:
     status, output, _ = mist("info")
     assert status == 0
-    for name in ("mist_ext", "torch", "CPU kernels", "CUDA kernels in use", "devices"):
+    for name in ("mist_ext", "torch", "CPU kernels", "CUDA kernels loaded", "devices"):
         assert name in output
 
 

@@ -45,7 +45,8 @@ struct Mask {
     if (warp() < 2) {
       const int64_t bound = warp() == 0 ? begin : end;
       // An empty index has no memory, just as none; it selects nothing.
-      range[warp()] = tensor.index ? warp_lower_bound(tensor.index, tensor.selected, bound) : min(bound, tensor.selected);
+      range[warp()] =
+          tensor.index ? warp_lower_bound(tensor.index, tensor.selected, bound) : min(bound, tensor.selected);
     }
     __syncthreads();
     mark(tensor, begin, range[0], range[1], kept);
