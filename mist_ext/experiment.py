@@ -101,15 +101,16 @@ def run(config: Config, console: Console | None = None) -> Path:
     source = data.load(config.data)
     if config.evaluate_on == "validation":
         source = source.validation()
-    stream = Stream(source, config.classes_per_task, 0)
-    backbones.create(config.backbone, config.weights)  # a wrong name or file is found before any work
+    backbone = backbones.create(config.backbone, config.weights)  # a wrong name or file is found before any work
+    size = backbones.input_spec(backbone).size
+    stream = Stream(source, config.classes_per_task, 0, size)
     out = _output_folder(config)
     cells = _cells(config, out, stream, environment(device))
     units = len(config.seeds) * len(config.tuner) * len(stream)
     with Progress(console, units) as progress:
         for seed in config.seeds:
             order_seed = seed if config.class_order_seed is None else config.class_order_seed
-            stream = Stream(source, config.classes_per_task, order_seed)
+            stream = Stream(source, config.classes_per_task, order_seed, size)
             for tuner in config.tuner:
                 results = {method: cells[tuner, method] for method in config.method}
                 _run_seed(config, seed, tuner, stream, results, device, progress)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from mist_ext.data.source import Images, Source
@@ -25,10 +26,13 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
         int64, ``[classes]``: each label's position in the class order.
     classes : range
         The positions that belong to this part.
+    size : int, optional
+        Height and width that the backbone takes; images of another size are resampled bilinearly.
     """
 
-    def __init__(self, images: Images, position: Tensor, classes: range) -> None:
+    def __init__(self, images: Images, position: Tensor, classes: range, size: int | None = None) -> None:
         self.images = images
+        self.size = size
         labels = position[images.labels]
         self.indices = ((labels >= classes.start) & (labels < classes.stop)).nonzero().flatten()
         self.labels = labels[self.indices]
@@ -37,7 +41,10 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
         return len(self.indices)
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        return self.images[int(self.indices[item])][0], int(self.labels[item])
+        image = self.images[int(self.indices[item])][0]
+        if self.size is not None and image.shape[-2:] != (self.size, self.size):
+            image = interpolate(image[None], (self.size, self.size), mode="bilinear", antialias=True)[0]
+        return image, int(self.labels[item])
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class Stream:
     classes_per_task : int, optional
         By default the source's number of tasks, as even as possible.
     class_order_seed : int
+    size : int, optional
+        Height and width of the images that the backbone takes; by default the source's own.
 
     Raises
     ------
@@ -78,18 +87,20 @@ class Stream:
         If there are not that many classes.
     """
 
-    def __init__(self, source: Source, classes_per_task: int | None, class_order_seed: int) -> None:
+    def __init__(
+        self, source: Source, classes_per_task: int | None, class_order_seed: int, size: int | None = None
+    ) -> None:
         classes = len(source.class_names)
-        size = math.ceil(classes / source.tasks) if classes_per_task is None else classes_per_task
-        if not 1 <= size <= classes:
-            raise ValueError(f"classes_per_task is {size}, expected 1 to {classes}, the classes of {source.name!r}")
+        step = math.ceil(classes / source.tasks) if classes_per_task is None else classes_per_task
+        if not 1 <= step <= classes:
+            raise ValueError(f"classes_per_task is {step}, expected 1 to {classes}, the classes of {source.name!r}")
         self.class_order: list[int] = np.random.RandomState(class_order_seed).permutation(classes).tolist()
         position = torch.empty(classes, dtype=torch.int64)
         position[self.class_order] = torch.arange(classes)
         self.tasks = []
-        for number, start in enumerate(range(0, classes, size)):
-            part = range(start, min(start + size, classes))
-            train, test = TaskImages(source.train, position, part), TaskImages(source.test, position, part)
+        for number, start in enumerate(range(0, classes, step)):
+            part = range(start, min(start + step, classes))
+            train, test = (TaskImages(images, position, part, size) for images in (source.train, source.test))
             self.tasks.append(Task(number, part, train, test))
 
     def __len__(self) -> int:

@@ -122,3 +122,14 @@ def test_making_an_order_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     batches(images, 8, (1, "order"))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_images_are_resampled_to_the_size_that_the_backbone_takes() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(4, 3, 1, 1)
+    images = Images(pixels, torch.tensor([0, 0, 1, 1]))
+    stream = Stream(Source("made", ("a", "b"), images, images, tasks=2), None, 1993, size=48)
+    image, _ = stream.tasks[0].train[0]
+    assert image.shape == (3, 48, 48)
+    torch.testing.assert_close(image.mean(), images[0][0].mean(), atol=1e-3, rtol=0)
+    same = Stream(Source("made", ("a", "b"), images, images, tasks=2), None, 1993, size=16)
+    assert torch.equal(same.tasks[0].train[0][0], images[0][0])
