@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from types import TracebackType
-from typing import TypeVar
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -63,6 +65,8 @@ class Progress:
         self.done = 0
         self.started = time.monotonic()
         self.what = ""
+        self.interrupted = False
+        self._previous: Any = None
         self._live = console.is_terminal
         self._bars = Bars(
             SpinnerColumn(),
@@ -81,11 +85,20 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._bars.start()
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._interrupt)
         return self
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        # Python drops an exception that is raised in a finaliser or a callback: `track` asks again.
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
         self._bars.stop()
 
     def begin(self, what: str) -> None:
@@ -107,6 +120,8 @@ class Progress:
         self._bars.reset(self._phase, description=phase, total=total)
         started = said = time.monotonic()
         for number, item in enumerate(iterable, 1):
+            if self.interrupted:
+                raise KeyboardInterrupt
             yield item
             self._bars.update(self._phase, completed=number)
             now = time.monotonic()
