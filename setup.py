@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 import mist_ext  # noqa: E402 (imports nothing but the standard library)
 
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000ULL"  # libtorch's stable ABI as of 2.11
-CXX_FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", TORCH_TARGET]
+CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", TORCH_TARGET]
 NVCC_FLAGS = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fvisibility=hidden", TORCH_TARGET, "-DUSE_CUDA"]
 
 

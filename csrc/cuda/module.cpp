@@ -3,6 +3,6 @@
 #include <Python.h>
 
 static PyModuleDef definition = {
-    .m_base = PyModuleDef_HEAD_INIT, .m_name = "_cuda", .m_doc = "CUDA kernels of mist_ext", .m_size = -1};
+    PyModuleDef_HEAD_INIT, "_cuda", "CUDA kernels of mist_ext", -1, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 PyMODINIT_FUNC PyInit__cuda() { return PyModule_Create(&definition); }
