@@ -20,9 +20,10 @@ import mist_ext  # noqa: E402 (imports nothing but the standard library)
 
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000ULL"  # libtorch's stable ABI as of 2.11
 CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", TORCH_TARGET]
-NVCC_FLAGS = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fvisibility=hidden", TORCH_TARGET, "-DUSE_CUDA"]
-# Architectures of one file in parallel, so that the last file does not keep all cores but one waiting.
-NVCC_FLAGS.append("--threads=2")
+NVCC_FLAGS = [
+    *("-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fvisibility=hidden", TORCH_TARGET, "-DUSE_CUDA"),
+    "--threads=2",  # architectures of one file in parallel, so that the last file does not keep a core waiting
+]
 
 
 def compiler() -> str | None:
