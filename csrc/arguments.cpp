@@ -5,6 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 namespace mist {
 namespace {
@@ -168,12 +169,14 @@ uint32_t checked_ordinal(const Checker& checker, int64_t position, int64_t ordin
   return static_cast<uint32_t>(ordinal);
 }
 
-float* checked_compact(Checker& checker, Name name, const Tensor& tensor, int64_t selected) {
+// Optimiser state: float32, or int32 counts.
+template <class Value>
+Value* checked_compact(Checker& checker, Name name, const Tensor& tensor, int64_t selected) {
   checker.placed(name, tensor);
-  checker.typed(name, tensor, ScalarType::Float);
+  checker.typed(name, tensor, std::is_same_v<Value, float> ? ScalarType::Float : ScalarType::Int);
   checker.sized(name, tensor, selected, "one for each selected entry");
   checker.uses(name, tensor, true);
-  return static_cast<float*>(tensor.mutable_data_ptr());
+  return static_cast<Value*>(tensor.mutable_data_ptr());
 }
 
 std::string shape_name(const Tensor& tensor) {
@@ -240,52 +243,103 @@ std::vector<SelectTensor> check_select(const TensorList& score, const std::vecto
   return checked;
 }
 
-std::vector<SgdTensor> check_drop_apply_sgd(const TensorList& param, const TensorList& grad,
-                                            const OptionalTensorList& index, const TensorList& momentum_buffer,
-                                            const TensorList& master, const OptionalTensorList& scale_code,
-                                            const std::vector<int64_t>& ordinal, bool has_momentum) {
-  Checker checker("drop_apply_sgd_", param.at(0));
-  checker.length("grad", grad.size(), "param", param.size());
-  checker.length("index", index.size(), "param", param.size());
-  if (has_momentum || !momentum_buffer.empty())
-    checker.length("momentum_buffer", momentum_buffer.size(), "param", param.size());
-  if (!master.empty()) checker.length("master", master.size(), "param", param.size());
-  checker.length("scale_code", scale_code.size(), "param", param.size());
-  checker.length("ordinal", ordinal.size(), "param", param.size());
-  std::vector<SgdTensor> checked;
-  checked.reserve(param.size());
-  for (size_t t = 0; t < param.size(); ++t) {
-    const auto i = static_cast<int64_t>(t);
-    const Name param_name{"param", i}, grad_name{"grad", i};
-    SgdTensor tensor{};
-    checker.placed(param_name, param[t]);
-    tensor.dtype = checker.floating(param_name, param[t]);
-    checker.addressable(param_name, param[t]);
-    checker.placed(grad_name, grad[t]);
-    if (grad[t].scalar_type() != param[t].scalar_type())
-      fail("drop_apply_sgd_: ", grad_name, " has dtype ", dtype_name(grad[t]), ", but ", param_name, " has ",
-           dtype_name(param[t]));
-    check_same_shape("drop_apply_sgd_", grad_name, grad[t], param_name, param[t]);
-    checker.uses(param_name, param[t], true);
-    checker.uses(grad_name, grad[t], false);
-    tensor.param = param[t].mutable_data_ptr();
-    tensor.grad = grad[t].const_data_ptr();
-    tensor.index = checked_index(checker, {"index", i}, index[t], param[t].numel(), tensor.selected);
-    if (!momentum_buffer.empty())
-      tensor.momentum = checked_compact(checker, {"momentum_buffer", i}, momentum_buffer[t], tensor.selected);
-    if (tensor.dtype != Dtype::float32) {
-      checker.require(!master.empty(), param_name, " has dtype ", dtype_name(param[t]),
-                      ", which needs a compact float32 master, but master is empty");
-      tensor.master = checked_compact(checker, {"master", i}, master[t], tensor.selected);
-    } else if (!master.empty()) {
-      checker.sized({"master", i}, master[t], 0, "since a float32 parameter has no master");
-    }
-    tensor.code = checked_codes(checker, {"scale_code", i}, scale_code[t], tensor.selected);
-    tensor.ordinal = checked_ordinal(checker, i, ordinal[t]);
-    checked.push_back(tensor);
+namespace {
+
+// What all drop_apply ops share of one tensor.
+void check_drop_apply(const char* op, Checker& checker, const DropApplyArguments& given, size_t t,
+                      DropApplyTensor& tensor) {
+  const auto i = static_cast<int64_t>(t);
+  const Name param_name{"param", i}, grad_name{"grad", i};
+  const Tensor &param = given.param[t], &grad = given.grad[t];
+  checker.placed(param_name, param);
+  tensor.dtype = checker.floating(param_name, param);
+  checker.addressable(param_name, param);
+  checker.placed(grad_name, grad);
+  if (grad.scalar_type() != param.scalar_type())
+    fail(op, ": ", grad_name, " has dtype ", dtype_name(grad), ", but ", param_name, " has ", dtype_name(param));
+  check_same_shape(op, grad_name, grad, param_name, param);
+  checker.uses(param_name, param, true);
+  checker.uses(grad_name, grad, false);
+  tensor.param = param.mutable_data_ptr();
+  tensor.grad = grad.const_data_ptr();
+  tensor.index = checked_index(checker, {"index", i}, given.index[t], param.numel(), tensor.selected);
+  if (tensor.dtype != Dtype::float32) {
+    checker.require(!given.master.empty(), param_name, " has dtype ", dtype_name(param),
+                    ", which needs a compact float32 master, but master is empty");
+    tensor.master = checked_compact<float>(checker, {"master", i}, given.master[t], tensor.selected);
+  } else if (!given.master.empty()) {
+    checker.sized({"master", i}, given.master[t], 0, "since a float32 parameter has no master");
+  }
+  tensor.code = checked_codes(checker, {"scale_code", i}, given.scale_code[t], tensor.selected);
+  tensor.ordinal = checked_ordinal(checker, i, given.ordinal[t]);
+}
+
+// Checks every tensor; `state(tensor, t)` adds what the rule keeps for it.
+template <class SomeTensor, class State>
+std::vector<SomeTensor> checked_drop_apply(const char* op, Checker& checker, const DropApplyArguments& given,
+                                           const State& state) {
+  const size_t count = given.param.size();
+  checker.length("grad", given.grad.size(), "param", count);
+  checker.length("index", given.index.size(), "param", count);
+  if (!given.master.empty()) checker.length("master", given.master.size(), "param", count);
+  checker.length("scale_code", given.scale_code.size(), "param", count);
+  checker.length("ordinal", given.ordinal.size(), "param", count);
+  std::vector<SomeTensor> checked(count);
+  for (size_t t = 0; t < count; ++t) {
+    check_drop_apply(op, checker, given, t, checked[t]);
+    state(checked[t], t);
   }
   checker.no_overlap();
   return checked;
+}
+
+}  // namespace
+
+std::vector<SgdTensor> check_drop_apply_sgd(const DropApplyArguments& arguments, const TensorList& momentum_buffer,
+                                            bool has_momentum) {
+  Checker checker("drop_apply_sgd_", arguments.param.at(0));
+  if (has_momentum || !momentum_buffer.empty())
+    checker.length("momentum_buffer", momentum_buffer.size(), "param", arguments.param.size());
+  return checked_drop_apply<SgdTensor>("drop_apply_sgd_", checker, arguments, [&](SgdTensor& tensor, size_t t) {
+    if (momentum_buffer.empty()) return;
+    const Name name{"momentum_buffer", static_cast<int64_t>(t)};
+    tensor.momentum = checked_compact<float>(checker, name, momentum_buffer[t], tensor.selected);
+  });
+}
+
+std::vector<AdamWTensor> check_drop_apply_adamw(const DropApplyArguments& arguments, const TensorList& exp_avg,
+                                                const TensorList& exp_avg_sq, const TensorList& updates) {
+  Checker checker("drop_apply_adamw_", arguments.param.at(0));
+  checker.length("exp_avg", exp_avg.size(), "param", arguments.param.size());
+  checker.length("exp_avg_sq", exp_avg_sq.size(), "param", arguments.param.size());
+  checker.length("updates", updates.size(), "param", arguments.param.size());
+  return checked_drop_apply<AdamWTensor>("drop_apply_adamw_", checker, arguments, [&](AdamWTensor& tensor, size_t t) {
+    const auto i = static_cast<int64_t>(t);
+    tensor.exp_avg = checked_compact<float>(checker, {"exp_avg", i}, exp_avg[t], tensor.selected);
+    tensor.exp_avg_sq = checked_compact<float>(checker, {"exp_avg_sq", i}, exp_avg_sq[t], tensor.selected);
+    tensor.updates = checked_compact<int32_t>(checker, {"updates", i}, updates[t], tensor.selected);
+  });
+}
+
+Sgd::Options sgd_options(double momentum, double weight_decay) {
+  return {static_cast<float>(momentum), static_cast<float>(weight_decay)};
+}
+
+AdamW::Options check_adamw(const Tensor& first, double beta1, double beta2, double eps, double weight_decay,
+                           const Tensor& correction) {
+  const Checker checker("drop_apply_adamw_", first);
+  checker.placed({"correction"}, correction);
+  checker.typed({"correction"}, correction, ScalarType::Float);
+  if (correction.dim() != 2 || correction.size(0) != 2 || correction.size(1) == 0)
+    fail("drop_apply_adamw_: correction has shape ", shape_name(correction), ", expected [2, n] with n of at least 1");
+  return {static_cast<float>(beta1),
+          static_cast<float>(1 - beta1),
+          static_cast<float>(beta2),
+          static_cast<float>(1 - beta2),
+          static_cast<float>(eps),
+          static_cast<float>(weight_decay),
+          static_cast<const float*>(correction.const_data_ptr()),
+          correction.size(1)};
 }
 
 std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorList& index,
@@ -346,10 +400,10 @@ DeviceScalars check_scalars(const char* op, const Tensor& first, const OptionalT
   return scalars;
 }
 
-uint32_t check_threshold(const char* op, int64_t threshold) {
+Draw check_draw(const char* op, int64_t threshold, int64_t seed) {
   if (threshold < 0 || threshold > 65536)
     fail(op, ": threshold is ", threshold, ", expected 0 (keep nothing) to 65536 (keep everything)");
-  return static_cast<uint32_t>(threshold);
+  return {static_cast<uint64_t>(seed), static_cast<uint32_t>(threshold)};
 }
 
 void fail_nan(const char* op, size_t tensor, int64_t entry) {

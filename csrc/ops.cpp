@@ -1,24 +1,29 @@
 // The contracts of all ops, and the Python module `_C` that holds them with the CPU kernels.
 //
-// accumulate_      score += scale * grad^2 where the entry is not frozen (`frozen` is bit-packed, least significant
-// first). select           the positions of the k largest scores, ties by lowest position, ascending int32.
-// drop_apply_sgd_  for the entries that the keep rule keeps (philox.h): gradient / grad_scale * table[scale_code],
-//                  weight decay, momentum, update. Nothing at all where found_inf is not 0.
-// mask_            everything but the kept entries of a gradient becomes zero, those are multiplied by
-// table[scale_code].
+// accumulate_         score += scale * grad^2 where the entry is not frozen (`frozen` is bit-packed, least significant
+//                     first).
+// select              the positions of the k largest scores, ties by lowest position, ascending int32.
+// drop_apply_sgd_     for the entries that the keep rule keeps (philox.h): gradient / grad_scale * table[scale_code],
+//                     weight decay, momentum, update. Nothing at all where found_inf is not 0.
+// drop_apply_adamw_   the same with AdamW. `updates` counts an entry's updates; `correction` [2, n] holds 1 - beta1^i
+//                     and sqrt(1 - beta2^i), whose last column also serves every later update.
+// mask_               everything but the kept entries of a gradient becomes zero, those are multiplied by
+//                     table[scale_code].
 //
-// `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, master and scale_code
-// hold one value a selected entry. `momentum_buffer` may be an empty list where momentum is 0. `master` is an empty
-// list where every parameter is float32; otherwise float32 copies of the selected entries of 16-bit parameters, of size
-// 0 for the others. `ordinal` is the tensor's number in the selection, `threshold` the keep rule's integer (keep *
-// 65536, rounded).
+// `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, exp_avg, exp_avg_sq,
+// updates, master and scale_code hold one value a selected entry. `momentum_buffer` may be an empty list where momentum
+// is 0. `master` is an empty list where every parameter is float32; otherwise float32 copies of the selected entries of
+// 16-bit parameters, of size 0 for the others. `ordinal` is the tensor's number in the selection, `threshold` the keep
+// rule's integer (keep * 65536, rounded).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
-#include <cstring>
+#include <bit>
+#include <string>
 
 #include "build_info.h"
+#include "cpu/isa.h"
 #include "cpu/keep.h"
 
 STABLE_TORCH_LIBRARY(mist_ext, m) {
@@ -28,6 +33,11 @@ STABLE_TORCH_LIBRARY(mist_ext, m) {
       "drop_apply_sgd_(Tensor(a!)[] param, Tensor[] grad, Tensor?[] index, Tensor(b!)[] momentum_buffer, "
       "Tensor(c!)[] master, Tensor?[] scale_code, Tensor? table, int[] ordinal, Tensor lr, float momentum, "
       "float weight_decay, int threshold, int seed, Tensor step, Tensor? found_inf, Tensor? grad_scale) -> ()");
+  m.def(
+      "drop_apply_adamw_(Tensor(a!)[] param, Tensor[] grad, Tensor?[] index, Tensor(b!)[] exp_avg, "
+      "Tensor(c!)[] exp_avg_sq, Tensor(d!)[] updates, Tensor(e!)[] master, Tensor?[] scale_code, Tensor? table, "
+      "int[] ordinal, Tensor lr, float beta1, float beta2, float eps, float weight_decay, Tensor correction, "
+      "int threshold, int seed, Tensor step, Tensor? found_inf, Tensor? grad_scale) -> ()");
   m.def(
       "mask_(Tensor(a!)[] grad, Tensor?[] index, Tensor?[] scale_code, Tensor? table, int[] ordinal, int threshold, "
       "int seed, Tensor step) -> ()");
@@ -47,11 +57,11 @@ pybind11::dict build_info() {
 
 // One byte (0 or 1) for each of the first n entries of a tensor's selection.
 pybind11::bytes keep_mask(uint64_t seed, uint32_t ordinal, uint64_t step, int64_t n, uint32_t threshold) {
-  const int64_t groups = (n + mist::kGroup - 1) / mist::kGroup;
-  std::vector<uint8_t> packed(static_cast<size_t>(groups));
-  mist::cpu::keep_bytes({seed, step, ordinal, threshold}, 0, groups, packed.data());
+  const mist::cpu::Keeper keeper({seed, step, ordinal, threshold});
   std::string mask(static_cast<size_t>(n), '\0');
-  for (size_t j = 0; j < mask.size(); ++j) mask[j] = static_cast<char>(packed[j / 8] >> (j % 8) & 1);
+  for (int64_t at = 0; at < n; at += mist::cpu::kWord)
+    for (uint64_t bits = keeper.kept(at, 0, n); bits != 0; bits &= bits - 1)
+      mask[static_cast<size_t>(at + std::countr_zero(bits))] = 1;
   return pybind11::bytes(mask);
 }
 

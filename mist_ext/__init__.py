@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mist_ext.objective import MutualInformation as MutualInformation
     from mist_ext.objective import TwoViews as TwoViews
     from mist_ext.optim import MaskedGradient as MaskedGradient
+    from mist_ext.optim import SparseAdamW as SparseAdamW
     from mist_ext.optim import SparseSGD as SparseSGD
     from mist_ext.selection import Selection as Selection
     from mist_ext.sensitivity import Sensitivity as Sensitivity
@@ -29,6 +30,7 @@ _HOME = {
     "MutualInformation": "objective",
     "Selection": "selection",
     "Sensitivity": "sensitivity",
+    "SparseAdamW": "optim",
     "SparseSGD": "optim",
     "TwoViews": "objective",
     "run": "experiment",

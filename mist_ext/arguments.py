@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -120,47 +121,72 @@ def check_select(score: TensorList, k: Sequence[int]) -> None:
             raise RuntimeError(f"select: {message}")
 
 
-def check_drop_apply_sgd(
-    param: TensorList,
-    grad: TensorList,
-    index: OptionalTensorList,
-    momentum_buffer: TensorList,
-    master: TensorList,
-    scale_code: OptionalTensorList,
-    table: Tensor | None,
-    ordinal: Sequence[int],
-    momentum: float,
-    threshold: int,
-    step: Tensor,
-    scalars: dict[str, Tensor | None],
-) -> None:
-    """Check the arguments of `ops.drop_apply_sgd_`."""
-    checker = Checker("drop_apply_sgd_", param[0])
-    lists = {"grad": grad, "index": index, "scale_code": scale_code, "ordinal": ordinal}
-    if momentum or momentum_buffer:
-        lists["momentum_buffer"] = momentum_buffer
-    if master:
-        lists["master"] = master
+@dataclass
+class DropApply:
+    """The arguments that `ops.drop_apply_sgd_` and `ops.drop_apply_adamw_` share."""
+
+    param: TensorList
+    grad: TensorList
+    index: OptionalTensorList
+    master: TensorList
+    scale_code: OptionalTensorList
+    table: Tensor | None
+    ordinal: Sequence[int]
+    lr: Tensor
+    threshold: int
+    seed: int
+    step: Tensor
+    found_inf: Tensor | None
+    grad_scale: Tensor | None
+
+
+def _check_drop_apply(checker: Checker, given: DropApply, state: dict[str, tuple[TensorList, torch.dtype]]) -> None:
+    """``state`` names the rule's own lists, of one value a selected entry, and their dtypes."""
+    param = given.param
+    lists: dict[str, Sequence] = {"grad": given.grad, "index": given.index, "scale_code": given.scale_code}
+    lists |= {"ordinal": given.ordinal} | {name: values for name, (values, _) in state.items()}
+    if given.master:
+        lists["master"] = given.master
     for name, values in lists.items():
         checker.length(name, values, "param", param)
-    for t, (tensor, gradient) in enumerate(zip(param, grad, strict=True)):
+    for t, (tensor, gradient) in enumerate(zip(param, given.grad, strict=True)):
         checker.tensor(f"param[{t}]", tensor, FLOATING, written=True)
         checker.tensor(f"grad[{t}]", gradient, (*FLOATING, gradient.dtype))
         checker.alike(f"grad[{t}]", gradient, f"param[{t}]", tensor, dtype=True)
-        selected = checker.selection(t, tensor.numel(), index, scale_code, ordinal)
-        if momentum_buffer:
-            checker.tensor(f"momentum_buffer[{t}]", momentum_buffer[t], (torch.float32,), written=True, size=selected)
+        selected = checker.selection(t, tensor.numel(), given.index, given.scale_code, given.ordinal)
+        for name, (values, dtype) in state.items():
+            checker.tensor(f"{name}[{t}]", values[t], (dtype,), written=True, size=selected)
         if tensor.dtype != torch.float32:
             needed = f"param[{t}] has dtype {tensor.dtype}, which needs a compact float32 master, but master is empty"
-            checker.require(bool(master), needed)
-        if master:
+            checker.require(bool(given.master), needed)
+        if given.master:
             size = 0 if tensor.dtype == torch.float32 else selected
-            checker.tensor(f"master[{t}]", master[t], (torch.float32,), written=True, size=size)
-    checker.draw(scale_code, table, threshold, step)
-    for name, scalar in scalars.items():
+            checker.tensor(f"master[{t}]", given.master[t], (torch.float32,), written=True, size=size)
+    checker.draw(given.scale_code, given.table, given.threshold, given.step)
+    for name, scalar in {"lr": given.lr, "found_inf": given.found_inf, "grad_scale": given.grad_scale}.items():
         if scalar is not None:
             checker.tensor(name, scalar, (torch.float32,), size=1)
     checker.no_overlap()
+
+
+def check_drop_apply_sgd(given: DropApply, momentum_buffer: TensorList, momentum: float) -> None:
+    """Check the arguments of `ops.drop_apply_sgd_`."""
+    needed = momentum or momentum_buffer
+    state = {"momentum_buffer": (momentum_buffer, torch.float32)} if needed else {}
+    _check_drop_apply(Checker("drop_apply_sgd_", given.param[0]), given, state)
+
+
+def check_drop_apply_adamw(
+    given: DropApply, exp_avg: TensorList, exp_avg_sq: TensorList, updates: TensorList, correction: Tensor
+) -> None:
+    """Check the arguments of `ops.drop_apply_adamw_`."""
+    checker = Checker("drop_apply_adamw_", given.param[0])
+    averages = {"exp_avg": (exp_avg, torch.float32), "exp_avg_sq": (exp_avg_sq, torch.float32)}
+    _check_drop_apply(checker, given, averages | {"updates": (updates, torch.int32)})
+    checker.tensor("correction", correction, (torch.float32,))
+    shape = list(correction.shape)
+    right = len(shape) == 2 and shape[0] == 2 and shape[1] > 0
+    checker.require(right, f"correction has shape {shape}, expected [2, n] with n of at least 1")
 
 
 def check_mask(

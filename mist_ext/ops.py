@@ -137,6 +137,55 @@ def drop_apply_sgd_(
         )  # fmt: skip
 
 
+def drop_apply_adamw_(
+    param: Sequence[Tensor],
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    exp_avg: Sequence[Tensor],
+    exp_avg_sq: Sequence[Tensor],
+    updates: Sequence[Tensor],
+    master: Sequence[Tensor],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    *,
+    lr: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    correction: Tensor,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+    found_inf: Tensor | None = None,
+    grad_scale: Tensor | None = None,
+) -> None:
+    """One AdamW step of the entries that the keep rule keeps; the others are neither read nor written.
+
+    For a kept entry, with g as in `drop_apply_sgd_` and n its own number of updates, this one included:
+    ``exp_avg = beta1 * exp_avg + (1 - beta1) * g``, ``exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2``,
+    ``param = param * (1 - lr * weight_decay) - lr * (exp_avg / c1 / (sqrt(exp_avg_sq) / c2 + eps))``
+    with ``c1, c2 = correction[:, n]``.
+
+    Parameters
+    ----------
+    param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale
+        As in `drop_apply_sgd_`.
+    exp_avg, exp_avg_sq : sequence of Tensor
+        float32, one value a selected entry.
+    updates : sequence of Tensor
+        int32, one count a selected entry.
+    correction : Tensor
+        float32 ``[2, m]``: ``1 - beta1**n`` and ``sqrt(1 - beta2**n)``. Later updates take the last column.
+    """
+    if param or grad:
+        _implementation(_device(param, grad)).drop_apply_adamw_(
+            param, grad, index, exp_avg, exp_avg_sq, updates, master, scale_code, table, ordinal, lr, beta1, beta2,
+            eps, weight_decay, correction, threshold, seed, step, found_inf, grad_scale,
+        )  # fmt: skip
+
+
 def mask_(
     grad: Sequence[Tensor],
     index: Sequence[Tensor | None],
@@ -172,7 +221,7 @@ if compiled.C is not None:
                     raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like the rest")
 
     # Mutating ops return nothing, so their fakes compute nothing.
-    for _name in ("accumulate_", "drop_apply_sgd_", "mask_"):
+    for _name in ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_"):
         torch.library.register_fake(f"mist_ext::{_name}", functools.partial(_check_device, _name))
 
     @torch.library.register_fake("mist_ext::select")

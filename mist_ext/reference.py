@@ -5,12 +5,19 @@ Each function takes what its namesake in `mist_ext.ops` takes. Every product and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from mist_ext.arguments import check_accumulate, check_drop_apply_sgd, check_mask, check_select
+from mist_ext.arguments import (
+    DropApply,
+    check_accumulate,
+    check_drop_apply_adamw,
+    check_drop_apply_sgd,
+    check_mask,
+    check_select,
+)
 
 _WORD = 0xFFFFFFFF
 
@@ -93,32 +100,83 @@ def drop_apply_sgd_(
     found_inf: Tensor | None,
     grad_scale: Tensor | None,
 ) -> None:
-    scalars = {"lr": lr, "found_inf": found_inf, "grad_scale": grad_scale}
-    check_drop_apply_sgd(
-        param, grad, index, momentum_buffer, master, scale_code, table, ordinal, momentum, threshold, step, scalars
+    given = DropApply(
+        param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale
     )
-    if found_inf is not None and found_inf.item():
-        return
-    for t, (tensor, gradient) in enumerate(zip(param, grad, strict=True)):
-        where = index[t]
-        selected = tensor.numel() if where is None else where.numel()
-        j, at = _kept(where, selected, tensor.device, seed, ordinal[t], int(step), threshold)
-        g = gradient.flatten()[at].float()
-        if grad_scale is not None:
-            g /= grad_scale
-        code = scale_code[t]
-        if code is not None:
-            assert table is not None
-            g *= table[code[j].long()]
-        flat = tensor.view(-1)
-        value = flat[at] if tensor.dtype == torch.float32 else master[t].view(-1)[j]
+    check_drop_apply_sgd(given, momentum_buffer, momentum)
+
+    def update(t: int, j: Tensor, g: Tensor, value: Tensor) -> Tensor:
         g = g + value * weight_decay
         g = (momentum_buffer[t].view(-1)[j] if momentum_buffer else torch.zeros_like(g)) * momentum + g
         if momentum_buffer:
             momentum_buffer[t].view(-1)[j] = g
-        value = value - g * lr
-        if tensor.dtype != torch.float32:
-            master[t].view(-1)[j] = value
+        return value - g * lr
+
+    _drop_apply(given, update)
+
+
+def drop_apply_adamw_(
+    param: Sequence[Tensor],
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    exp_avg: Sequence[Tensor],
+    exp_avg_sq: Sequence[Tensor],
+    updates: Sequence[Tensor],
+    master: Sequence[Tensor],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    lr: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    correction: Tensor,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+    found_inf: Tensor | None,
+    grad_scale: Tensor | None,
+) -> None:
+    given = DropApply(
+        param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale
+    )
+    check_drop_apply_adamw(given, exp_avg, exp_avg_sq, updates, correction)
+
+    def update(t: int, j: Tensor, g: Tensor, value: Tensor) -> Tensor:
+        count = updates[t].view(-1)[j] + 1
+        average = exp_avg[t].view(-1)[j] * beta1 + g * (1 - beta1)
+        square = exp_avg_sq[t].view(-1)[j] * beta2 + g * g * (1 - beta2)
+        bias, root_bias = correction[:, count.clamp(max=correction.shape[1] - 1).long()]
+        updates[t].view(-1)[j] = count
+        exp_avg[t].view(-1)[j] = average
+        exp_avg_sq[t].view(-1)[j] = square
+        return value * (1 - lr * weight_decay) - average / bias / (square.sqrt() / root_bias + eps) * lr
+
+    _drop_apply(given, update)
+
+
+def _drop_apply(given: DropApply, update: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Hand each tensor's kept entries to ``update(tensor number, places, gradients, values)`` and write its values."""
+    if given.found_inf is not None and given.found_inf.item():
+        return
+    for t, (tensor, gradient) in enumerate(zip(given.param, given.grad, strict=True)):
+        where = given.index[t]
+        selected = tensor.numel() if where is None else where.numel()
+        step = int(given.step)
+        j, at = _kept(where, selected, tensor.device, given.seed, given.ordinal[t], step, given.threshold)
+        g = gradient.flatten()[at].float()
+        if given.grad_scale is not None:
+            g /= given.grad_scale
+        code = given.scale_code[t]
+        if code is not None:
+            assert given.table is not None
+            g *= given.table[code[j].long()]
+        flat = tensor.view(-1)
+        wide = tensor.dtype == torch.float32
+        value = update(t, j, g, flat[at] if wide else given.master[t].view(-1)[j])
+        if not wide:
+            given.master[t].view(-1)[j] = value
         flat[at] = value.to(tensor.dtype)
 
 

@@ -1,25 +1,35 @@
-// The keep rule over whole runs of groups, on the widest instruction set the machine has.
+// The keep rule for 64 entries at a time, on the widest instruction set the machine has.
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
 
 #include "../philox.h"
 
 namespace mist::cpu {
 
-// Writes keep_byte(rule, group) for `count` groups from `first` on. The same bytes on every instruction set.
-void keep_bytes(const KeepRule& rule, uint32_t first, int64_t count, uint8_t* bytes);
+constexpr int kWord = 64;  // entries of a word: entry `first` + i is bit i
 
-// The instruction set in use ("avx512", "avx2" or "plain"), those this machine can run, widest first, and the choice
-// among them. Choosing one that cannot run throws std::invalid_argument.
-std::string instruction_set();
-std::vector<std::string> instruction_sets();
-void use_instruction_set(const std::string& name);
+// The draws of one tensor in one step.
+class Keeper {
+ public:
+  explicit Keeper(const KeepRule& rule);
 
-// Positions of the kept entries among entries [begin, end) of the tensor's selection; begin is a multiple of kGroup.
-// `positions` holds end - begin at least. Returns how many there are.
-int kept_positions(const KeepRule& rule, int64_t begin, int64_t end, int32_t* positions);
+  // Which of the entries from `at` on keep their gradient, as far as they lie in [begin, end); `at` is a multiple of
+  // kWord.
+  uint64_t kept(int64_t at, int64_t begin, int64_t end) const {
+    uint64_t bits = draw_(*this, static_cast<uint32_t>(at / kGroup));
+    if (at < begin) bits &= ~uint64_t{0} << (begin - at);
+    if (end - at < kWord) bits &= ~(~uint64_t{0} << (end - at));
+    return bits;
+  }
+
+  KeepRule rule;
+  uint64_t key0[philox::kRounds];  // the key of each round, one word in 64 bits
+  uint64_t key1[philox::kRounds];
+
+ private:
+  using Draw = uint64_t (*)(const Keeper&, uint32_t group);
+  Draw draw_;
+};
 
 }  // namespace mist::cpu

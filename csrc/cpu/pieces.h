@@ -1,11 +1,11 @@
-// Spreads a list of tensors over torch's threads, in pieces; knows no maths.
+// Spreads a list of tensors over threads, in pieces; knows no maths.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
+
+#include "parallel.h"
 
 namespace mist::cpu {
 
@@ -15,7 +15,7 @@ template <class T, class Size, class Body>
 void for_each_piece(const std::vector<T>& tensors, int64_t piece, const Size& size, const Body& body) {
   std::vector<int64_t> first(tensors.size() + 1, 0);  // number of the tensor's first piece
   for (size_t t = 0; t < tensors.size(); ++t) first[t + 1] = first[t] + (size(tensors[t]) + piece - 1) / piece;
-  torch::stable::parallel_for(0, first.back(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(first.back(), [&](int64_t begin, int64_t end) {
     size_t t = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin()) - 1;
     for (int64_t number = begin; number < end; ++number) {
       while (number >= first[t + 1]) ++t;

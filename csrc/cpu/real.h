@@ -4,7 +4,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include "../arguments.h"
+#include "../tensors.h"
 
 namespace mist::cpu {
 

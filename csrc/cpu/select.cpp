@@ -1,21 +1,21 @@
 // select: the positions of the k largest scores of each tensor, ties by lowest position, ascending.
 //
-// A strided sample gives a bound a little below the k-th largest score. One pass over the scores keeps what reaches it
-// (the survivors, slightly more than k), and the exact k-th value is searched among those. Where the sample misled and
-// fewer than k survive, the pass is repeated with a lower bound; the last one lets everything through. The result
-// does not depend on the sample or the number of threads.
-#include <torch/csrc/stable/library.h>
-
+// A sample of the scores gives two bounds, one a little below the k-th largest score and one a little above. A first
+// pass counts what reaches the upper one and lists the band in between, about 1 % of the scores, among which the k-th
+// is then searched. A second pass writes the positions. Where the k-th lies outside the band, because of ties or since
+// the sample misled, it is a bound itself or the first pass is repeated with one bound moved away. The result depends
+// neither on the sample nor on the number of threads.
 #include <bit>
 #include <cmath>
-#include <functional>
 #include <limits>
+#include <numeric>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-#include "../arguments.h"
+#include "isa.h"
+#include "kernels.h"
 #include "pieces.h"
 
 namespace mist::cpu {
@@ -23,42 +23,88 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 16;
 constexpr int64_t kSample = 1 << 13;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Bit i is set unless score[i] < bound: a NaN survives every bound, so it is sure to be found.
-uint64_t reach(const float* score, float bound) {
-  uint64_t bits = 0;
-#if defined(__x86_64__)
-  const __m128 wide = _mm_set1_ps(bound);
-  for (int k = 0; k < 64; k += 4)
-    bits |= static_cast<uint64_t>(_mm_movemask_ps(_mm_cmpnlt_ps(_mm_loadu_ps(score + k), wide))) << k;
-#else
-  for (int k = 0; k < 64; ++k) bits |= static_cast<uint64_t>(!(score[k] < bound)) << k;
-#endif
-  return bits;
-}
-
-struct Survivors {
-  std::vector<int32_t> position;
-  std::vector<float> score;
-  int64_t nan = -1;  // position of the first NaN
+struct Bounds {
+  float lower;
+  float upper;
 };
 
-Survivors survivors(const SelectTensor& tensor, float bound, int64_t begin, int64_t end) {
-  thread_local std::vector<int32_t> position(kPiece);
-  size_t count = 0;
-  int64_t at = begin;
-  for (; at + 64 <= end; at += 64)
-    for (uint64_t bits = reach(tensor.score + at, bound); bits != 0; bits &= bits - 1)
-      position[count++] = static_cast<int32_t>(at + std::countr_zero(bits));
-  for (; at < end; ++at)
-    if (!(tensor.score[at] < bound)) position[count++] = static_cast<int32_t>(at);
-  Survivors found{{position.begin(), position.begin() + static_cast<int64_t>(count)}, std::vector<float>(count)};
-  for (size_t s = 0; s < count; ++s) {
-    found.score[s] = tensor.score[found.position[s]];
-    if (std::isnan(found.score[s]) && found.nan < 0) found.nan = found.position[s];
-  }
-  return found;
+struct BandCount {
+  int64_t upper;  // scores that reach the upper bound
+  int64_t band;   // scores between the bounds
+};
+
+namespace plain {
+#if defined(__x86_64__)
+inline uint64_t reach(const float* score, float bound) {
+  const __m128 wide = _mm_set1_ps(bound);
+  uint64_t bits = 0;
+  for (int k = 0; k < 64; k += 4)
+    bits |= static_cast<uint64_t>(_mm_movemask_ps(_mm_cmpnlt_ps(_mm_loadu_ps(score + k), wide))) << k;
+  return bits;
 }
+inline uint64_t exceed(const float* score, float bound) {
+  const __m128 wide = _mm_set1_ps(bound);
+  uint64_t bits = 0;
+  for (int k = 0; k < 64; k += 4)
+    bits |= static_cast<uint64_t>(_mm_movemask_ps(_mm_cmpnle_ps(_mm_loadu_ps(score + k), wide))) << k;
+  return bits;
+}
+#else
+inline uint64_t reach(const float* score, float bound) {
+  uint64_t bits = 0;
+  for (int k = 0; k < 64; ++k) bits |= static_cast<uint64_t>(!(score[k] < bound)) << k;
+  return bits;
+}
+inline uint64_t exceed(const float* score, float bound) {
+  uint64_t bits = 0;
+  for (int k = 0; k < 64; ++k) bits |= static_cast<uint64_t>(!(score[k] <= bound)) << k;
+  return bits;
+}
+#endif
+#include "select_loops.h"
+}  // namespace plain
+#if defined(__x86_64__)
+#include "target/avx2_begin.h"
+namespace avx2 {
+template <int kOperator>
+inline uint64_t compare(const float* score, float bound) {
+  const __m256 wide = _mm256_set1_ps(bound);
+  uint64_t bits = 0;
+  for (int k = 0; k < 64; k += 8) {
+    const __m256 holds = _mm256_cmp_ps(_mm256_loadu_ps(score + k), wide, kOperator);
+    bits |= static_cast<uint64_t>(_mm256_movemask_ps(holds)) << k;
+  }
+  return bits;
+}
+inline uint64_t reach(const float* score, float bound) { return compare<_CMP_NLT_UQ>(score, bound); }
+inline uint64_t exceed(const float* score, float bound) { return compare<_CMP_NLE_UQ>(score, bound); }
+#include "select_loops.h"
+}  // namespace avx2
+#include "target/end.h"
+
+#include "target/avx512_begin.h"
+namespace avx512 {
+template <int kOperator>
+inline uint64_t compare(const float* score, float bound) {
+  const __m512 wide = _mm512_set1_ps(bound);
+  uint64_t bits = 0;
+  for (int k = 0; k < 64; k += 16)
+    bits |= static_cast<uint64_t>(_mm512_cmp_ps_mask(_mm512_loadu_ps(score + k), wide, kOperator)) << k;
+  return bits;
+}
+inline uint64_t reach(const float* score, float bound) { return compare<_CMP_NLT_UQ>(score, bound); }
+inline uint64_t exceed(const float* score, float bound) { return compare<_CMP_NLE_UQ>(score, bound); }
+#include "select_loops.h"
+}  // namespace avx512
+#include "target/end.h"
+constexpr Variants kWriteBand{&plain::write_band, &avx2::write_band, &avx512::write_band};
+constexpr Variants kWritePositions{&plain::write_positions, &avx2::write_positions, &avx512::write_positions};
+#else
+constexpr Variants<decltype(&plain::write_band)> kWriteBand{&plain::write_band, nullptr, nullptr};
+constexpr Variants<decltype(&plain::write_positions)> kWritePositions{&plain::write_positions, nullptr, nullptr};
+#endif
 
 // 0 to stride - 1, spread by the golden ratio: a fixed stride that divides a matrix's width would sample few columns.
 int64_t jitter(int64_t sample, int64_t stride) {
@@ -66,79 +112,185 @@ int64_t jitter(int64_t sample, int64_t stride) {
                               32);
 }
 
-float sampled_bound(const SelectTensor& tensor, double margin) {
+// Ranks so far apart that the k-th score seldom lies outside: widening costs every call, missing a second pass over one
+// tensor.
+Bounds sampled_bounds(const SelectTensor& tensor) {
   const int64_t count = std::min(tensor.size, kSample);
-  const double expected = static_cast<double>(count) * static_cast<double>(tensor.k) / static_cast<double>(tensor.size);
-  const auto rank = static_cast<int64_t>(std::ceil(expected + margin * (std::sqrt(expected) + 2)));
-  if (rank >= count) return -std::numeric_limits<float>::infinity();
   const int64_t stride = tensor.size / count;
   std::vector<float> sample;
+  sample.reserve(static_cast<size_t>(count));
   for (int64_t s = 0; s < count; ++s) {
     const float score = tensor.score[s * stride + jitter(s, stride)];
     if (!std::isnan(score)) sample.push_back(score);
   }
-  if (rank >= static_cast<int64_t>(sample.size())) return -std::numeric_limits<float>::infinity();
-  std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<>());
-  return sample[static_cast<size_t>(rank)];
+  const double expected = static_cast<double>(count) * static_cast<double>(tensor.k) / static_cast<double>(tensor.size);
+  const double margin = 2.5 * std::sqrt(expected) + 4;
+  const auto at_rank = [&](double rank, float beyond) {
+    if (rank < 0 || rank >= static_cast<double>(sample.size())) return beyond;
+    const auto place = sample.begin() + static_cast<int64_t>(rank);
+    std::nth_element(sample.begin(), place, sample.end(), std::greater<>());
+    return *place;
+  };
+  return {at_rank(expected + margin, -kInfinity), at_rank(expected - margin, kInfinity)};
 }
 
-// The k best of all survivors, in ascending order of position.
-void write_best(const Survivors* piece, size_t pieces, int64_t k, int32_t* index) {
-  std::vector<float> score;
-  for (size_t p = 0; p < pieces; ++p) score.insert(score.end(), piece[p].score.begin(), piece[p].score.end());
-  std::nth_element(score.begin(), score.begin() + (k - 1), score.end(), std::greater<>());
-  const float kth = score[static_cast<size_t>(k - 1)];
-  // nth_element leaves the larger ones in front of the k-th, equal ones on both sides.
-  int64_t ties = std::count(score.begin(), score.begin() + k, kth);
-  for (size_t p = 0; p < pieces; ++p)
-    for (size_t s = 0; s < piece[p].score.size(); ++s)
-      if (piece[p].score[s] > kth || (piece[p].score[s] == kth && ties-- > 0)) *index++ = piece[p].position[s];
+struct Piece {
+  int64_t upper = 0;              // scores that reach the upper bound, a NaN among them
+  std::vector<float> band;        // scores between the bounds
+  int64_t larger = 0, equal = 0;  // scores above the k-th, and scores that equal it
+  int64_t ties = 0;               // how many of those are chosen
+  int64_t offset = 0;             // of the piece's first position in the index
+  bool has_nan = false;
+};
+
+struct Search {
+  const SelectTensor* tensor;
+  int32_t* index;
+  Bounds bounds;
+  std::vector<Piece> pieces;
+  float kth = kInfinity;
+  bool found = false;
+};
+
+template <class Count>
+int64_t total(const Search& search, const Count& count) {
+  return std::accumulate(search.pieces.begin(), search.pieces.end(), int64_t{0},
+                         [&](int64_t sum, const Piece& piece) { return sum + count(piece); });
 }
 
-TensorList select_cpu(TensorList score, std::vector<int64_t> k) {
-  const auto tensors = check_select(score, k);
-  std::vector<std::vector<Survivors>> found(tensors.size());  // tensor, piece
-  std::vector<size_t> open(tensors.size());                   // tensors that have fewer than k survivors so far
-  for (size_t t = 0; t < tensors.size(); ++t) open[t] = t;
-  for (double margin = 4; !open.empty(); margin *= 16) {
-    std::vector<float> bound(open.size());
-    torch::stable::parallel_for(0, static_cast<int64_t>(open.size()), 1, [&](int64_t begin, int64_t end) {
-      for (auto o = static_cast<size_t>(begin); o < static_cast<size_t>(end); ++o) {
-        const SelectTensor& tensor = tensors[open[o]];
-        bound[o] = tensor.k == 0 ? std::numeric_limits<float>::infinity() : sampled_bound(tensor, margin);
-        found[open[o]].assign(static_cast<size_t>((tensor.size + kPiece - 1) / kPiece), {});
-      }
-    });
-    for_each_piece(
-        open, kPiece, [&](size_t t) { return tensors[t].size; },
-        [&](size_t o, int64_t begin, int64_t end) {
-          found[open[o]][static_cast<size_t>(begin / kPiece)] = survivors(tensors[open[o]], bound[o], begin, end);
-        });
-    std::erase_if(open, [&](size_t t) {
-      int64_t survived = 0;
-      for (const Survivors& piece : found[t]) survived += static_cast<int64_t>(piece.score.size());
-      return survived >= tensors[t].k;
-    });
+void list_band(Search& search, int64_t begin, int64_t end) {
+  thread_local std::vector<float> band(kPiece);
+  const BandCount count = kWriteBand.chosen()(search.tensor->score, begin, end, search.bounds, band.data());
+  Piece& piece = search.pieces[static_cast<size_t>(begin / kPiece)];
+  piece.upper = count.upper;
+  piece.band.assign(band.begin(), band.begin() + count.band);
+}
+
+// Finds the k-th score if it lies in the band; else takes the bound that it lies beyond or equals.
+void search_band(Search& search) {
+  const int64_t k = search.tensor->k;
+  const int64_t upper = total(search, [](const Piece& piece) { return piece.upper; });
+  const int64_t band = total(search, [](const Piece& piece) { return static_cast<int64_t>(piece.band.size()); });
+  search.found = k > upper && k <= upper + band;
+  if (!search.found) {
+    search.kth = k <= upper ? search.bounds.upper : search.bounds.lower;
+    return;
   }
-  for (size_t t = 0; t < tensors.size(); ++t)
-    for (const Survivors& piece : found[t])
-      if (piece.nan >= 0) fail_nan("select", t, piece.nan);
+  std::vector<float> scores;
+  scores.reserve(static_cast<size_t>(band));
+  for (const Piece& piece : search.pieces) scores.insert(scores.end(), piece.band.begin(), piece.band.end());
+  const auto place = scores.begin() + (k - upper - 1);
+  std::nth_element(scores.begin(), place, scores.end(), std::greater<>());
+  search.kth = *place;
+  for (Piece& piece : search.pieces) {
+    piece.larger = piece.upper;
+    piece.equal = 0;
+    for (const float score : piece.band) {
+      piece.larger += score > search.kth;
+      piece.equal += score == search.kth;
+    }
+    piece.band = {};
+  }
+}
 
-  TensorList index;
-  std::vector<int32_t*> destination;
+// Where search_band took a bound: what lies above it and what equals it.
+void count_beyond(Search& search, int64_t begin, int64_t end) {
+  Piece& piece = search.pieces[static_cast<size_t>(begin / kPiece)];
+  piece.larger = piece.equal = 0;
+  for (int64_t at = begin; at < end; ++at) {
+    piece.larger += search.tensor->score[at] > search.kth;
+    piece.equal += search.tensor->score[at] == search.kth;
+    piece.has_nan |= std::isnan(search.tensor->score[at]);
+  }
+}
+
+// Whether the bound is the k-th score; else moves it out of the way of the next pass.
+void settle_bound(Search& search) {
+  const int64_t k = search.tensor->k;
+  const int64_t larger = total(search, [](const Piece& piece) { return piece.larger; });
+  const int64_t equal = total(search, [](const Piece& piece) { return piece.equal; });
+  search.found = k == 0 || (larger < k && k <= larger + equal);
+  if (k <= larger) {
+    search.bounds.upper = kInfinity;
+  } else {
+    search.bounds.lower = -kInfinity;
+  }
+}
+
+// Shares the ties out to the pieces in order, and gives each its place in the index.
+void lay_out(Search& search) {
+  int64_t ties = search.tensor->k - total(search, [](const Piece& piece) { return piece.larger; });
+  int64_t offset = 0;
+  for (Piece& piece : search.pieces) {
+    piece.ties = std::min(piece.equal, ties);
+    piece.offset = offset;
+    ties -= piece.ties;
+    offset += piece.larger + piece.ties;
+  }
+}
+
+bool has_nan(const Search& search) {
+  return std::any_of(search.pieces.begin(), search.pieces.end(), [](const Piece& piece) { return piece.has_nan; });
+}
+
+Nan first_nan(const std::vector<SelectTensor>& tensors) {
   for (size_t t = 0; t < tensors.size(); ++t) {
-    const int64_t size[] = {tensors[t].k};
-    index.push_back(torch::stable::new_empty(score[t], {size, 1}, torch::headeronly::ScalarType::Int));
-    destination.push_back(static_cast<int32_t*>(index[t].mutable_data_ptr()));
+    const SelectTensor& tensor = tensors[t];
+    const float* const end = tensor.score + tensor.size;
+    const float* const found = std::find_if(tensor.score, end, [](float score) { return std::isnan(score); });
+    if (found != end) return {static_cast<int64_t>(t), found - tensor.score};
   }
-  torch::stable::parallel_for(0, static_cast<int64_t>(tensors.size()), 1, [&](int64_t begin, int64_t end) {
-    for (auto t = static_cast<size_t>(begin); t < static_cast<size_t>(end); ++t)
-      if (tensors[t].k > 0) write_best(found[t].data(), found[t].size(), tensors[t].k, destination[t]);
+  return {};
+}
+
+void for_each(const std::vector<Search*>& searches, void (*body)(Search&)) {
+  parallel_for(static_cast<int64_t>(searches.size()), [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) body(*searches[static_cast<size_t>(s)]);
   });
-  return index;
+}
+
+template <class Body>
+void for_each_piece_of(const std::vector<Search*>& searches, const Body& body) {
+  for_each_piece(
+      searches, kPiece, [](const Search* search) { return search->tensor->size; },
+      [&](size_t s, int64_t begin, int64_t end) { body(*searches[s], begin, end); });
 }
 
 }  // namespace
-}  // namespace mist::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(mist_ext, CPU, m) { m.impl("select", TORCH_BOX(&mist::cpu::select_cpu)); }
+Nan select(const std::vector<SelectTensor>& tensors, const std::vector<int32_t*>& index) {
+  std::vector<Search> searches(tensors.size());
+  std::vector<Search*> all;
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    searches[t].tensor = &tensors[t];
+    searches[t].index = index[t];
+    searches[t].pieces.resize(static_cast<size_t>((tensors[t].size + kPiece - 1) / kPiece));
+    if (tensors[t].size > 0) all.push_back(&searches[t]);
+  }
+  for_each(all, [](Search& search) { search.bounds = sampled_bounds(*search.tensor); });
+  for (std::vector<Search*> open = all; !open.empty();) {
+    for_each_piece_of(open, list_band);
+    for_each(open, search_band);
+    std::erase_if(open, [](const Search* search) { return search->found; });
+    for_each_piece_of(open, count_beyond);
+    if (std::any_of(open.begin(), open.end(), [](const Search* search) { return has_nan(*search); }))
+      return first_nan(tensors);
+    for_each(open, settle_bound);
+    std::erase_if(open, [](const Search* search) { return search->found; });
+  }
+  for_each(all, lay_out);
+
+  for_each_piece_of(all, [](Search& search, int64_t begin, int64_t end) {
+    thread_local std::vector<int32_t> position(kPiece);
+    Piece& piece = search.pieces[static_cast<size_t>(begin / kPiece)];
+    if (piece.larger + piece.ties == 0) return;
+    const int64_t count = kWritePositions.chosen()(search.tensor->score, begin, end, search.kth, piece.ties,
+                                                   position.data(), piece.has_nan);
+    std::copy_n(position.begin(), count, search.index + piece.offset);
+  });
+  if (std::any_of(all.begin(), all.end(), [](const Search* search) { return has_nan(*search); }))
+    return first_nan(tensors);
+  return {};
+}
+
+}  // namespace mist::cpu

@@ -30,8 +30,7 @@ struct Mask {
   static constexpr int kVector = 16 / static_cast<int>(sizeof(Real));
   static constexpr int kWordBits = 32;
 
-  uint64_t seed;
-  uint32_t threshold;
+  Draw draw;
   const int64_t* step;
   const float* table;
 
@@ -56,7 +55,7 @@ struct Mask {
 
  private:
   __device__ void mark(const MaskTensor& tensor, int64_t begin, int64_t first, int64_t last, uint32_t* kept) const {
-    const KeepRule rule{seed, static_cast<uint64_t>(*step), tensor.ordinal, threshold};
+    const KeepRule rule{draw.seed, static_cast<uint64_t>(*step), tensor.ordinal, draw.threshold};
     auto* const grad = static_cast<Real*>(tensor.grad);
     for (int64_t group = first / kGroup + threadIdx.x; group * kGroup < last; group += kThreads) {
       for (uint32_t bits = keep_byte(rule, static_cast<uint32_t>(group)); bits != 0; bits &= bits - 1) {
@@ -89,9 +88,9 @@ void mask_cuda(TensorList grad, OptionalTensorList index, OptionalTensorList sca
   const auto tensors = check_mask(grad, index, scale_code, ordinal);
   const DeviceScalars scalars =
       check_scalars("mask_", grad[0], scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);
-  const uint32_t bound = check_threshold("mask_", threshold);
+  const Draw draw = check_draw("mask_", threshold, seed);
   const Device device(grad[0]);
-  for_each_chunk_by_dtype<Mask>(device, tensors, static_cast<uint64_t>(seed), bound, scalars.step, scalars.table);
+  for_each_chunk_by_dtype<Mask>(device, tensors, draw, scalars.step, scalars.table);
 }
 
 }  // namespace

@@ -1,0 +1,28 @@
+// The loops on the CPU. No torch: registration.cpp connects them to it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../rules.h"
+#include "../tensors.h"
+
+namespace mist::cpu {
+
+void accumulate(const std::vector<AccumulateTensor>& tensors, float scale);
+
+struct Nan {
+  int64_t tensor = -1;  // -1: there is none
+  int64_t entry = -1;
+};
+
+// Fills index[t], which has room for tensors[t].k positions. What they hold after a NaN means nothing.
+Nan select(const std::vector<SelectTensor>& tensors, const std::vector<int32_t*>& index);
+
+template <class Rule>  // Sgd or AdamW
+void drop_apply(const std::vector<typename Rule::Tensor>& tensors, const Draw& draw, const DeviceScalars& scalars,
+                const typename Rule::Options& options);
+
+void mask(const std::vector<MaskTensor>& tensors, const Draw& draw, const DeviceScalars& scalars);
+
+}  // namespace mist::cpu

@@ -1,0 +1,11 @@
+#include "parallel.h"
+
+#include <torch/csrc/stable/ops.h>
+
+namespace mist::cpu {
+
+void parallel_for(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+  torch::stable::parallel_for(0, count, 1, body);
+}
+
+}  // namespace mist::cpu

@@ -1,0 +1,76 @@
+"""SGD with momentum for the kept entries of a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mist_ext import ops
+from mist_ext.optim.sparse import NamedParameters, SparseOptimizer
+from mist_ext.selection import Selection
+
+
+class SparseSGD(SparseOptimizer):
+    """SGD with momentum for the selected entries whose gradient a step keeps; the others are neither read nor written.
+
+    Each step draws for every selected entry whether its gradient is kept. A dropped entry keeps its value and its
+    momentum, and no weight decay is applied to it. For a kept one the order is `torch.optim.SGD`'s: decay, momentum,
+    update. With ``keep=1`` and a selection of everything this is `torch.optim.SGD`.
+
+    State is compact: an int32 position and a float32 momentum for each selected entry, and for 16-bit parameters a
+    float32 master copy of it, so that small updates are not rounded away.
+
+    Parameters
+    ----------
+    named_parameters : iterable
+        ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...], "lr": ...}``. Parameters that the
+        selection does not name are left out.
+    selection : Selection
+    lr : float or Tensor
+        A tensor is read on the device at every step, for CUDA graphs.
+    momentum, weight_decay : float
+    keep : float
+        Probability that a selected entry's gradient is kept in a step, 0 to 1.
+    seed : int
+        The draws are a pure function of seed, step, the tensor's number in the selection and the entry.
+    step : int
+        The number of steps already applied, where a run goes on with a new optimiser.
+    scale_code : mapping of str to Tensor, optional
+        By parameter name: uint8, one code a selected entry. A gradient is multiplied by ``scale_table[code]``.
+    scale_table : Tensor, optional
+        float32, ``[256]``.
+
+    Raises
+    ------
+    ValueError
+        For a setting out of range, a selected parameter that is missing or has another shape.
+    """
+
+    NOT_NEGATIVE = ("lr", "momentum", "weight_decay")
+
+    def __init__(
+        self,
+        named_parameters: NamedParameters,
+        selection: Selection,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        keep: float = 0.1,
+        seed: int = 0,
+        step: int = 0,
+        scale_code: Mapping[str, Tensor] | None = None,
+        scale_table: Tensor | None = None,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "keep": keep}
+        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table)
+
+    def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
+        return {"momentum": torch.float32} if group["momentum"] else {}
+
+    def update(
+        self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device
+    ) -> None:
+        ops.drop_apply_sgd_(momentum_buffer=state.get("momentum", []), momentum=group["momentum"], **shared)

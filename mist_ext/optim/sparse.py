@@ -1,0 +1,260 @@
+"""What every sparse optimiser shares: parameters by name, compact state, the draw of a step, saving and loading."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mist_ext import ops
+from mist_ext.selection import Selection, named
+
+NamedParameters = Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+FLOATING = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class SparseOptimizer(Optimizer):
+    """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
+
+    A subclass says which state an entry has (`state_dtypes`) and which op takes the step (`update`).
+
+    State is compact: an int32 position and the rule's own values for each selected entry, and for 16-bit parameters a
+    float32 master copy of it, so that small updates are not rounded away.
+
+    Parameters
+    ----------
+    named_parameters : iterable
+        ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...], "lr": ...}``. Parameters that the
+        selection does not name are left out.
+    selection : Selection
+    defaults : dict
+        The groups' options; those named in ``NOT_NEGATIVE`` are checked here.
+    seed : int
+        The draws are a pure function of seed, step, the tensor's number in the selection and the entry.
+    step : int
+        The number of steps already applied, where a run goes on with a new optimiser.
+    scale_code : mapping of str to Tensor, optional
+        By parameter name: uint8, one code a selected entry. A gradient is multiplied by ``scale_table[code]``.
+    scale_table : Tensor, optional
+        float32, ``[256]``.
+
+    Raises
+    ------
+    ValueError
+        For a setting out of range, a selected parameter that is missing or has another shape.
+    """
+
+    NOT_NEGATIVE: tuple[str, ...] = ("lr", "weight_decay")
+    _step_supports_amp_scaling = True  # GradScaler hands over its scale and its verdict as tensors
+
+    def __init__(
+        self,
+        named_parameters: NamedParameters,
+        selection: Selection,
+        defaults: dict[str, Any],
+        seed: int,
+        step: int,
+        scale_code: Mapping[str, Tensor] | None,
+        scale_table: Tensor | None,
+    ) -> None:
+        self.selection = selection
+        self.seed = check_seed(seed)
+        self._scale_code = dict(scale_code or {})
+        self._scale_table = scale_table
+        self._lr: dict[int, tuple[float, Tensor]] = {}
+        self._states: dict[int, list[dict[str, Tensor]]] = {}  # by group: each parameter's own
+        groups = _groups(named_parameters, selection)
+        super().__init__(groups, defaults | {"step": torch.tensor(step, dtype=torch.int64)})
+        missing = [name for name in selection if name not in {n for g in self.param_groups for n in g["param_names"]}]
+        if missing:
+            raise ValueError(f"the selection names {missing[0]!r}, which is not among the parameters given")
+
+    @abstractmethod
+    def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
+        """Names and dtypes of the rule's own state, one value a selected entry."""
+
+    @abstractmethod
+    def update(
+        self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device
+    ) -> None:
+        """Call the op with the arguments that all have in common and the rule's own state lists."""
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for an option out of range."""
+        for option in self.NOT_NEGATIVE:
+            if not isinstance(group[option], Tensor) and not group[option] >= 0:
+                raise ValueError(f"{option} is {group[option]}, expected 0 or more")
+        ops.keep_threshold(group["keep"])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters of the selection, as (name, parameter) pairs, with their own options."""
+        self.check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            self._check_parameter(name, parameter)
+        device = group["params"][0].device if group["params"] else torch.device("cpu")
+        group["step"] = group["step"].to(device, copy=True)
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            self.state[parameter] = self._initial_state(name, parameter, group)
+
+    def _check_parameter(self, name: str, parameter: Tensor) -> None:
+        check_shape(self.selection, name, parameter)
+        if not parameter.is_contiguous():
+            raise ValueError(
+                f"{name!r} is not contiguous; make it so with `parameter.data = parameter.data.contiguous()`"
+            )
+        if parameter.dtype not in FLOATING:
+            raise ValueError(f"{name!r} is {parameter.dtype}, expected float32, bfloat16 or float16")
+
+    @torch.no_grad()
+    def _initial_state(self, name: str, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        index = self.selection[name]
+        count = self.selection.count(name)
+        state = {}
+        if index is not None:
+            state["index"] = index.to(parameter.device, copy=True)
+        for kind, dtype in self.state_dtypes(group).items():
+            state[kind] = torch.zeros(count, dtype=dtype, device=parameter.device)
+        if parameter.dtype != torch.float32:
+            flat = parameter.detach().view(-1)
+            state["master"] = (flat if index is None else flat[state["index"].long()]).float()
+        if (code := self._scale_code.get(name)) is not None:
+            if code.shape != (count,) or code.dtype != torch.uint8:
+                raise ValueError(f"scale_code of {name!r} is {code.dtype} {list(code.shape)}, expected uint8 [{count}]")
+            if self._scale_table is None or self._scale_table.shape != (256,):
+                raise ValueError("scale_code needs scale_table, float32 [256], one factor for each code")
+            state["scale_code"] = code.to(parameter.device, copy=True)
+        return state
+
+    @property
+    def steps(self) -> int:
+        """The number of applied steps. On a GPU, reading it waits for the device."""
+        return int(self.param_groups[0]["step"]) if self.param_groups else 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Draw and update; a step that GradScaler found infinite changes nothing and is not counted."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        for number, group in enumerate(self.param_groups):
+            self._step_group(number, group, found_inf)
+            group["step"] += 1 if found_inf is None else (found_inf == 0).to(group["step"])
+        return loss
+
+    def _step_group(self, number: int, group: dict[str, Any], found_inf: Tensor | None) -> None:
+        """One op call for the group's tensors that have a gradient."""
+        names, params, states = group["param_names"], group["params"], self._group_states(number, group)
+        grads = [p.grad for p in params]
+        if any(g is None for g in grads):
+            there = [i for i, g in enumerate(grads) if g is not None]
+            names, params, states, grads = ([values[i] for i in there] for values in (names, params, states, grads))
+        if not params:
+            return
+        device = params[0].device
+        own = self.state_dtypes(group)
+        for kind, dtype in own.items():
+            for name, state in zip(names, states, strict=True):
+                if kind not in state:  # a scheduler has switched momentum on
+                    state[kind] = torch.zeros(self.selection.count(name), dtype=dtype, device=device)
+        masters = []
+        if any("master" in s for s in states):
+            nothing = torch.empty(0, device=device)
+            masters = [s.get("master", nothing) for s in states]
+        shared = {
+            "param": params,
+            "grad": _contiguous(names, grads),
+            "index": [s.get("index") for s in states],
+            "master": masters,
+            "scale_code": [s.get("scale_code") for s in states],
+            "table": None if self._scale_table is None else self._scale_table.to(device),
+            "ordinal": [self.selection.ordinal(name) for name in names],
+            "lr": self._lr_tensor(number, group, device),
+            "weight_decay": group["weight_decay"],
+            "threshold": ops.keep_threshold(group["keep"]),
+            "seed": self.seed,
+            "step": group["step"],
+            "found_inf": found_inf,
+            "grad_scale": getattr(self, "grad_scale", None),
+        }
+        try:
+            self.update(group, shared, {kind: [s[kind] for s in states] for kind in own}, device)
+        except RuntimeError as error:
+            raise RuntimeError(named(error, names)) from error
+
+    def _group_states(self, number: int, group: dict[str, Any]) -> list[dict[str, Tensor]]:
+        """The parameters' states, remembered: looking up by tensor takes longer than a small step."""
+        states = self._states.get(number)
+        params = group["params"]
+        if states is None or len(states) != len(params) or (params and self.state[params[0]] is not states[0]):
+            states = self._states[number] = [self.state[p] for p in params]
+        return states
+
+    def _lr_tensor(self, number: int, group: dict[str, Any], device: torch.device) -> Tensor:
+        """The learning rate on the device; made anew only when it changes, so that a step copies nothing there."""
+        lr = group["lr"]
+        if isinstance(lr, Tensor):
+            return lr.to(device, torch.float32)
+        if number not in self._lr or self._lr[number][0] != lr:
+            self._lr[number] = (lr, torch.full((), lr, dtype=torch.float32, device=device))
+        return self._lr[number][1]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, every tensor in its own dtype.
+
+        torch casts state to its parameter's dtype, which would ruin an int32 index or a float32 master of a bfloat16
+        model, so the tensors are put in place here.
+        """
+        super().load_state_dict({**state_dict, "state": {}})
+        self._states.clear()
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            for parameter, key in zip(group["params"], saved["params"], strict=True):
+                self.state[parameter] = {
+                    kind: value.to(parameter.device, copy=True) for kind, value in state_dict["state"][key].items()
+                }
+            if group["params"]:
+                group["step"] = saved["step"].to(group["params"][0].device, copy=True)
+
+
+def check_seed(seed: int) -> int:
+    """The seed, or ValueError if it does not fit the keep rule."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}, expected 0 to 2^63 - 1")
+    return seed
+
+
+def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:
+    """Raise ValueError unless the parameter has the shape it was selected by."""
+    shape, selected = list(parameter.shape), list(selection.shape[name])
+    if shape != selected:
+        raise ValueError(f"{name!r} has shape {shape}, but was selected as {selected}")
+
+
+def _contiguous(names: list[str], grads: list[Tensor]) -> list[Tensor]:
+    for name, gradient in zip(names, grads, strict=True):
+        if gradient.layout is not torch.strided:
+            raise RuntimeError(f"the gradient of {name!r} is a sparse tensor, expected a dense one")
+    return [g if g.is_contiguous() else g.contiguous() for g in grads]
+
+
+def _groups(named_parameters: NamedParameters, selection: Selection) -> list[dict[str, Any]]:
+    """Parameter groups of (name, parameter) pairs, without the parameters that are not selected."""
+    given = list(named_parameters)
+    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+    chosen = []
+    for group in groups:
+        assert isinstance(group, dict)
+        pairs = list(group["params"])
+        if any(not isinstance(pair, tuple) for pair in pairs):
+            raise ValueError(
+                "parameters must be given with their names: model.named_parameters(), or a group of such pairs"
+            )
+        chosen.append({**group, "params": [(name, p) for name, p in pairs if name in selection]})
+    return chosen
