@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mist_ext.experiment import run as run
     from mist_ext.objective import MutualInformation as MutualInformation
     from mist_ext.objective import TwoViews as TwoViews
+    from mist_ext.optim import InBackward as InBackward
     from mist_ext.optim import MaskedGradient as MaskedGradient
     from mist_ext.optim import SparseAdamW as SparseAdamW
     from mist_ext.optim import SparseSGD as SparseSGD
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Config": "experiment",
+    "InBackward": "optim",
     "MIST": "tuners.mist",
     "MaskedGradient": "optim",
     "MutualInformation": "objective",

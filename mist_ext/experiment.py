@@ -24,7 +24,7 @@ from mist_ext.options import option
 from mist_ext.progress import Progress
 from mist_ext.results import CellResults, environment, peak_memory
 from mist_ext.suggest import unknown
-from mist_ext.tuners.tuner import Tuner, TuningOptions
+from mist_ext.tuners.tuner import IN_BACKWARD, Tuner, TuningOptions
 
 EVALUATION_BATCH = 256  # images; only speed and memory depend on it
 
@@ -33,6 +33,7 @@ EVALUATION_BATCH = 256  # images; only speed and memory depend on it
 class Config(TuningOptions):
     """Everything that a run depends on; the same fields serve flags, YAML and Python."""
 
+    in_backward: bool | None = option(None, IN_BACKWARD)
     data: str = option("digits", "Data set: digits, glyphs.")
     classes_per_task: int | None = option(None, "New classes a task; by default the data set's own split.")
     evaluate_on: Literal["test", "validation"] = option(

@@ -145,19 +145,27 @@ class SparseOptimizer(Optimizer):
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
         for number, group in enumerate(self.param_groups):
-            self._step_group(number, group, found_inf)
+            there = [i for i, p in enumerate(group["params"]) if p.grad is not None]
+            self._update(number, group, there, found_inf)
             group["step"] += 1 if found_inf is None else (found_inf == 0).to(group["step"])
         return loss
 
-    def _step_group(self, number: int, group: dict[str, Any], found_inf: Tensor | None) -> None:
-        """One op call for the group's tensors that have a gradient."""
-        names, params, states = group["param_names"], group["params"], self._group_states(number, group)
-        grads = [p.grad for p in params]
-        if any(g is None for g in grads):
-            there = [i for i, g in enumerate(grads) if g is not None]
-            names, params, states, grads = ([values[i] for i in there] for values in (names, params, states, grads))
-        if not params:
+    @torch.no_grad()
+    def update_parameters(self, number: int, chosen: list[int]) -> None:
+        """Update some parameters of a group, by their places in it, free their gradients and count no step."""
+        group = self.param_groups[number]
+        self._update(number, group, chosen, None)
+        for i in chosen:
+            group["params"][i].grad = None
+
+    def _update(self, number: int, group: dict[str, Any], chosen: list[int], found_inf: Tensor | None) -> None:
+        """One op call for the parameters at the chosen places, all of which have a gradient."""
+        if not chosen:
             return
+        names, params, states = group["param_names"], group["params"], self._group_states(number, group)
+        if len(chosen) < len(params):
+            names, params, states = ([values[i] for i in chosen] for values in (names, params, states))
+        grads = [p.grad for p in params]
         device = params[0].device
         own = self.state_dtypes(group)
         for kind, dtype in own.items():
@@ -238,10 +246,13 @@ def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:
 
 
 def _contiguous(names: list[str], grads: list[Tensor]) -> list[Tensor]:
-    for name, gradient in zip(names, grads, strict=True):
-        if gradient.layout is not torch.strided:
-            raise RuntimeError(f"the gradient of {name!r} is a sparse tensor, expected a dense one")
-    return [g if g.is_contiguous() else g.contiguous() for g in grads]
+    try:
+        return [g if g.is_contiguous() else g.contiguous() for g in grads]
+    except RuntimeError as error:
+        odd = next((name for name, g in zip(names, grads, strict=True) if g.layout is not torch.strided), None)
+        if odd is None:
+            raise
+        raise RuntimeError(f"the gradient of {odd!r} is a sparse tensor, expected a dense one") from error
 
 
 def _groups(named_parameters: NamedParameters, selection: Selection) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ class ContrastiveTuner(Tuner):
         return self.views.setdefault(size, TwoViews(size))
 
     def epoch(self, images: Dataset, epoch: int, track: Track, phase: str) -> Iterator[Tensor]:
-        """Backward of every batch of one epoch; yields after each, when gradients are there.
+        """Forward of every batch of one epoch; yields its loss, for the tuner to go backward from.
 
         Parameters
         ----------
@@ -63,5 +63,4 @@ class ContrastiveTuner(Tuner):
             both = views(pixels.to(self.device), draw_seed(self.seed, "views", self.task, epoch, step))
             with autocast:
                 loss = self.objective(self.backbone(both), labels.to(self.device))
-            loss.backward()
-            yield loss.detach()
+            yield loss

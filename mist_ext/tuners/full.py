@@ -27,7 +27,8 @@ class Full(ContrastiveTuner):
         values = dict(self.backbone.named_parameters())
         sizes = {name: value.numel() for name, value in values.items()}
         for epoch in range(options.epochs):
-            for step, _ in enumerate(self.epoch(images, epoch, track, f"tune {epoch + 1}/{options.epochs}")):
+            for step, loss in enumerate(self.epoch(images, epoch, track, f"tune {epoch + 1}/{options.epochs}")):
+                loss.backward()
                 if step == 0:
                     measure_step(values, sizes, values, optimizer.step, tuned)
                     tuned.kept.append(1.0)

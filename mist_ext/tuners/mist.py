@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mist_ext import ops
 from mist_ext.draws import draw_seed
-from mist_ext.optim import MaskedGradient, SparseSGD
+from mist_ext.optim import InBackward, MaskedGradient, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import kept_fraction, measure_step
@@ -20,6 +22,29 @@ from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.tuner import Track, Tuned, TuningOptions, untracked
 
 MOST_STRIKES = 255  # a uint8 code
+TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients
+
+
+@contextmanager
+def _sparse_steps(optimizer: SparseSGD, in_backward: bool) -> Iterator[TakeStep]:
+    def take_step(loss: Tensor) -> None:
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with InBackward(optimizer) if in_backward else nullcontext():
+        yield take_step
+
+
+@contextmanager
+def _masked_steps(masked: MaskedGradient, dense: torch.optim.SGD) -> Iterator[TakeStep]:
+    def take_step(loss: Tensor) -> None:
+        loss.backward()
+        masked.apply_()
+        dense.step()
+        dense.zero_grad()
+
+    yield take_step
 
 
 class MIST(ContrastiveTuner):
@@ -69,8 +94,8 @@ class MIST(ContrastiveTuner):
         started = time.perf_counter()
         frozen = {name: bits.to(self.device) for name, bits in self.frozen.items()}
         with Sensitivity(self.named_parameters(), frozen) as sensitivity:
-            for _ in self.epoch(images, 0, track, "score"):
-                pass
+            for loss in self.epoch(images, 0, track, "score"):
+                loss.backward()
         scored = time.perf_counter()
         scores = sensitivity.scores()
         for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
@@ -88,21 +113,22 @@ class MIST(ContrastiveTuner):
 
     def apply(self, images: Dataset, selection: Selection, tuned: Tuned, track: Track) -> None:
         """Tune the selected entries for the remaining epochs."""
-        take_step, values = self._stepper(selection)
+        steps, values = self._steps(selection)
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
         by_score = selection.by_score
-        for epoch in range(1, self.options.epochs):
-            phase = f"tune {epoch}/{self.options.epochs - 1}"
-            for batch, _ in enumerate(self.epoch(images, epoch, track, phase)):
-                if batch == 0:
-                    tuned.kept.append(kept_fraction(selection, self.options.keep, self.keep_seed, self.steps))
-                    measure_step(values, sizes, by_score, take_step, tuned)
-                else:
-                    take_step()
-                self.steps += 1
+        with steps as take_step:
+            for epoch in range(1, self.options.epochs):
+                phase = f"tune {epoch}/{self.options.epochs - 1}"
+                for batch, loss in enumerate(self.epoch(images, epoch, track, phase)):
+                    if batch == 0:
+                        tuned.kept.append(kept_fraction(selection, self.options.keep, self.keep_seed, self.steps))
+                        measure_step(values, sizes, by_score, partial(take_step, loss), tuned)
+                    else:
+                        take_step(loss)
+                    self.steps += 1
 
-    def _stepper(self, selection: Selection) -> tuple[Callable[[], None], dict[str, Tensor]]:
-        """What takes one step with the gradients that are there and frees them, and the values it changes, by name."""
+    def _steps(self, selection: Selection) -> tuple[AbstractContextManager[TakeStep], dict[str, Tensor]]:
+        """A context with what goes backward from a loss and takes a step, and the values it changes, by name."""
         options = self.options
         backbone = dict(self.backbone.named_parameters())
         drawing: dict[str, Any] = {
@@ -115,22 +141,11 @@ class MIST(ContrastiveTuner):
         sgd: dict[str, Any] = {"momentum": options.momentum, "weight_decay": options.weight_decay}
         if options.dynamics == "exact":
             optimizer = SparseSGD(self.groups(options.lr), selection, **sgd, **drawing)
-
-            def take_step() -> None:
-                optimizer.step()
-                optimizer.zero_grad()
-
-            return take_step, {name: optimizer.state[p].get("master", p) for name, p in backbone.items()}
-
+            values = {name: optimizer.state[p].get("master", p) for name, p in backbone.items()}
+            return _sparse_steps(optimizer, options.in_backward is not False), values
         masked = MaskedGradient(self.named_parameters(), selection, **drawing)
         dense = torch.optim.SGD(self.groups(options.lr), **sgd)
-
-        def take_dense_step() -> None:
-            masked.apply_()
-            dense.step()
-            dense.zero_grad()
-
-        return take_dense_step, dict(backbone)
+        return _masked_steps(masked, dense), dict(backbone)
 
     def _scale_codes(self, selection: Selection) -> dict[str, Tensor]:
         """The strikes of the selected entries, for the tensors that have any."""

@@ -20,6 +20,12 @@ def untracked(iterable: Iterable[T], _description: str, _total: int) -> Iterable
     return iterable
 
 
+IN_BACKWARD = (
+    "Update each block as soon as backward has made its gradients, which are then freed; the bits are the same. Exact "
+    "dynamics only; null: where the dynamics allow it."
+)
+
+
 @dataclass
 class TuningOptions:
     """How tuners tune; each uses what concerns it. ``mist run --help`` explains every option."""
@@ -37,6 +43,7 @@ class TuningOptions:
         "exact",
         "exact: a dropped entry keeps value and momentum. published: the masked gradient goes to torch's dense SGD.",
     )
+    in_backward: bool | None = option(False, IN_BACKWARD)
     whole: str = option(
         "bias|norm",
         "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
@@ -63,6 +70,11 @@ class TuningOptions:
         for name in ("rate", "keep", "strike_factor", "freeze_rate", "momentum"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at most 1")
+        if self.in_backward and self.dynamics == "published":
+            raise ValueError(
+                "in_backward is True, but published dynamics need the gradients of the whole model at once; "
+                "leave it out, or use dynamics exact"
+            )
 
 
 def mean_max(values: list[float]) -> dict[str, float] | None:

@@ -1,0 +1,232 @@
+"""Steps taken while backward runs: the same bits, gradients freed block by block, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mist_ext.optim import InBackward, SparseAdamW, SparseSGD
+from mist_ext.optim.in_backward import block_name
+from mist_ext.selection import Selection
+
+OPTIMIZERS = [SparseSGD, SparseAdamW]
+
+
+def vit(dtype: torch.dtype = torch.float32, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=3, num_heads=2, embed_dim=32, num_classes=5, **options
+    ).to(dtype)
+
+
+def pair(make: type, model: nn.Module, **options: Any) -> tuple[nn.Module, Any, Any]:
+    """A copy of the model, and an optimiser for each."""
+    other = copy.deepcopy(model)
+    selection = Selection.random(model.named_parameters(), 0.2, seed=1)
+    return other, *(make(m.named_parameters(), selection, **{"lr": 0.01, **options}) for m in (model, other))
+
+
+def loss_of(model: nn.Module, step: int) -> Tensor:
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+    return model(images.to(next(model.parameters()).dtype)).float().square().mean()
+
+
+def assert_same(same_bits: Callable, model: nn.Module, other: nn.Module, one: Any, two: Any) -> None:
+    for (name, p), q in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert same_bits(p, q), name
+        assert one.state[p].keys() == two.state[q].keys()
+        assert all(same_bits(value, two.state[q][kind]) for kind, value in one.state[p].items()), name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_the_bits_are_those_of_stepping_after_backward(make, dtype, checkpointing, same_bits) -> None:
+    model = vit(dtype)
+    model.set_grad_checkpointing(checkpointing)
+    other, within, after = pair(make, model, keep=0.5, weight_decay=0.01)
+    before = copy.deepcopy(model.state_dict())
+    with InBackward(within):
+        for step in range(5):
+            loss_of(model, step).backward()
+            within.step()
+            loss_of(other, step).backward()
+            after.step()
+            after.zero_grad()
+    assert within.steps == after.steps == 5
+    assert_same(same_bits, model, other, within, after)
+    assert not torch.equal(before["blocks.1.mlp.fc1.weight"], model.state_dict()["blocks.1.mlp.fc1.weight"])
+
+
+def test_only_one_block_s_gradients_exist_at_a_time() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    blocks_with_gradients: list[set[str]] = []
+
+    def look(_: Tensor) -> None:
+        blocks_with_gradients.append({block_name(n) for n, p in model.named_parameters() if p.grad is not None})
+
+    for p in model.parameters():  # registered first, so called before the gradient is used
+        p.register_post_accumulate_grad_hook(look)
+    with InBackward(optimizer):
+        loss_of(model, 0).backward()
+        assert all(p.grad is None for p in model.parameters())
+        optimizer.step()
+    assert len(blocks_with_gradients) == len(list(model.parameters()))
+    # The class token and the position embedding are a block of their own, which is complete last.
+    assert all(len(blocks - {""}) <= 1 for blocks in blocks_with_gradients)
+
+
+def test_peak_memory_is_that_of_the_largest_block() -> None:
+    """Allocations tracked by torch's profiler: backward with steps in it needs less by nearly all gradients."""
+    model = vit()
+    other, within, after = pair(SparseSGD, model)
+    gradients = sum(p.numel() * p.element_size() for p in model.parameters())
+    largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in model.blocks)
+
+    def grown(run: Callable[[], None]) -> int:
+        """The most bytes beyond those at the beginning."""
+        with torch.profiler.profile(profile_memory=True) as profile:
+            run()
+        changes = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+        level = most = 0
+        for change in changes:
+            level += change
+            most = max(most, level)
+        return most
+
+    def step_within(loss: Tensor) -> None:
+        with InBackward(within):
+            loss.backward()
+            within.step()
+
+    def step_after(loss: Tensor) -> None:
+        loss.backward()
+        after.step()
+        after.zero_grad()
+
+    for run, m in ((step_within, model), (step_after, other)):
+        run(loss_of(m, 0))
+    losses = [loss_of(m, 1) for m in (model, other)]
+    slim, dense = grown(lambda: step_within(losses[0])), grown(lambda: step_after(losses[1]))
+    assert dense - slim > 0.5 * (gradients - largest)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_parts_that_are_not_used_do_not_hold_up_their_block(make, same_bits) -> None:
+    """A block of which a part got no gradient is updated by step()."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(
+                nn.ModuleDict({"left": nn.Linear(4, 4), "right": nn.Linear(4, 4)}) for _ in range(2)
+            )
+
+        def forward(self, x: Tensor, part: str) -> Tensor:
+            for block in self.blocks:
+                x = block[part](x)
+            return x
+
+    torch.manual_seed(0)
+    model = Branches()
+    other, within, after = pair(make, model, keep=1.0)
+    with InBackward(within):
+        for part in ("left", "right", "left"):
+            for m, optimizer in ((model, within), (other, after)):
+                m(torch.ones(2, 4), part).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    assert_same(same_bits, model, other, within, after)
+
+
+def test_tied_weights_take_their_whole_gradient_once(same_bits) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Linear(4, 4)
+            self.last = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.shared(self.shared(x)))
+
+    torch.manual_seed(0)
+    model = Tied()
+    other, within, after = pair(SparseSGD, model, keep=1.0)
+    with InBackward(within):
+        for m, optimizer in ((model, within), (other, after)):
+            m(torch.ones(2, 4)).square().mean().backward()
+            optimizer.step()
+    assert_same(same_bits, model, other, within, after)
+
+
+def test_accumulation_over_several_backward_passes_is_refused() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    with InBackward(optimizer):
+        loss_of(model, 0).backward()
+        with pytest.raises(
+            RuntimeError, match=r"a second gradient of 'head.(weight|bias)' arrived before optimizer.step\(\)"
+        ):
+            loss_of(model, 1).backward()
+
+
+def test_reentrant_checkpointing_that_splits_a_gradient_is_refused() -> None:
+    """A weight that is used inside and outside of a reentrant checkpoint gets its gradient in two parts."""
+    layer = nn.Linear(4, 4)
+    optimizer = SparseSGD(layer.named_parameters(), Selection.whole(layer.named_parameters()))
+    x = torch.ones(2, 4, requires_grad=True)
+    with InBackward(optimizer), pytest.raises(RuntimeError, match="a second gradient of"):
+        layer(checkpoint(layer, x, use_reentrant=True)).sum().backward()
+
+
+def test_a_grad_scaler_is_refused() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    scaler = torch.amp.GradScaler("cpu")
+    with InBackward(optimizer):
+        scaler.scale(loss_of(model, 0)).backward()
+        with pytest.raises(RuntimeError, match="GradScaler cannot be used with in-backward steps"):
+            scaler.step(optimizer)
+
+
+def test_gradients_from_before_are_refused() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    loss_of(model, 0).backward()
+    with pytest.raises(RuntimeError, match="already has a gradient"):
+        InBackward(optimizer).__enter__()
+    optimizer.zero_grad()
+    with InBackward(optimizer):
+        pass
+
+
+def test_without_the_context_gradients_stay() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    with InBackward(optimizer):
+        pass
+    loss_of(model, 0).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("blocks.3.mlp.fc1.weight", "blocks.3"),
+        ("blocks.11.norm1.bias", "blocks.11"),
+        ("layer1.0.conv1.weight", "layer1.0"),
+        ("0.weight", "0"),
+        ("patch_embed.proj.weight", "patch_embed.proj"),
+        ("norm.bias", "norm"),
+        ("cls_token", ""),
+    ],
+)
+def test_a_block_is_named_up_to_its_number(name: str, block: str) -> None:
+    assert block_name(name) == block
