@@ -11,7 +11,9 @@ from torch import Tensor
 
 from mist_ext import compiled
 
+# "repeatable" draws the same cases in every run; `pytest --hypothesis-profile long` draws 20 times as many others.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.register_profile("long", deadline=None, print_blob=True, max_examples=1200)
 settings.load_profile("repeatable")
 
 torch.set_num_threads(1)  # on tensors as small as these, threads wait for each other; `threads` tests more

@@ -57,8 +57,9 @@ def test_squares_are_added_where_nothing_is_frozen(device, dtype, frozen, scale,
         assert same_bits(theirs, expected(before, g, b, scale))
 
 
-def test_the_number_of_threads_does_not_matter(threads, same_bits) -> None:
-    score, grad, bits = drawn(torch.float32, "few")
+@pytest.mark.parametrize("frozen", ["none", "few", "many"])
+def test_neither_threads_nor_instruction_sets_matter(threads, instruction_set, dtype, frozen, same_bits) -> None:
+    score, grad, bits = drawn(dtype, frozen)
     ours = [s.clone() for s in score]
     ops.accumulate_(ours, grad, bits)
     for before, g, b, after in zip(score, grad, bits, ours, strict=True):

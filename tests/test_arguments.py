@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor
 from mist_ext import compiled, ops, reference
 
 Arguments = dict[str, Any]
-OPS = ("accumulate_", "select", "drop_apply_sgd_", "mask_")
+DROP_APPLY = ("drop_apply_sgd_", "drop_apply_adamw_")
+OPS = ("accumulate_", "select", *DROP_APPLY, "mask_")
 
 
 def arguments(op: str, device: torch.device) -> Arguments:
@@ -28,27 +30,32 @@ def arguments(op: str, device: torch.device) -> Arguments:
     elif op == "select":
         made = {"score": [torch.rand(4, 6), torch.rand(10)], "k": [5, 3]}
     else:
-        made = {
+        every = {
             "param": [torch.randn(4, 6), torch.randn(10).bfloat16()],
             "grad": [torch.randn(4, 6), torch.randn(10).bfloat16()],
             "index": [torch.tensor([0, 3, 9, 23], dtype=torch.int32), None],
             "momentum_buffer": [torch.rand(4), torch.rand(10)],
+            "exp_avg": [torch.rand(4), torch.rand(10)],
+            "exp_avg_sq": [torch.rand(4), torch.rand(10)],
+            "updates": [torch.ones(4, dtype=torch.int32), torch.ones(10, dtype=torch.int32)],
             "master": [torch.empty(0), torch.rand(10)],
             "scale_code": [torch.tensor([0, 1, 2, 255], dtype=torch.uint8), None],
             "table": torch.rand(256),
             "ordinal": [0, 1],
             "lr": torch.tensor(0.1),
             "momentum": 0.9,
+            "beta1": 0.9,
+            "beta2": 0.99,
+            "eps": 1e-8,
             "weight_decay": 0.1,
+            "correction": torch.rand(2, 5),
             "threshold": 40000,
             "seed": 5,
             "step": torch.tensor(3),
             "found_inf": torch.tensor(0.0),
             "grad_scale": torch.tensor(2.0),
         }
-        if op == "mask_":
-            taken = ("grad", "index", "scale_code", "table", "ordinal", "threshold", "seed", "step")
-            made = {name: made[name] for name in taken}
+        made = {name: every[name] for name in inspect.signature(getattr(reference, op)).parameters}
     return {name: moved(value, device) for name, value in made.items()}
 
 
@@ -63,11 +70,14 @@ def tensors(made: Arguments) -> Iterator[Tensor]:
         yield from (t for t in (value if isinstance(value, list) else [value]) if isinstance(t, Tensor))
 
 
-def item(name: str, number: int, change: Callable[[Tensor], Tensor]) -> Callable[[Arguments], None]:
-    """Changes one tensor of a list."""
+def item(name: str, number: int | None, change: Callable[[Tensor], Tensor]) -> Callable[[Arguments], None]:
+    """Changes one tensor of a list, or the one tensor of that name."""
 
     def apply(made: Arguments) -> None:
-        made[name][number] = change(made[name][number])
+        if number is None:
+            made[name] = change(made[name])
+        else:
+            made[name][number] = change(made[name][number])
 
     return apply
 
@@ -83,6 +93,15 @@ def shorten(name: str) -> Callable[[Arguments], None]:
 
 def alias(name: str, number: int, other: str, other_number: int) -> Callable[[Arguments], None]:
     return lambda made: made[name].__setitem__(number, made[other][other_number])
+
+
+def reinterpreted(name: str, number: int, other: str, other_number: int) -> Callable[[Arguments], None]:
+    """The memory of another argument, seen as this one's dtype."""
+
+    def apply(made: Arguments) -> None:
+        made[name][number] = made[other][other_number].view(made[name][number].dtype)
+
+    return apply
 
 
 def strided(tensor: Tensor) -> Tensor:
@@ -129,19 +148,54 @@ WRONG: dict[str, list[tuple[Callable[[Arguments], Any], str]]] = {
         (item("score", 1, lambda t: t.to("meta")), r"score\[1\] is on \S*meta"),
         (item("score", 1, lambda t: t / torch.arange(10, device=t.device).sub(4) * 0), r"score\[1\] is NaN at entry 4"),
     ],
-    "drop_apply_sgd_": [
+    "drop_apply_sgd_": [],
+    "drop_apply_adamw_": [
+        (alias("exp_avg", 1, "exp_avg_sq", 1), r"exp_avg\S*\[1\] share memory"),
+        (alias("updates", 0, "index", 0), r"share memory"),
+        (item("correction", None, Tensor.double), r"correction has dtype \S*float64, expected \S*float32"),
+        (item("correction", None, Tensor.int), r"correction has dtype \S*int32, expected \S*float32"),
+        (item("correction", None, lambda t: t[:1]), r"correction has shape \[1, 5\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t[0]), r"correction has shape \[5\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t[:, :0]), r"correction has shape \[2, 0\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t.view(5, 2)), r"correction has shape \[5, 2\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t[None]), r"correction has shape \[1, 2, 5\], expected \[2, n\]"),
+        (item("correction", None, transposed), r"correction is not contiguous"),
+        (item("correction", None, lambda t: t.to("meta")), r"correction is on \S*meta"),
+    ],
+    "mask_": [
+        (item("grad", 0, transposed), r"grad\[0\] is not contiguous"),
+        (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
+        (alias("grad", 1, "grad", 0), r"grad\[[01]\] share memory"),
+    ],
+}
+STATE = {
+    "drop_apply_sgd_": {"momentum_buffer": "float32"},
+    "drop_apply_adamw_": {"exp_avg": "float32", "exp_avg_sq": "float32", "updates": "int32"},
+}
+for op, state in STATE.items():
+    for kind, dtype in state.items():
+        WRONG[op] += [
+            (put(kind, []), rf"{kind} has 0 tensors"),
+            (shorten(kind), rf"{kind} has 1 tensors"),
+            (item(kind, 1, strided), rf"{kind}\[1\] is not contiguous"),
+            (item(kind, 0, lambda t: t[:3]), rf"{kind}\[0\] has 3 entries, expected 4"),
+            (item(kind, 1, lambda t: t.repeat(2)), rf"{kind}\[1\] has 20 entries, expected 10"),
+            (item(kind, 1, Tensor.bfloat16), rf"{kind}\[1\] has dtype \S*bfloat16, expected \S*{dtype}"),
+            (item(kind, 0, Tensor.long), rf"{kind}\[0\] has dtype \S*int64, expected \S*{dtype}"),
+            (item(kind, 0, lambda t: t.to("meta")), rf"{kind}\[0\] is on \S*meta"),
+            (reinterpreted(kind, 1, "master", 1), r"share memory"),
+        ]
+    WRONG[op] += [
         (put("param", []), r"0 and 2 tensors"),
         (put("grad", []), r"2 and 0 tensors"),
-        (put("momentum_buffer", []), r"momentum_buffer has 0 tensors"),
+        (shorten("grad"), r"grad has 1 tensors"),
+        (shorten("master"), r"master has 1 tensors"),
         (put("master", []), r"param\[1\] has dtype \S*bfloat16.*master is empty"),
         (item("grad", 0, lambda t: t.view(6, 4)), r"grad\[0\] has shape \[6, 4\].*param\[0\] has \[4, 6\]"),
         (item("grad", 0, Tensor.bfloat16), r"grad\[0\] has dtype \S*bfloat16.*param\[0\] has \S*float32"),
         (item("grad", 1, Tensor.float), r"grad\[1\] has dtype \S*float32.*param\[1\] has \S*bfloat16"),
         (item("param", 0, Tensor.double), r"param\[0\] has dtype \S*float64"),
         (item("param", 0, transposed), r"param\[0\] is not contiguous"),
-        (item("momentum_buffer", 1, strided), r"momentum_buffer\[1\] is not contiguous"),
-        (item("momentum_buffer", 0, lambda t: t[:3]), r"momentum_buffer\[0\] has 3 entries, expected 4"),
-        (item("momentum_buffer", 1, Tensor.bfloat16), r"momentum_buffer\[1\] has dtype \S*bfloat16"),
         (item("master", 0, lambda t: torch.zeros(4, device=t.device)), r"master\[0\] has 4 entries, expected 0"),
         (item("master", 1, lambda t: t[:9]), r"master\[1\] has 9 entries, expected 10"),
         (item("master", 1, Tensor.bfloat16), r"master\[1\] has dtype \S*bfloat16"),
@@ -150,18 +204,11 @@ WRONG: dict[str, list[tuple[Callable[[Arguments], Any], str]]] = {
         (put("found_inf", torch.zeros(2)), r"found_inf has 2 entries, expected 1"),
         (put("grad_scale", torch.tensor(2)), r"grad_scale has dtype \S*int64"),
         (alias("grad", 0, "param", 0), r"share memory"),
-        (alias("master", 1, "momentum_buffer", 1), r"share memory"),
         (overlap_grad_with_param, r"share memory"),
-    ],
-    "mask_": [
-        (item("grad", 0, transposed), r"grad\[0\] is not contiguous"),
-        (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
-        (alias("grad", 1, "grad", 0), r"grad\[[01]\] share memory"),
-    ],
-}
+    ]
 ENTRIES = torch.arange(25, dtype=torch.int32)
-for both in ("drop_apply_sgd_", "mask_"):
-    WRONG[both] += [
+for op in (*DROP_APPLY, "mask_"):
+    WRONG[op] += [
         (shorten("index"), r"index has 1 tensors"),
         (shorten("scale_code"), r"scale_code has 1 tensors"),
         (shorten("ordinal"), r"ordinal has 1 "),
@@ -197,7 +244,7 @@ def test_a_wrong_argument_is_named_and_nothing_is_changed(
 ) -> None:
     made = arguments(op, device)
     spoil(made)
-    made = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in made.items()}
+    made = {k: v.to(device) if isinstance(v, Tensor) and not v.is_meta else v for k, v in made.items()}
     readable = [t for t in tensors(made) if not t.is_meta]
     before = [t.clone() for t in readable]
     with pytest.raises(RuntimeError, match=message):

@@ -58,8 +58,8 @@ def test_everything_but_the_kept_entries_becomes_zero(device, dtype, share, keep
         assert same_bits(oracle[t], expected)
 
 
-def test_the_number_of_threads_does_not_matter(threads, same_bits) -> None:
-    lists = drawn(torch.float32, 0.5)
+def test_neither_threads_nor_instruction_sets_matter(threads, instruction_set, dtype, same_bits) -> None:
+    lists = drawn(dtype, 0.5)
     ours = apply(ops, CPU, Tensor.to, *lists, 0.1, 4)
     for t, (grad, index, code) in enumerate(zip(*lists, strict=True)):
         assert same_bits(ours[t], slow(grad, index, code, 3 * t + 1, 0.1, 4))

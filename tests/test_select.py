@@ -82,7 +82,10 @@ LAYOUTS = {
     "ascending": lambda n: torch.arange(n).float(),
     "descending": lambda n: -torch.arange(n).float(),
     "constant": lambda n: torch.full((n,), 0.25),
+    "two values": lambda n: (scattered(n) < 0.05).float(),
     "few values": lambda n: (scattered(n) * 4).floor(),
+    "two hundred values": lambda n: (scattered(n) * 200).floor(),
+    "ascending with ties": lambda n: (torch.arange(n) // 100).float(),
     "nearly all zero": lambda n: torch.where(scattered(n) < 0.01, scattered(n), 0),
     "one large": lambda n: torch.nn.functional.one_hot(torch.tensor(n - 1), n).float(),
     "large at every 16th": lambda n: only_where(n, slice(None, None, 16)),
@@ -90,6 +93,9 @@ LAYOUTS = {
     "large at every 17th": lambda n: only_where(n, slice(None, None, 17)),
     "large where the sample looks": lambda n: only_where(n, sampled(n)),
     "large but where the sample looks": lambda n: only_where(n, sampled(n), inverted=True),
+    "large and equal but where the sample looks": lambda n: torch.ones(n).index_fill_(0, sampled(n), 0),
+    "ascending but where the sample looks": lambda n: torch.arange(n).float().index_fill_(0, sampled(n), -1),
+    "large in every 768th column": lambda n: only_where(n, slice(5, None, 768)),
     "large in the first block": lambda n: only_where(n, slice(0, n // 16)),
     "large in the last block": lambda n: only_where(n, slice(n - n // 16, None)),
     "small in one block": lambda n: only_where(n, slice(n // 4, n // 2), inverted=True),
@@ -97,16 +103,19 @@ LAYOUTS = {
     "zeros of both signs": lambda n: torch.where(scattered(n) < 0.5, -0.0, 0.0),
     "half minus infinity": lambda n: torch.where(scattered(n) < 0.5, -INFINITY, scattered(n)),
     "half infinity": lambda n: torch.where(scattered(n) < 0.5, INFINITY, scattered(n)),
+    "infinities alone": lambda n: torch.where(scattered(n) < 0.5, INFINITY, -INFINITY),
+    "subnormal": lambda n: (scattered(n) * 4e6).int().view(torch.float32),
     "over many magnitudes": lambda n: torch.exp(80 * scattered(n) - 50),
 }
-SIZES = [63, 64, 65, 8192, 8193, 65536, 65537, 131072 + 77]
+# Around the words of 64 scores, the sample of 8192 and its multiples, and the pieces of 65536.
+SIZES = [1, 63, 64, 65, 8191, 8192, 8193, 16383, 16384, 65535, 65536, 65537, 131072 + 77]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_the_layout_of_the_scores_does_not_matter(device, layout, surrounded) -> None:
     scores, counts, expected = [], [], []
     for n in SIZES:
-        chosen = sorted({0, 1, n // 1000, n // 20, n // 2, n - 1, n})
+        chosen = sorted({0, 1, n // 1000, n // 20, n // 16, n // 2, n - n // 16, n - 1, n})
         scores += [surrounded(layout(n), device)] * len(chosen)
         counts += chosen
         expected += numpy_select(layout(n), chosen)
@@ -121,10 +130,43 @@ def test_the_oracle_selects_the_same_of_many(threads) -> None:
         assert torch.equal(ours, oracle)
 
 
-def test_the_number_of_threads_does_not_matter(threads) -> None:
-    score = [layout(150001) for layout in LAYOUTS.values()]
-    for scores, ours in zip(score, ops.select(score, [7500] * len(score)), strict=True):
-        assert torch.equal(ours, numpy_select(scores, [7500])[0])
+def test_neither_threads_nor_instruction_sets_matter(threads, instruction_set) -> None:
+    """All layouts in one call, so that some tensors are done when others are searched again."""
+    score = [layout(140001) for layout in LAYOUTS.values()]
+    for scores, ours in zip(score, ops.select(score, [7000] * len(score)), strict=True):
+        assert torch.equal(ours, numpy_select(scores, [7000])[0])
+
+
+@pytest.mark.parametrize("levels", [3, 50, 1000, 20000])
+def test_every_k_near_a_tie(device, levels) -> None:
+    """The k-th score on both sides of every edge between equal scores."""
+    n = 70001
+    score = (scattered(n) * levels).floor()
+    edges = score.unique(return_counts=True)[1].flip(0).cumsum(0)[:-1]
+    edges = edges[:: max(len(edges) // 20, 1)].tolist()
+    counts = [edge + shift for edge in edges for shift in (-1, 0, 1)]
+    ours = ops.select([score.to(device)] * len(counts), counts)
+    for chosen, theirs in zip(ours, numpy_select(score, counts), strict=True):
+        assert torch.equal(chosen.cpu(), theirs)
+
+
+@pytest.mark.parametrize("copies", [1, 100, 6000])
+@pytest.mark.parametrize("bound", [0, 1], ids=["lower", "upper"])
+def test_many_scores_equal_a_bound(device, bound, copies) -> None:
+    """The CPU kernel's bounds are scores of the sample a little below and above the k-th's rank there."""
+    n, k = 131072, 6553
+    score = scattered(n)
+    rank = k / n * 8192
+    margin = 2.5 * rank**0.5 + 4
+    ranks = [int(rank + margin), int(rank - margin)]
+    value = score[sampled(n)].sort(descending=True).values[ranks[bound]]
+    unseen = torch.ones(n, dtype=torch.bool).index_fill_(0, sampled(n), False).nonzero().flatten()
+    score[unseen[:: len(unseen) // copies][:copies]] = value
+    larger, reaching = int((score > value).sum()), int((score >= value).sum())
+    counts = sorted({k, larger, larger + 1, (larger + reaching) // 2, reaching, reaching + 1})
+    ours = ops.select([score.to(device)] * len(counts), counts)
+    for chosen, theirs in zip(ours, numpy_select(score, counts), strict=True):
+        assert torch.equal(chosen.cpu(), theirs)
 
 
 def test_positions_are_those_of_the_flattened_tensor(device) -> None:
@@ -133,14 +175,39 @@ def test_positions_are_those_of_the_flattened_tensor(device) -> None:
     assert ops.select([score], [2])[0].tolist() == [19, 48]
 
 
-@pytest.mark.parametrize("at", [0, 1, 63, 70000, 131071])
-@pytest.mark.parametrize("k", [0, 10, 131072])
-def test_the_first_nan_is_named(device, at, k) -> None:
-    score = scattered(131072)
-    score[at], score[131071] = float("nan"), float("nan")
-    for run, where in ((ops, device), (reference, torch.device("cpu"))):
+@pytest.mark.parametrize("at", [0, 1, 63, 6553, 65535, 65536, 70000, 131071, 131072 + 76])
+@pytest.mark.parametrize("layout", ["scattered", "constant", "ascending", "descending", "half infinity"])
+def test_the_first_nan_is_named(device, at, layout) -> None:
+    """Among the largest, the smallest and those about the k-th, where the sample looks and where not."""
+    n = 131072 + 77
+    score = LAYOUTS[layout](n)
+    score[at], score[n - 1] = float("nan"), float("nan")
+    for k in (0, 1, n // 20, n - 1, n):
         with pytest.raises(RuntimeError, match=rf"score\[1\] is NaN at entry {at};"):
-            run.select([torch.ones(5, device=where), score.to(where)], [1, k])
+            ops.select([torch.ones(5, device=device), score.to(device), score.to(device)], [1, k, 5])
+    with pytest.raises(RuntimeError, match=rf"score\[1\] is NaN at entry {at};"):
+        reference.select([torch.ones(5), score, score], [1, 10, 5])
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7F800001, -0x400000, -1], ids=hex)
+def test_every_kind_of_nan_is_one(instruction_set, bits) -> None:
+    """Quiet and signalling, of both signs; alone, and as all scores."""
+    nan = torch.tensor([bits], dtype=torch.int32).view(torch.float32)
+    for n, at in ((1, 0), (64, 63), (65, 64), (9000, 8999)):
+        for k in {0, 1, n}:
+            with pytest.raises(RuntimeError, match=rf"score\[0\] is NaN at entry {at};"):
+                ops.select([torch.cat([scattered(at), nan, scattered(n - at - 1)])], [k])
+            with pytest.raises(RuntimeError, match=r"score\[0\] is NaN at entry 0;"):
+                ops.select([nan.repeat(n)], [k])
+
+
+def test_the_first_tensor_with_a_nan_is_named_whichever_is_noticed_first(device) -> None:
+    """With k = 0 it is noticed in the first pass, else in the last."""
+    late, early = scattered(70000), scattered(70000)
+    late[69999] = early[3] = float("nan")
+    for scores, k, at in (([late, early], [3500, 0], 69999), ([early, late], [0, 3500], 3)):
+        with pytest.raises(RuntimeError, match=rf"score\[1\] is NaN at entry {at};"):
+            ops.select([torch.ones(9, device=device), *(s.to(device) for s in scores)], [4, *k])
 
 
 def test_no_tensors_are_no_work() -> None:

@@ -161,6 +161,22 @@ def test_published_dynamics_are_a_dense_loop_over_masked_gradients(same_bits: Ca
         assert same_bits(p, q), name
 
 
+def test_updating_in_backward_gives_the_same_bits(same_bits: Callable) -> None:
+    within, after = tuner(in_backward=True, keep=0.3), tuner(in_backward=False, keep=0.3)
+    for t in (within, after):
+        for task in range(2):
+            tuned = t.tune(images(seed=task))
+            assert tuned.changed[0] > 0
+    for (name, p), (_, q) in zip(within.named_parameters(), after.named_parameters(), strict=True):
+        assert same_bits(p, q), name
+
+
+def test_in_backward_goes_with_exact_dynamics_alone() -> None:
+    with pytest.raises(ValueError, match="in_backward is True, but published dynamics need the gradients of the whole"):
+        tuner(in_backward=True, dynamics="published")
+    tuner(in_backward=None, dynamics="published").tune(images())
+
+
 @pytest.mark.parametrize("dynamics", ["exact", "published"])
 def test_strikes_scale_the_gradient(dynamics: str) -> None:
     options = {"dynamics": dynamics, "momentum": 0.0, "weight_decay": 0.0, "keep": 1.0, "lr": 1.0, "batch_size": COUNT}
