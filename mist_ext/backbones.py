@@ -85,6 +85,28 @@ def create(name: str, weights: str = "pretrained") -> nn.Module:
     return backbone
 
 
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The transformer's blocks, first to last; ValueError for a model that has none."""
+    found = getattr(backbone, "blocks", None)
+    if not isinstance(found, nn.Sequential | nn.ModuleList):
+        raise ValueError(f"{type(backbone).__name__} has no list of blocks, as timm's vision transformers have")
+    return list(found)
+
+
+def compile_blocks(backbone: nn.Module) -> None:
+    """`torch.compile` for each block in place: a whole compiled graph would hold all gradients at once."""
+    for block in blocks(backbone):
+        block.compile()
+
+
+def set_checkpointing(backbone: nn.Module) -> None:
+    """Compute each block's activations anew in backward; ValueError for a model that cannot."""
+    switch = getattr(backbone, "set_grad_checkpointing", None)
+    if switch is None:
+        raise ValueError(f"{type(backbone).__name__} has no set_grad_checkpointing; leave checkpointing out")
+    switch(True)
+
+
 def _vit_nano() -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 

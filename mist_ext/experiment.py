@@ -196,7 +196,9 @@ def extract(backbone: nn.Module, images: TaskImages, device: torch.device, progr
     """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device."""
     backbone.eval()
     loader = batches(images, EVALUATION_BATCH, None)
-    features = [backbone(pixels.to(device)).float() for pixels, _ in progress.track(loader, "extract", len(loader))]
+    dtype = next(backbone.parameters()).dtype
+    tracked = progress.track(loader, "extract", len(loader))
+    features = [backbone(pixels.to(device, dtype)).float() for pixels, _ in tracked]
     return torch.cat(features), images.labels.to(device)
 
 

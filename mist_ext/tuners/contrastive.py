@@ -58,9 +58,11 @@ class ContrastiveTuner(Tuner):
         height, width = images[0][0].shape[-2:]
         views = self._views((height, width))
         self.backbone.train()
+        dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         for step, (pixels, labels) in enumerate(track(loader, phase, len(loader))):
             both = views(pixels.to(self.device), draw_seed(self.seed, "views", self.task, epoch, step))
             with autocast:
-                loss = self.objective(self.backbone(both), labels.to(self.device))
+                features = self.backbone(both.to(dtype))
+                loss = self.objective(features.to(self.objective.projector.weight.dtype), labels.to(self.device))
             yield loss

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from mist_ext import backbones
 from mist_ext.options import option
 
 T = TypeVar("T")
@@ -54,9 +56,13 @@ class TuningOptions:
     freeze_rate: float = option(
         5e-4, "Fraction of each tensor, the highest scores, that is frozen for all later tasks."
     )
-    precision: Literal["fp32", "bf16"] = option(
-        "fp32", "Of the forward and backward pass. bf16 is automatic mixed precision; parameters stay fp32."
+    precision: Literal["fp32", "bf16", "bf16-pure"] = option(
+        "fp32",
+        "bf16: mixed precision while tuning, parameters stay fp32. bf16-pure: the backbone's parameters are bf16, "
+        "tuned through compact fp32 masters.",
     )
+    compile: bool = option(False, "torch.compile for each block of the backbone.")
+    checkpointing: bool = option(False, "Compute activations anew in backward instead of keeping them: less memory.")
 
     def check(self) -> None:
         """Raise ValueError for the first option that is out of range."""
@@ -127,6 +133,12 @@ class Tuner:
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         options.check()
+        if options.precision == "bf16-pure":
+            backbone.to(torch.bfloat16)
+        if options.checkpointing:
+            backbones.set_checkpointing(backbone)
+        if options.compile:
+            backbones.compile_blocks(backbone)
         self.backbone = backbone
         self.options = options
         self.seed = seed

@@ -128,3 +128,40 @@ def test_an_unknown_tuner_is_refused_with_the_nearest_names() -> None:
 def test_an_option_out_of_range_is_named(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{option} is {value}, expected"):
         create("mist", backbone(), TuningOptions(**{option: value}), 1)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_pure_bf16_tunes_a_bf16_backbone(name: str) -> None:
+    tuner, report = tuned(name, precision="bf16-pure", lr=0.1)
+    assert all(p.dtype == torch.bfloat16 for p in tuner.backbone.parameters())
+    assert min(report.changed) > 0
+    start = [p.bfloat16() for p in values(backbone())]
+    assert any(not torch.equal(a, b) for a, b in zip(start, values(tuner.backbone), strict=True))
+
+
+def test_the_untuned_backbone_has_the_run_s_precision_too() -> None:
+    tuner, _ = tuned("none", precision="bf16-pure")
+    assert all(p.dtype == torch.bfloat16 for p in tuner.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_checkpointing_gives_the_same_bits(name: str, same_bits: Callable) -> None:
+    plain, slim = tuned(name)[0], tuned(name, checkpointing=True)[0]
+    assert slim.backbone.grad_checkpointing
+    assert all(same_bits(a, b) for a, b in zip(values(plain.backbone), values(slim.backbone), strict=True))
+
+
+def test_compiled_blocks_tune_as_others_do() -> None:
+    plain, compiled = tuned("full", lr=1e-2)[0], tuned("full", lr=1e-2, compile=True)[0]
+    assert all(block._compiled_call_impl is not None for block in compiled.backbone.blocks)
+    for a, b in zip(values(plain.backbone), values(compiled.backbone), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("compile", "Linear has no list of blocks"), ("checkpointing", "Linear has no set_grad_checkpointing")],
+)
+def test_what_a_backbone_cannot_do_is_refused(option: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create("none", nn.Linear(3, 3), TuningOptions(**{option: True}), 1)
