@@ -53,7 +53,8 @@ struct AdamW {
 
   MIST_HOST_DEVICE void operator()(const AdamWTensor& tensor, int64_t j, float grad, float& param) const {
     const int32_t updates = tensor.updates[j] + 1;
-    const int64_t n = updates < options.corrections ? updates : options.corrections - 1;
+    const auto column = static_cast<uint32_t>(updates);
+    const int64_t n = column < static_cast<uint64_t>(options.corrections) ? column : options.corrections - 1;
     const float average = options.beta1 * tensor.exp_avg[j] + options.one_minus_beta1 * grad;
     const float square = options.beta2 * tensor.exp_avg_sq[j] + options.one_minus_beta2 * (grad * grad);
     const float decayed = param * (1.0f - lr * options.weight_decay);

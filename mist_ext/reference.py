@@ -147,11 +147,13 @@ def drop_apply_adamw_(
         count = updates[t].view(-1)[j] + 1
         average = exp_avg[t].view(-1)[j] * beta1 + g * (1 - beta1)
         square = exp_avg_sq[t].view(-1)[j] * beta2 + g * g * (1 - beta2)
-        bias, root_bias = correction[:, count.clamp(max=correction.shape[1] - 1).long()]
+        last = correction.shape[1] - 1
+        bias, root_bias = correction[:, torch.where((count < 0) | (count > last), last, count).long()]
+        root = square.double().sqrt().float()  # torch's float32 root is not always the nearest number
         updates[t].view(-1)[j] = count
         exp_avg[t].view(-1)[j] = average
         exp_avg_sq[t].view(-1)[j] = square
-        return value * (1 - lr * weight_decay) - average / bias / (square.sqrt() / root_bias + eps) * lr
+        return value * (1 - lr * weight_decay) - average / bias / (root / root_bias + eps) * lr
 
     _drop_apply(given, update)
 

@@ -160,7 +160,11 @@ def named(error: Exception, names: list[str]) -> str:
         position = int(match[2])
         return f"{match[0]} ({names[position]!r})" if position < len(names) else match[0]
 
-    return re.sub(r"\b(score|k|param|grad|index|momentum_buffer|master|scale_code|frozen)\[(\d+)\]", name, str(error))
+    return re.sub(
+        r"\b(score|k|param|grad|index|momentum_buffer|exp_avg|exp_avg_sq|updates|master|scale_code|frozen)\[(\d+)\]",
+        name,
+        str(error),
+    )
 
 
 def _is_whole(name: str, tensor: Tensor, pattern: str | None) -> bool:

@@ -2,6 +2,8 @@
 // written, so the work is the draws plus one sector of parameter and of gradient for each kept entry.
 #include <torch/csrc/stable/library.h>
 
+#include <type_traits>
+
 #include "../rules.h"
 #include "multi_tensor.cuh"
 #include "warp.cuh"
@@ -13,8 +15,8 @@ template <class Rule, class Real>
 struct DropApply {
   using Item = typename Rule::Tensor;
   static constexpr int kThreads = 256;
-  static constexpr int kBlocks = 6;
-  static constexpr int kWarpEntries = kWarp * kGroup;  // one Philox call a thread
+  static constexpr int kBlocks = std::is_same_v<Rule, Sgd> ? 6 : 4;  // AdamW needs more registers
+  static constexpr int kWarpEntries = kWarp * kGroup;                // one Philox call a thread
   static constexpr int kChunk = kThreads * kGroup;
 
   Draw draw;

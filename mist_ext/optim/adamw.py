@@ -66,7 +66,10 @@ class SparseAdamW(SparseOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
-        for number, beta in enumerate(group["betas"]):
+        betas = group["betas"]
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ValueError(f"betas is {betas}, expected two numbers")
+        for number, beta in enumerate(betas):
             if not 0 <= beta <= LARGEST_BETA:
                 raise ValueError(f"betas[{number}] is {beta}, expected 0 to {LARGEST_BETA}")
 

@@ -66,7 +66,6 @@ class SparseOptimizer(Optimizer):
         self._scale_code = dict(scale_code or {})
         self._scale_table = scale_table
         self._lr: dict[int, tuple[float, Tensor]] = {}
-        self._states: dict[int, list[dict[str, Tensor]]] = {}  # by group: each parameter's own
         groups = _groups(named_parameters, selection)
         super().__init__(groups, defaults | {"step": torch.tensor(step, dtype=torch.int64)})
         missing = [name for name in selection if name not in {n for g in self.param_groups for n in g["param_names"]}]
@@ -93,16 +92,24 @@ class SparseOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters of the selection, as (name, parameter) pairs, with their own options."""
         self.check_group({**self.defaults, **param_group})
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+        pairs = list(param_group["params"])
+        if any(not isinstance(pair, tuple) for pair in pairs):
+            raise ValueError(
+                "parameters must be given with their names: model.named_parameters(), or a group of such pairs"
+            )
+        for name, parameter in pairs:
             self._check_parameter(name, parameter)
+        super().add_param_group({**param_group, "params": pairs})
+        group = self.param_groups[-1]
+        group.setdefault("param_names", [])  # torch leaves them out where there is no parameter
         device = group["params"][0].device if group["params"] else torch.device("cpu")
         group["step"] = group["step"].to(device, copy=True)
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             self.state[parameter] = self._initial_state(name, parameter, group)
 
     def _check_parameter(self, name: str, parameter: Tensor) -> None:
+        if name not in self.selection:
+            raise ValueError(f"{name!r} is not in the selection; make an optimiser with a selection that names it")
         check_shape(self.selection, name, parameter)
         if not parameter.is_contiguous():
             raise ValueError(
@@ -162,10 +169,14 @@ class SparseOptimizer(Optimizer):
         """One op call for the parameters at the chosen places, all of which have a gradient."""
         if not chosen:
             return
-        names, params, states = group["param_names"], group["params"], self._group_states(number, group)
+        names, params = group["param_names"], group["params"]
         if len(chosen) < len(params):
-            names, params, states = ([values[i] for i in chosen] for values in (names, params, states))
+            names, params = ([values[i] for i in chosen] for values in (names, params))
+        states = [self.state[p] for p in params]
         grads = [p.grad for p in params]
+        for name, state in zip(names, states, strict=True):
+            if not state and self.selection[name] is not None:
+                raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
         device = params[0].device
         own = self.state_dtypes(group)
         for kind, dtype in own.items():
@@ -197,14 +208,6 @@ class SparseOptimizer(Optimizer):
         except RuntimeError as error:
             raise RuntimeError(named(error, names)) from error
 
-    def _group_states(self, number: int, group: dict[str, Any]) -> list[dict[str, Tensor]]:
-        """The parameters' states, remembered: looking up by tensor takes longer than a small step."""
-        states = self._states.get(number)
-        params = group["params"]
-        if states is None or len(states) != len(params) or (params and self.state[params[0]] is not states[0]):
-            states = self._states[number] = [self.state[p] for p in params]
-        return states
-
     def _lr_tensor(self, number: int, group: dict[str, Any], device: torch.device) -> Tensor:
         """The learning rate on the device; made anew only when it changes, so that a step copies nothing there."""
         lr = group["lr"]
@@ -214,14 +217,20 @@ class SparseOptimizer(Optimizer):
             self._lr[number] = (lr, torch.full((), lr, dtype=torch.float32, device=device))
         return self._lr[number][1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("selection", "seed", "_scale_code", "_scale_table")
+        return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, every tensor in its own dtype.
 
         torch casts state to its parameter's dtype, which would ruin an int32 index or a float32 master of a bfloat16
         model, so the tensors are put in place here.
         """
+        for number, saved in enumerate(state_dict["param_groups"]):
+            if missing := sorted(self.defaults.keys() - saved.keys()):
+                raise ValueError(f"group {number} has no {missing[0]!r}: the state is another kind of optimiser's")
         super().load_state_dict({**state_dict, "state": {}})
-        self._states.clear()
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             for parameter, key in zip(group["params"], saved["params"], strict=True):
                 self.state[parameter] = {
@@ -262,10 +271,6 @@ def _groups(named_parameters: NamedParameters, selection: Selection) -> list[dic
     chosen = []
     for group in groups:
         assert isinstance(group, dict)
-        pairs = list(group["params"])
-        if any(not isinstance(pair, tuple) for pair in pairs):
-            raise ValueError(
-                "parameters must be given with their names: model.named_parameters(), or a group of such pairs"
-            )
-        chosen.append({**group, "params": [(name, p) for name, p in pairs if name in selection]})
+        pairs = [pair for pair in group["params"] if not isinstance(pair, tuple) or pair[0] in selection]
+        chosen.append({**group, "params": pairs})
     return chosen
