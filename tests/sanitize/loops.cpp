@@ -1,0 +1,387 @@
+// The loops of csrc/cpu on std::thread, without torch, for the sanitizers: `python tests/sanitize` builds and runs it.
+//
+// Every case must give the bits of one thread on the plain instruction set, whatever the number of threads and the
+// instruction set, and also while other threads run other cases and change the instruction set.
+//   loops                        all of that
+//   loops instruction_sets       prints those that this machine runs
+//   loops FAULT INSTRUCTION_SET  does one wrong thing on purpose, for the sanitizer to find
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cpu/isa.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/real.h"
+
+namespace {
+
+thread_local int64_t threads = 1;  // of the calls that this thread makes
+int64_t overlap = 0;               // how many pieces a part takes from the one before: a race, unless 0
+
+}  // namespace
+
+namespace mist::cpu {
+
+void parallel_for(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+  const int64_t parts = std::min(count, threads);
+  std::vector<std::thread> others;
+  for (int64_t part = 1; part < parts; ++part)
+    others.emplace_back([&, part] { body(count * part / parts - overlap, count * (part + 1) / parts); });
+  if (parts > 0) body(0, count / parts);
+  for (std::thread& other : others) other.join();
+}
+
+}  // namespace mist::cpu
+
+namespace {
+
+using namespace mist;
+
+using Block = std::vector<unsigned char>;
+using Bits = std::vector<Block>;
+
+constexpr Dtype kDtypes[] = {Dtype::float32, Dtype::bfloat16, Dtype::float16};
+constexpr int64_t kSizes[] = {0, 1, 63, 64, 8193, 33000};  // around the loops' words and pieces
+constexpr uint32_t kTenth = 6554;                          // of the draws lie below it
+
+void require(bool holds, const std::string& what) {
+  if (holds) return;
+  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  std::_Exit(1);  // other threads may still run
+}
+
+// The memory of a case's tensors, a block of exactly its size for each, so that a step beyond one is seen.
+class Memory {
+ public:
+  template <class T>
+  T* hold(const std::vector<T>& values) {
+    Block& block = blocks_.emplace_back(values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(block.data(), values.data(), block.size());
+    return reinterpret_cast<T*>(block.data());
+  }
+
+  void* hold_as(Dtype dtype, const std::vector<float>& values) {
+    void* held = nullptr;
+    cpu::with_dtype(dtype, [&](auto* type) {
+      held = hold(std::vector<std::remove_pointer_t<decltype(type)>>(values.begin(), values.end()));
+    });
+    return held;
+  }
+
+  const Bits& bits() const { return blocks_; }
+
+ private:
+  Bits blocks_;
+};
+
+class Random {
+ public:
+  uint32_t below(uint32_t bound) { return static_cast<uint32_t>(engine_() * uint64_t{bound} >> 32); }
+  float number(float low, float high) {
+    return low + (high - low) * static_cast<float>(below(1 << 24)) / static_cast<float>(1 << 24);
+  }
+  std::vector<float> numbers(int64_t count, float low = -1, float high = 1) {
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& value : values) value = number(low, high);
+    return values;
+  }
+  template <class T>
+  std::vector<T> integers(int64_t count, uint32_t bound) {
+    std::vector<T> values(static_cast<size_t>(count));
+    for (T& value : values) value = static_cast<T>(below(bound));
+    return values;
+  }
+  std::vector<int32_t> positions(int64_t size) {  // about a third
+    std::vector<int32_t> chosen;
+    for (int64_t at = 0; at < size; ++at)
+      if (below(3) == 0) chosen.push_back(static_cast<int32_t>(at));
+    return chosen;
+  }
+
+ private:
+  std::mt19937 engine_;
+};
+
+Bits accumulate() {
+  Random random;
+  Memory memory;
+  std::vector<AccumulateTensor> tensors;
+  for (const int64_t size : kSizes) {
+    for (const Dtype dtype : kDtypes) {
+      for (const bool some_frozen : {false, true}) {
+        std::vector<uint8_t> frozen(static_cast<size_t>(some_frozen ? (size + 7) / 8 : 0));
+        for (size_t at = 0; at < frozen.size(); at += 50) frozen[at] = static_cast<uint8_t>(random.below(256));
+        tensors.push_back({memory.hold(random.numbers(size)), memory.hold_as(dtype, random.numbers(size)),
+                           memory.hold(frozen), size, dtype});
+      }
+    }
+  }
+  const Bits before = memory.bits();
+  cpu::accumulate(tensors, 0.125f);
+  require(memory.bits() != before, "accumulate changed nothing");
+  return memory.bits();
+}
+
+// What the updates of one kept entry read, beside the tensors.
+struct Scalars {
+  int64_t step = (int64_t{3} << 32) + 7;
+  float table[4] = {0.5f, 1, 1.5f, 2};
+  float lr = 0.01f, found_inf = 0, grad_scale = 4;
+
+  DeviceScalars pointers() const { return {&step, table, &lr, &found_inf, &grad_scale}; }
+};
+
+template <class Rule>
+Bits drop_apply(const typename Rule::Options& options, uint32_t threshold) {
+  Random random;
+  Memory memory;
+  std::vector<typename Rule::Tensor> tensors;
+  uint32_t ordinal = 0;
+  for (const int64_t size : kSizes) {
+    for (const Dtype dtype : kDtypes) {
+      for (const bool whole : {false, true}) {
+        const std::vector<int32_t> index = whole ? std::vector<int32_t>{} : random.positions(size);
+        const auto selected = whole ? size : static_cast<int64_t>(index.size());
+        typename Rule::Tensor tensor{};
+        tensor.param = memory.hold_as(dtype, random.numbers(size));
+        tensor.grad = memory.hold_as(dtype, random.numbers(size));
+        tensor.index = memory.hold(index);
+        tensor.master = dtype == Dtype::float32 ? nullptr : memory.hold(random.numbers(selected));
+        tensor.code = whole ? nullptr : memory.hold(random.integers<uint8_t>(selected, 4));
+        tensor.selected = selected;
+        tensor.ordinal = ordinal++;
+        tensor.dtype = dtype;
+        if constexpr (std::is_same_v<Rule, Sgd>) {
+          tensor.momentum = options.momentum == 0 ? nullptr : memory.hold(random.numbers(selected));
+        } else {
+          tensor.exp_avg = memory.hold(random.numbers(selected));
+          tensor.exp_avg_sq = memory.hold(random.numbers(selected, 0, 1));
+          tensor.updates = memory.hold(random.integers<int32_t>(selected, 20));
+        }
+        tensors.push_back(tensor);
+      }
+    }
+  }
+  const Bits before = memory.bits();
+  Scalars scalars;
+  scalars.found_inf = 1;
+  cpu::drop_apply<Rule>(tensors, {1993, threshold}, scalars.pointers(), options);
+  require(memory.bits() == before, "drop_apply changed something in spite of found_inf");
+  scalars.found_inf = 0;
+  cpu::drop_apply<Rule>(tensors, {1993, threshold}, scalars.pointers(), options);
+  require((memory.bits() != before) == (threshold > 0), "drop_apply changed nothing, or something that it drops");
+  return memory.bits();
+}
+
+Bits sgd(uint32_t threshold) { return drop_apply<Sgd>({0.9f, 0.01f}, threshold); }
+
+Bits sgd_without_momentum() { return drop_apply<Sgd>({0, 0.01f}, kTenth); }
+
+Bits adamw(uint32_t threshold) {
+  std::vector<float> correction;
+  for (int n = 0; n < 10; ++n) correction.push_back(1 - std::pow(0.9f, static_cast<float>(n)));
+  for (int n = 0; n < 10; ++n) correction.push_back(std::sqrt(1 - std::pow(0.99f, static_cast<float>(n))));
+  return drop_apply<AdamW>({0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 0.01f, correction.data(), 10}, threshold);
+}
+
+Bits mask(uint32_t threshold) {
+  Random random;
+  Memory memory;
+  std::vector<MaskTensor> tensors;
+  uint32_t ordinal = 0;
+  for (const int64_t size : kSizes) {
+    for (const Dtype dtype : kDtypes) {
+      for (const bool whole : {false, true}) {
+        const std::vector<int32_t> index = whole ? std::vector<int32_t>{} : random.positions(size);
+        const auto selected = whole ? size : static_cast<int64_t>(index.size());
+        const std::vector<uint8_t> code = random.integers<uint8_t>(selected, 4);
+        tensors.push_back({memory.hold_as(dtype, random.numbers(size)), memory.hold(index),
+                           whole ? nullptr : memory.hold(code), size, selected, ordinal++, dtype});
+      }
+    }
+  }
+  const Bits before = memory.bits();
+  cpu::mask(tensors, {1993, threshold}, Scalars().pointers());
+  require(memory.bits() != before, "mask changed nothing");
+  return memory.bits();
+}
+
+// Whether select samples this entry to guess the bounds, as test_select.py has it.
+bool sampled(int64_t at, int64_t size) {
+  const int64_t stride = std::max<int64_t>(size / 8192, 1);
+  const auto number = static_cast<uint32_t>(at / stride);
+  return at % stride == static_cast<int64_t>(uint64_t{number * 0x9E3779B9u} * static_cast<uint64_t>(stride) >> 32);
+}
+
+std::vector<std::vector<float>> layouts(int64_t size, Random& random) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<std::vector<float>> all(6, random.numbers(size));
+  for (int64_t n = 0; n < size; ++n) {
+    const auto at = static_cast<size_t>(n);
+    all[1][at] = 0.25f;                                                          // nothing but ties
+    all[2][at] = std::floor(all[0][at] * 3);                                     // many ties
+    all[3][at] += sampled(n, size) ? 2.0f : 0.0f;                                // the sample shows too much
+    all[4][at] -= sampled(n, size) ? 2.0f : 0.0f;                                // and too little
+    all[5][at] = all[0][at] < 0 ? -kInfinity : (all[0][at] < 0.5f ? 0 : -0.0f);  // ties at a bound, both zeros
+  }
+  return all;
+}
+
+// Whether the positions ascend, what they leave is no larger, and of what is as large they have the lowest.
+bool is_selection(const SelectTensor& tensor, const int32_t* index) {
+  float kth = std::numeric_limits<float>::infinity();
+  for (int64_t j = 0; j < tensor.k; ++j) {
+    if (index[j] < 0 || index[j] >= tensor.size || (j > 0 && index[j] <= index[j - 1])) return false;
+    kth = std::min(kth, tensor.score[index[j]]);
+  }
+  bool left_tie = tensor.k == 0;
+  for (int64_t at = 0, j = 0; at < tensor.size; ++at) {
+    const bool chosen = j < tensor.k && index[j] == at;
+    j += chosen;
+    if (chosen ? left_tie && tensor.score[at] == kth : tensor.score[at] > kth) return false;
+    left_tie |= !chosen && tensor.score[at] == kth;
+  }
+  return true;
+}
+
+Bits select() {
+  Random random;
+  Memory memory;
+  std::vector<SelectTensor> tensors;
+  std::vector<int32_t*> index;
+  for (const int64_t size : {0, 1, 63, 64, 8193, 70001}) {
+    for (const std::vector<float>& layout : layouts(size, random)) {
+      const float* const score = memory.hold(layout);
+      for (const int64_t k : {int64_t{0}, size / 20, size - size / 3}) {
+        tensors.push_back({score, size, k});
+        index.push_back(memory.hold(std::vector<int32_t>(static_cast<size_t>(k), -1)));
+      }
+    }
+  }
+  require(cpu::select(tensors, index).tensor == -1, "select found a NaN that is not there");
+  for (size_t t = 0; t < tensors.size(); ++t) require(is_selection(tensors[t], index[t]), "select chose wrongly");
+  return memory.bits();
+}
+
+Bits select_finds_nan() {
+  constexpr int64_t kSize = 70001;  // two pieces
+  for (const int64_t at : {int64_t{0}, int64_t{65535}, kSize - 2}) {
+    for (const int64_t k : {int64_t{0}, kSize / 20, kSize}) {
+      Random random;
+      Memory memory;
+      const std::vector<float> score = random.numbers(kSize);
+      std::vector<float> broken = score;
+      broken[static_cast<size_t>(at)] = broken.back() = std::numeric_limits<float>::quiet_NaN();
+      std::vector<SelectTensor> tensors;
+      std::vector<int32_t*> index;
+      for (const std::vector<float>& values : {score, broken, broken}) {
+        tensors.push_back({memory.hold(values), kSize, k});
+        index.push_back(memory.hold(std::vector<int32_t>(static_cast<size_t>(k))));
+      }
+      const cpu::Nan nan = cpu::select(tensors, index);
+      require(nan.tensor == 1 && nan.entry == at, "select did not name the first NaN");
+    }
+  }
+  return {};
+}
+
+struct Case {
+  const char* name;
+  std::function<Bits()> run;
+};
+
+const std::vector<Case> kCases = {
+    {"accumulate", accumulate},
+    {"drop_apply<Sgd>", [] { return sgd(kTenth); }},
+    {"drop_apply<Sgd>, nothing kept", [] { return sgd(0); }},
+    {"drop_apply<Sgd>, all kept", [] { return sgd(65536); }},
+    {"drop_apply<Sgd>, without momentum", sgd_without_momentum},
+    {"drop_apply<AdamW>", [] { return adamw(kTenth); }},
+    {"drop_apply<AdamW>, all kept", [] { return adamw(65536); }},
+    {"mask", [] { return mask(kTenth); }},
+    {"mask, nothing kept", [] { return mask(0); }},
+    {"mask, all kept", [] { return mask(65536); }},
+    {"select", select},
+    {"select, NaN", select_finds_nan},
+};
+
+void check(const Case& which, const Bits& expected, const std::string& where) {
+  require(which.run() == expected, std::string(which.name) + ": other bits " + where);
+}
+
+void run_each(const std::vector<Bits>& expected) {
+  for (const std::string& set : cpu::instruction_sets()) {
+    cpu::use_instruction_set(set);
+    for (size_t c = 0; c < kCases.size(); ++c) {
+      for (const int64_t count : {1, 2, 8}) {  // select has lists of fewer than 8 tensors
+        threads = count;
+        check(kCases[c], expected[c], "on " + set + " with " + std::to_string(count) + " threads");
+      }
+    }
+  }
+}
+
+void run_together(const std::vector<Bits>& expected) {
+  std::vector<std::thread> callers;
+  std::atomic<size_t> running = 0;
+  for (size_t c = 0; c < kCases.size(); ++c) {
+    ++running;
+    callers.emplace_back([&, c] {
+      threads = 1 + static_cast<int64_t>(c % 3);
+      for (int call = 0; call < 2; ++call) check(kCases[c], expected[c], "beside other callers");
+      --running;
+    });
+  }
+  while (running > 0) {
+    for (const std::string& set : cpu::instruction_sets()) cpu::use_instruction_set(set);
+    std::this_thread::yield();
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+// A fault for each sanitizer.
+void commit(const std::string& fault) {
+  std::vector<float> score(1 << 16), grad(1 << 16);
+  AccumulateTensor tensor{score.data(), grad.data(), nullptr, 1 << 16, Dtype::float32};
+  if (fault == "race") {
+    threads = 2;
+    overlap = 1;
+  } else if (fault == "overflow") {
+    ++tensor.size;
+  } else if (fault == "misaligned") {
+    tensor.score = reinterpret_cast<float*>(reinterpret_cast<char*>(score.data()) + 1);
+    tensor.size = 100;
+  } else {
+    require(false, "there is no fault named " + fault);
+  }
+  cpu::accumulate({tensor}, 1);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count > 1 && arguments[1] == std::string("instruction_sets")) {
+    for (const std::string& set : cpu::instruction_sets()) std::printf("%s\n", set.c_str());
+    return 0;
+  }
+  if (count == 3) {
+    cpu::use_instruction_set(arguments[2]);
+    commit(arguments[1]);
+    return 0;
+  }
+  cpu::use_instruction_set("plain");
+  std::vector<Bits> expected;
+  for (const Case& each : kCases) expected.push_back(each.run());
+  run_each(expected);
+  run_together(expected);
+}
