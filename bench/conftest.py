@@ -1,10 +1,12 @@
-"""Options of the benchmark suites: which model's shapes, which dtype, how many threads."""
+"""Options of the benchmark suites: which model's shapes, which dtype, how many threads, which device."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from problem import DTYPES, MODELS, Problem
+from models import DTYPES, MODELS, layout
+from problem import Problem
+from timing import Stopwatch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,8 +16,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="cpu or cuda")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def problem(request: pytest.FixtureRequest) -> Problem:
+    """The model's tensors, the same for all benchmarks."""
     torch.set_num_threads(request.config.getoption("--threads"))
-    dtype = DTYPES[request.config.getoption("--dtype")]
-    return Problem(request.config.getoption("--model"), dtype, torch.device(request.config.getoption("--device")))
+    model, dtype, device = (request.config.getoption(name) for name in ("--model", "--dtype", "--device"))
+    return Problem(layout(model), DTYPES[dtype], torch.device(device))
+
+
+@pytest.fixture(scope="session")
+def stopwatch(problem: Problem) -> Stopwatch:
+    """What empties the caches."""
+    return Stopwatch(problem.device)

@@ -1,84 +1,52 @@
-"""Times the fused ops beside the published chains; each is verified against the oracle before it is timed.
+"""Times every op and its rivals with pytest-benchmark.
 
-    pytest bench --benchmark-group-by=group
+    pytest bench --model vit_b --benchmark-group-by=group
 
-The tensors are far larger than any cache, so every round starts cold.
+First the op is verified against the oracle bit for bit, or the rival against the op; then two calls warm up, and each
+round starts from cold caches. `peak_extra_bytes` in the results is the memory of a call. `roofline.py` compares in one
+run and in turns, which these do not: its ratios are the ones to quote.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-
 import pytest
-import torch
-from problem import KEEP, Problem
-from published import PublishedScore, PublishedStep
-
-from mist_ext import ops, reference
+from contests import CONTESTS, Contest
+from contests.contest import Call
+from memory import available, peak_extra_bytes
+from problem import Problem
+from timing import Stopwatch
 
 ROUNDS = 9
+OURS = [(contest, name) for contest in CONTESTS for name in (contest.op, *contest.built_on_it)]
+RIVALS = [(contest, name) for contest in CONTESTS for name in contest.rivals]
 
 
-def time(benchmark, group: str, function) -> None:
-    def synchronized() -> None:
-        function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+def timed(benchmark, contest: Contest, name: str, call: Call, stopwatch: Stopwatch) -> None:
+    def finished() -> None:
+        call()
+        stopwatch.wait()
 
-    benchmark.group = group
-    benchmark.pedantic(synchronized, rounds=ROUNDS, warmup_rounds=2)
-
-
-def assert_same_bits(ours, oracle) -> None:
-    for a, b in zip(ours, oracle, strict=True):
-        assert torch.equal(a, b)
+    call()  # makes lazy state
+    benchmark.group = contest.op
+    benchmark.name = name
+    benchmark.extra_info["peak_extra_bytes"] = peak_extra_bytes(call, stopwatch.device)
+    benchmark.extra_info["bytes"] = contest.moved()
+    benchmark.pedantic(finished, setup=stopwatch.evict, rounds=ROUNDS, warmup_rounds=1)
 
 
-@pytest.mark.parametrize("who", ["mist_ext", "published"])
-def test_score(benchmark, problem: Problem, who: str) -> None:
-    ours, oracle = ([torch.zeros_like(s) for s in problem.score] for _ in range(2))
-    ops.accumulate_(ours, problem.grad, None, 0.05)
-    reference.accumulate_(oracle, problem.grad, [None] * len(oracle), 0.05)
-    assert_same_bits(ours, oracle)
-    chains = {
-        "mist_ext": lambda: ops.accumulate_(ours, problem.grad, None, 0.05),
-        "published": PublishedScore(problem),
-    }
-    time(benchmark, "score", chains[who])
+@pytest.mark.parametrize(("kind", "name"), OURS, ids=[name for _, name in OURS])
+def test_ours(benchmark, problem: Problem, stopwatch: Stopwatch, kind: type[Contest], name: str) -> None:
+    contest = kind(problem)
+    contest.verify()
+    timed(benchmark, contest, name, contest.ours()[name], stopwatch)
 
 
-@pytest.mark.parametrize("who", ["mist_ext", "torch.topk", "torch.kthvalue"])
-def test_select(benchmark, problem: Problem, who: str) -> None:
-    score = [problem.score[i] for i in problem.by_score]
-    assert_same_bits(ops.select(score, problem.count), reference.select(score, problem.count))
-
-    def topk() -> None:
-        for s, k in zip(score, problem.count, strict=True):
-            torch.topk(s.flatten(), k, sorted=False)
-
-    def kthvalue() -> None:
-        for s, k in zip(score, problem.count, strict=True):
-            torch.kthvalue(s.flatten(), s.numel() - k + 1)
-
-    chains = {
-        "mist_ext": lambda: ops.select(score, problem.count),
-        "torch.topk": topk,
-        "torch.kthvalue": kthvalue,
-    }
-    time(benchmark, "select", chains[who])
-
-
-@pytest.mark.parametrize("who", ["mist_ext", "published"])
-def test_step(benchmark, problem: Problem, who: str) -> None:
-    before = copy.deepcopy([problem.param, problem.momentum, problem.master])
-    problem.drop_apply()
-    ours = [problem.param, problem.momentum, problem.master]
-    problem.param, problem.momentum, problem.master = copy.deepcopy(before)
-    problem.step -= 1
-    problem.drop_apply(reference.drop_apply_sgd_)
-    for fused, oracle in zip(ours, [problem.param, problem.momentum, problem.master], strict=True):
-        assert_same_bits(fused, oracle)
-    changed = sum(int((a != b).sum()) for a, b in zip(before[0], problem.param, strict=True))
-    assert math.isclose(changed, KEEP * sum(problem.selected), rel_tol=0.05)
-    time(benchmark, "step", problem.drop_apply if who == "mist_ext" else PublishedStep(problem))
+@pytest.mark.parametrize(("kind", "name"), RIVALS, ids=[f"{kind.op}-{name}".replace(" ", "_") for kind, name in RIVALS])
+def test_rival(benchmark, problem: Problem, stopwatch: Stopwatch, kind: type[Contest], name: str) -> None:
+    rival = kind.rivals[name]
+    if rival.needs(problem) > available(problem.device):
+        pytest.skip(f"it needs {rival.needs(problem) / 1e9:.1f} GB more than there is")
+    if rival.same_work:
+        kind.verify_rival(name, problem)
+    timed(benchmark, kind(problem), name, rival(problem), stopwatch)
+    problem.forget("dense_mask", "dense_grad")

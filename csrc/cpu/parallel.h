@@ -7,7 +7,8 @@
 
 namespace mist::cpu {
 
-// Calls body(begin, end) for consecutive parts of [0, count), on several threads, and waits for all of them.
-void parallel_for(int64_t count, const std::function<void(int64_t, int64_t)>& body);
+// Calls body(begin, end) for consecutive parts of [0, count), on several threads, and waits for all of them. A part has
+// at least `grain` numbers, if there are as many.
+void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
 }  // namespace mist::cpu

@@ -244,7 +244,10 @@ Nan first_nan(const std::vector<SelectTensor>& tensors) {
 }
 
 void for_each(const std::vector<Search*>& searches, void (*body)(Search&)) {
-  parallel_for(static_cast<int64_t>(searches.size()), [&](int64_t begin, int64_t end) {
+  int64_t entries = 0;
+  for (const Search* search : searches) entries += search->tensor->size;
+  const auto count = static_cast<int64_t>(searches.size());
+  parallel_for(count, worth_a_thread(count, entries), [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) body(*searches[static_cast<size_t>(s)]);
   });
 }

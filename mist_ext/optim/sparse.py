@@ -174,15 +174,13 @@ class SparseOptimizer(Optimizer):
             names, params = ([values[i] for i in chosen] for values in (names, params))
         states = [self.state[p] for p in params]
         grads = [p.grad for p in params]
-        for name, state in zip(names, states, strict=True):
-            if not state and self.selection[name] is not None:
-                raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
-        device = params[0].device
-        own = self.state_dtypes(group)
-        for kind, dtype in own.items():
+        if not all(states):
             for name, state in zip(names, states, strict=True):
-                if kind not in state:  # a scheduler has switched momentum on
-                    state[kind] = torch.zeros(self.selection.count(name), dtype=dtype, device=device)
+                if not state and self.selection[name] is not None:
+                    raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
+        device = params[0].device
+        dtypes = self.state_dtypes(group)
+        own = {kind: self._own(kind, dtype, names, params, states) for kind, dtype in dtypes.items()}
         masters = []
         if any("master" in s for s in states):
             nothing = torch.empty(0, device=device)
@@ -204,9 +202,19 @@ class SparseOptimizer(Optimizer):
             "grad_scale": getattr(self, "grad_scale", None),
         }
         try:
-            self.update(group, shared, {kind: [s[kind] for s in states] for kind in own}, device)
+            self.update(group, shared, own, device)
         except RuntimeError as error:
             raise RuntimeError(named(error, names)) from error
+
+    def _own(
+        self, kind: str, dtype: torch.dtype, names: list[str], params: list[Tensor], states: list[dict[str, Tensor]]
+    ) -> list[Tensor]:
+        """One of the rule's own lists; with zeros where it has none yet, since a scheduler switched momentum on."""
+        if not all(kind in state for state in states):
+            for name, p, state in zip(names, params, states, strict=True):
+                if kind not in state:
+                    state[kind] = torch.zeros(self.selection.count(name), dtype=dtype, device=p.device)
+        return [state[kind] for state in states]
 
     def _lr_tensor(self, number: int, group: dict[str, Any], device: torch.device) -> Tensor:
         """The learning rate on the device; made anew only when it changes, so that a step copies nothing there."""

@@ -32,7 +32,7 @@ int64_t overlap = 0;               // how many pieces a part takes from the one 
 
 namespace mist::cpu {
 
-void parallel_for(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+void parallel_for(int64_t count, int64_t, const std::function<void(int64_t, int64_t)>& body) {
   const int64_t parts = std::min(count, threads);
   std::vector<std::thread> others;
   for (int64_t part = 1; part < parts; ++part)

@@ -1,0 +1,60 @@
+"""Times calls in turns, each from cold caches.
+
+Machines are noisy, and their noise lasts: a contestant that is timed in one go may meet a slow minute. So every round
+calls each once, and medians are compared. Before each call a large buffer is read, so that no cache holds the tensors:
+for models that are larger than the caches that is so anyway, small ones would be timed from cache.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+EVICTING = 2**28  # bytes read, several times the largest caches of a core complex or a GPU
+ENOUGH = 3  # rounds at least
+PATIENCE = 6.0  # seconds: who has taken longer is not called again
+
+
+@dataclass
+class Stopwatch:
+    """Times single calls on a device."""
+
+    device: torch.device
+    buffer: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.buffer = torch.zeros(EVICTING // 4, device=self.device)
+
+    def evict(self) -> None:
+        """Fill the caches with something else; read, not written, so that nothing is left to be written back."""
+        self.buffer.sum()
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        """How long one call takes, from cold caches."""
+        self.evict()
+        start = time.perf_counter()
+        call()
+        self.wait()
+        return time.perf_counter() - start
+
+    def in_turns(self, calls: Mapping[str, Callable[[], object]], rounds: Iterable[int]) -> dict[str, float]:
+        """Median milliseconds of each call, which has been called before.
+
+        Slow ones are left out once they took `PATIENCE` seconds and have been timed `ENOUGH` times.
+        """
+        taken: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in rounds:
+            for name, call in calls.items():
+                if len(taken[name]) < ENOUGH or sum(taken[name]) < PATIENCE:
+                    taken[name].append(self.seconds(call))
+        return {name: 1e3 * statistics.median(times) for name, times in taken.items()}
