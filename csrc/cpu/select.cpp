@@ -3,7 +3,7 @@
 // A sample of the scores gives two bounds, one a little below the k-th largest score and one a little above. A first
 // pass counts what reaches the upper one and lists the band in between, about 1 % of the scores, among which the k-th
 // is then searched. A second pass writes the positions. Where the k-th lies outside the band, because of ties or since
-// the sample misled, it is a bound itself or the first pass is repeated with one bound moved away. The result depends
+// the sample misled, it is a bound itself or the first pass is repeated beyond that bound. The result depends
 // neither on the sample nor on the number of threads.
 #include <bit>
 #include <cmath>
@@ -112,9 +112,8 @@ int64_t jitter(int64_t sample, int64_t stride) {
                               32);
 }
 
-// Ranks so far apart that the k-th score seldom lies outside: widening costs every call, missing a second pass over one
-// tensor.
-Bounds sampled_bounds(const SelectTensor& tensor) {
+// The scores at two ranks of a sample, `width` standard deviations below and above where the k-th score is expected.
+Bounds sampled_bounds(const SelectTensor& tensor, double width) {
   const int64_t count = std::min(tensor.size, kSample);
   const int64_t stride = tensor.size / count;
   std::vector<float> sample;
@@ -124,14 +123,19 @@ Bounds sampled_bounds(const SelectTensor& tensor) {
     if (!std::isnan(score)) sample.push_back(score);
   }
   const double expected = static_cast<double>(count) * static_cast<double>(tensor.k) / static_cast<double>(tensor.size);
-  const double margin = 2.5 * std::sqrt(expected) + 4;
-  const auto at_rank = [&](double rank, float beyond) {
-    if (rank < 0 || rank >= static_cast<double>(sample.size())) return beyond;
+  const double margin = width * (std::sqrt(expected) + 1.5);
+  Bounds bounds{-kInfinity, kInfinity};
+  auto end = sample.end();
+  const auto at_rank = [&](double rank, float& bound) {
+    if (rank < 0 || rank >= static_cast<double>(end - sample.begin())) return;
     const auto place = sample.begin() + static_cast<int64_t>(rank);
-    std::nth_element(sample.begin(), place, sample.end(), std::greater<>());
-    return *place;
+    std::nth_element(sample.begin(), place, end, std::greater<>());
+    bound = *place;
+    end = place;  // the larger ones lie before it
   };
-  return {at_rank(expected + margin, -kInfinity), at_rank(expected - margin, kInfinity)};
+  at_rank(expected + margin, bounds.lower);
+  at_rank(expected - margin, bounds.upper);
+  return bounds;
 }
 
 struct Piece {
@@ -146,7 +150,8 @@ struct Piece {
 struct Search {
   const SelectTensor* tensor;
   int32_t* index;
-  Bounds bounds;
+  double width = 3;  // a wider band costs every call, a k-th score outside of it a second pass over one tensor
+  Bounds bounds{};
   std::vector<Piece> pieces;
   float kth = kInfinity;
   bool found = false;
@@ -204,16 +209,19 @@ void count_beyond(Search& search, int64_t begin, int64_t end) {
   }
 }
 
-// Whether the bound is the k-th score; else moves it out of the way of the next pass.
+// Whether the bound is the k-th score; else the next pass looks beyond it.
 void settle_bound(Search& search) {
   const int64_t k = search.tensor->k;
   const int64_t larger = total(search, [](const Piece& piece) { return piece.larger; });
   const int64_t equal = total(search, [](const Piece& piece) { return piece.equal; });
   search.found = k == 0 || (larger < k && k <= larger + equal);
+  if (search.found) return;
+  search.width *= 8;
+  const Bounds wider = sampled_bounds(*search.tensor, search.width);
   if (k <= larger) {
-    search.bounds.upper = kInfinity;
+    search.bounds = {search.kth, wider.upper > search.kth ? wider.upper : kInfinity};
   } else {
-    search.bounds.lower = -kInfinity;
+    search.bounds = {wider.lower < search.kth ? wider.lower : -kInfinity, search.kth};
   }
 }
 
@@ -270,7 +278,7 @@ Nan select(const std::vector<SelectTensor>& tensors, const std::vector<int32_t*>
     searches[t].pieces.resize(static_cast<size_t>((tensors[t].size + kPiece - 1) / kPiece));
     if (tensors[t].size > 0) all.push_back(&searches[t]);
   }
-  for_each(all, [](Search& search) { search.bounds = sampled_bounds(*search.tensor); });
+  for_each(all, [](Search& search) { search.bounds = sampled_bounds(*search.tensor, search.width); });
   for (std::vector<Search*> open = all; !open.empty();) {
     for_each_piece_of(open, list_band);
     for_each(open, search_band);
