@@ -18,9 +18,19 @@ settings.load_profile("repeatable")
 
 torch.set_num_threads(1)  # on tensors as small as these, threads wait for each other; `threads` tests more
 
-DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() and compiled.cuda is not None else ["cpu"]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INSTRUCTION_SETS = compiled.C.instruction_sets() if compiled.C is not None else []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    missing = compiled.cuda_missing if compiled.cuda is None else ""
+    if not torch.cuda.is_available():
+        missing = "torch sees no GPU"
+    for item in items:
+        if missing and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU and the CUDA kernels: {missing}"))
 
 
 @pytest.fixture(params=DEVICES, scope="session")

@@ -262,7 +262,7 @@ def test_the_right_call_that_the_wrong_ones_start_from(device: torch.device, op:
     assert op != "select" or [len(index) for index in result] == [5, 3]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() or compiled.cuda is None, reason="needs CUDA kernels")
+@pytest.mark.gpu
 @pytest.mark.parametrize("op", OPS)
 def test_a_tensor_on_another_device_is_named(op: str, same_bits: Callable) -> None:
     for name, value in arguments(op, torch.device("cuda")).items():
