@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from models import SMALL
-from table import BEGIN, END, README, RESULT, placed
+from table import BEGIN, END, README, placed
 
 BENCH = Path(__file__).parents[1] / "bench"
 OPS = ["accumulate_", "select", "drop_apply_sgd_", "SparseSGD.step", "drop_apply_adamw_", "SparseAdamW.step", "mask_"]
@@ -22,7 +23,13 @@ PROMISED = {
 
 def bench(*command: str | Path) -> subprocess.CompletedProcess[str]:
     script, *options = map(str, command)
-    return subprocess.run([sys.executable, BENCH / script, *options], capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [sys.executable, BENCH / script, *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # what is timed here is small
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +163,27 @@ def test_a_readme_without_its_marks_is_refused(readme: str) -> None:
         placed(readme, "table")
 
 
-@pytest.mark.skipif(not RESULT.exists(), reason=f"{RESULT.name} was not measured yet")
 def test_the_readme_has_the_table_of_the_committed_results() -> None:
     done = bench("table.py", "--check", "--readme", README)
     assert done.returncode == 0, done.stderr
+
+
+def test_throughput_compares_whole_steps_and_ours_needs_the_least_memory(tmp_path: Path) -> None:
+    path = tmp_path / "throughput.json"
+    options = ["--device", "cpu", "--model", "vit_tiny_patch16_224", "--image-size", "64", "--batch", "4"]
+    done = bench("throughput.py", *options, "--rounds", "1", "--no-compile", "--json", path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    rows = {row["way"]: row for row in result["rows"]}
+    assert list(rows) == ["published", "full", "published masks", "mist_ext", "forward+backward"]
+    for row in rows.values():
+        assert row["images_per_s"] == pytest.approx(4e3 / row["ms"])
+        assert row["x_forward_backward"] == pytest.approx(row["ms"] / rows["forward+backward"]["ms"])
+    gradients = 4 * result["parameters"]
+    assert rows["mist_ext"]["peak_step_bytes"] < rows["forward+backward"]["peak_step_bytes"] - gradients / 3
+
+
+def test_throughput_refuses_an_odd_batch() -> None:
+    done = bench("throughput.py", "--batch", "3")
+    assert done.returncode == 2
+    assert "--batch is 3, expected an even number of at least 2" in done.stderr
