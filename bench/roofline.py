@@ -46,15 +46,24 @@ OPS = [contest.op for contest in CONTESTS] + ["overhead"]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = torch.get_num_threads()
-    parser.add_argument("--model", nargs="+", default=["vit_ti", "vit_s", "vit_b", "vit_l"], help=f"{', '.join(MODELS)}, or any timm model")  # fmt: skip # noqa: E501
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["vit_ti", "vit_s", "vit_b", "vit_l"],
+        help=f"{', '.join(MODELS)}, or any timm model",
+    )
     parser.add_argument("--dtype", nargs="+", default=["fp32"], choices=DTYPES, help="of parameters and gradients")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, every}), help="CPU threads; 1 and all by default")  # fmt: skip # noqa: E501
+    parser.add_argument(
+        "--threads", nargs="+", type=int, default=sorted({1, every}), help="CPU threads; 1 and all by default"
+    )
     parser.add_argument("--op", nargs="+", default=OPS, choices=OPS, help="which ops; all by default")
     parser.add_argument("--rounds", type=int, default=9, help="calls of each; slow ones are called fewer times")
     parser.add_argument("--without", nargs="+", default=[], metavar="RIVAL", help="rivals to leave out, by name")
     parser.add_argument("--json", type=Path, help="where the results are written after every contest")
-    parser.add_argument("--add", action="store_true", help="keep what --json holds of this machine, add or replace rows")  # fmt: skip # noqa: E501
+    parser.add_argument(
+        "--add", action="store_true", help="keep what --json holds of this machine, add or replace rows"
+    )
     given = parser.parse_args()
     if given.rounds < 1:
         parser.error(f"--rounds is {given.rounds}, expected 1 or more")

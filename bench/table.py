@@ -59,7 +59,15 @@ def block(machine: dict[str, Any], rows: list[Row], model: str, dtype: str) -> s
 
 
 def _table(ops: list[str], own: dict[str, Row], one: dict[str, Row]) -> list[str]:
-    headings = ["", "ms", *(["1 thread"] if one else []), "of `a.add_(b)`", "published", "best of PyTorch or NumPy", "memory"]  # fmt: skip # noqa: E501
+    headings = [
+        "",
+        "ms",
+        *(["1 thread"] if one else []),
+        "of `a.add_(b)`",
+        "published",
+        "best of PyTorch or NumPy",
+        "memory",
+    ]
     lines = [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
     for op in ops:
         row = own[op]
@@ -74,7 +82,7 @@ def _table(ops: list[str], own: dict[str, Row], one: dict[str, Row]) -> list[str
 def _slower(row: Row, variant: str | None, times: float | None, name: str = "") -> str:
     """A rival's time and how many times as long as ours that is."""
     if variant is None or times is None:
-        return "–"  # noqa: RUF001 - an en dash: not measured
+        return "-"  # not measured
     return f"{_ms(row['variants'][variant])}{name}, {times:.{0 if times >= 100 else 1}f} x"
 
 
@@ -83,7 +91,7 @@ def _ms(value: float) -> str:
 
 
 def _memory(value: int | None) -> str:
-    return "–" if value is None else f"{value / 1e6:.1f} MB"  # noqa: RUF001
+    return "-" if value is None else f"{value / 1e6:.1f} MB"
 
 
 def placed(readme: str, lines: str) -> str:

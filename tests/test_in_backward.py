@@ -146,6 +146,35 @@ def test_parts_that_are_not_used_do_not_hold_up_their_block(make, same_bits) -> 
     assert_same(same_bits, model, other, within, after)
 
 
+def test_frozen_parts_do_not_hold_up_their_block(same_bits) -> None:
+    model = vit()
+    for name, p in model.named_parameters():
+        p.requires_grad_("mlp" in name)
+    other, within, after = pair(SparseSGD, model, keep=1.0)
+    with InBackward(within):
+        loss_of(model, 0).backward()
+        assert all(p.grad is None for p in model.parameters())
+        within.step()
+    loss_of(other, 0).backward()
+    after.step()
+    assert_same(same_bits, model, other, within, after)
+
+
+def test_the_context_can_be_entered_again_after_an_error() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    within = InBackward(optimizer)
+    with within:
+        loss_of(model, 0).backward()
+        with pytest.raises(RuntimeError, match="a second gradient"):
+            loss_of(model, 1).backward()
+    optimizer.zero_grad()
+    with within:
+        loss_of(model, 2).backward()
+        optimizer.step()
+    assert optimizer.steps == 1
+
+
 def test_tied_weights_take_their_whole_gradient_once(same_bits) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

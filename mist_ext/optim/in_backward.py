@@ -42,6 +42,8 @@ class InBackward:
         self._members: dict[str, list[tuple[int, int]]] = {}  # of a block: numbers of group and parameter
         for number, group in enumerate(optimizer.param_groups):
             for i, name in enumerate(group["param_names"]):
+                if not group["params"][i].requires_grad:  # no gradient of it will ever arrive
+                    continue
                 self._members.setdefault(block_name(name), []).append((number, i))
         self._arrived: dict[str, set[tuple[int, int]]] = {block: set() for block in self._members}
 
@@ -63,6 +65,7 @@ class InBackward:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._forget()
 
     @torch.no_grad()
     def _arrive(self, block: str, member: tuple[int, int], parameter: Tensor) -> None:
@@ -89,6 +92,9 @@ class InBackward:
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
+        self._forget()
+
+    def _forget(self) -> None:
         for arrived in self._arrived.values():
             arrived.clear()
 

@@ -22,30 +22,12 @@ class SparseOptimizer(Optimizer):
 
     A subclass says which state an entry has (`state_dtypes`) and which op takes the step (`update`).
 
-    State is compact: an int32 position and the rule's own values for each selected entry, and for 16-bit parameters a
-    float32 master copy of it, so that small updates are not rounded away.
-
     Parameters
     ----------
-    named_parameters : iterable
-        ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...], "lr": ...}``. Parameters that the
-        selection does not name are left out.
-    selection : Selection
     defaults : dict
         The groups' options; those named in ``NOT_NEGATIVE`` are checked here.
-    seed : int
-        The draws are a pure function of seed, step, the tensor's number in the selection and the entry.
-    step : int
-        The number of steps already applied, where a run goes on with a new optimiser.
-    scale_code : mapping of str to Tensor, optional
-        By parameter name: uint8, one code a selected entry. A gradient is multiplied by ``scale_table[code]``.
-    scale_table : Tensor, optional
-        float32, ``[256]``.
-
-    Raises
-    ------
-    ValueError
-        For a setting out of range, a selected parameter that is missing or has another shape.
+    named_parameters, selection, seed, step, scale_code, scale_table
+        As in `SparseSGD`.
     """
 
     NOT_NEGATIVE: tuple[str, ...] = ("lr", "weight_decay")
