@@ -129,13 +129,12 @@ class Problem:
 
     def updating(self) -> dict[str, Any]:
         """The arguments that both rules' steps have in common."""
-        nothing = [None] * len(self.shapes)
         return {
             "param": self.param,
             "grad": self.grad,
             "index": self.index,
             "master": self.masters(),
-            "scale_code": nothing,
+            "scale_code": [],
             "table": None,
             "ordinal": list(range(len(self.shapes))),
             "lr": torch.full((), self.lr, device=self.device),

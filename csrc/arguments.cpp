@@ -145,8 +145,10 @@ class Checker {
   std::vector<Span> spans_;
 };
 
-const uint8_t* checked_codes(Checker& checker, Name name, const std::optional<Tensor>& code, int64_t selected) {
-  if (!code) return nullptr;
+const uint8_t* checked_codes(Checker& checker, const OptionalTensorList& scale_code, size_t t, int64_t selected) {
+  if (scale_code.empty() || !scale_code[t]) return nullptr;
+  const Name name{"scale_code", static_cast<int64_t>(t)};
+  const auto& code = scale_code[t];
   checker.placed(name, *code);
   checker.typed(name, *code, ScalarType::Byte);
   checker.sized(name, *code, selected, "one for each selected entry");
@@ -274,7 +276,7 @@ void check_drop_apply(const char* op, Checker& checker, const DropApplyArguments
   } else if (!given.master.empty()) {
     checker.sized({"master", i}, given.master[t], 0, "since a float32 parameter has no master");
   }
-  tensor.code = checked_codes(checker, {"scale_code", i}, given.scale_code[t], tensor.selected);
+  tensor.code = checked_codes(checker, given.scale_code, t, tensor.selected);
   tensor.ordinal = checked_ordinal(checker, i, given.ordinal[t]);
 }
 
@@ -286,7 +288,7 @@ std::vector<SomeTensor> checked_drop_apply(const char* op, Checker& checker, con
   checker.length("grad", given.grad.size(), "param", count);
   checker.length("index", given.index.size(), "param", count);
   if (!given.master.empty()) checker.length("master", given.master.size(), "param", count);
-  checker.length("scale_code", given.scale_code.size(), "param", count);
+  if (!given.scale_code.empty()) checker.length("scale_code", given.scale_code.size(), "param", count);
   checker.length("ordinal", given.ordinal.size(), "param", count);
   std::vector<SomeTensor> checked(count);
   for (size_t t = 0; t < count; ++t) {
@@ -350,7 +352,7 @@ std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorL
                                    const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal) {
   Checker checker("mask_", grad.at(0));
   checker.length("index", index.size(), "grad", grad.size());
-  checker.length("scale_code", scale_code.size(), "grad", grad.size());
+  if (!scale_code.empty()) checker.length("scale_code", scale_code.size(), "grad", grad.size());
   checker.length("ordinal", ordinal.size(), "grad", grad.size());
   std::vector<MaskTensor> checked;
   checked.reserve(grad.size());
@@ -365,7 +367,7 @@ std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorL
     tensor.grad = grad[t].mutable_data_ptr();
     tensor.size = grad[t].numel();
     tensor.index = checked_index(checker, {"index", i}, index[t], tensor.size, tensor.selected);
-    tensor.code = checked_codes(checker, {"scale_code", i}, scale_code[t], tensor.selected);
+    tensor.code = checked_codes(checker, scale_code, t, tensor.selected);
     tensor.ordinal = checked_ordinal(checker, i, ordinal[t]);
     checked.push_back(tensor);
   }

@@ -12,9 +12,9 @@
 //
 // `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, exp_avg, exp_avg_sq,
 // updates, master and scale_code hold one value a selected entry. `momentum_buffer` may be an empty list where momentum
-// is 0. `master` is an empty list where every parameter is float32; otherwise float32 copies of the selected entries of
-// 16-bit parameters, of size 0 for the others. `ordinal` is the tensor's number in the selection, `threshold` the keep
-// rule's integer (keep * 65536, rounded).
+// is 0, `scale_code` where nothing is scaled. `master` is an empty list where every parameter is float32; otherwise
+// float32 copies of the selected entries of 16-bit parameters, of size 0 for the others. `ordinal` is the tensor's
+// number in the selection, `threshold` the keep rule's integer (keep * 65536, rounded).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>

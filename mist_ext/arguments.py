@@ -70,7 +70,7 @@ class Checker:
     ) -> int:
         """The index, codes and ordinal of one tensor; returns how many entries are selected."""
         self.require(size <= MOST_ENTRIES, f"tensor {t} has {size} entries, at most {MOST_ENTRIES} are supported")
-        entries, code, selected = index[t], scale_code[t], size
+        entries, code, selected = index[t], scale_code[t] if scale_code else None, size
         if entries is not None:
             self.tensor(f"index[{t}]", entries, (torch.int32,))
             selected = entries.numel()
@@ -143,10 +143,10 @@ class DropApply:
 def _check_drop_apply(checker: Checker, given: DropApply, state: dict[str, tuple[TensorList, torch.dtype]]) -> None:
     """``state`` names the rule's own lists, of one value a selected entry, and their dtypes."""
     param = given.param
-    lists: dict[str, Sequence] = {"grad": given.grad, "index": given.index, "scale_code": given.scale_code}
-    lists |= {"ordinal": given.ordinal} | {name: values for name, (values, _) in state.items()}
-    if given.master:
-        lists["master"] = given.master
+    lists: dict[str, Sequence] = {"grad": given.grad, "index": given.index, "ordinal": given.ordinal}
+    lists |= {name: values for name, (values, _) in state.items()}
+    absent_where_empty = {"master": given.master, "scale_code": given.scale_code}
+    lists |= {name: values for name, values in absent_where_empty.items() if values}
     for name, values in lists.items():
         checker.length(name, values, "param", param)
     for t, (tensor, gradient) in enumerate(zip(param, given.grad, strict=True)):
@@ -200,7 +200,8 @@ def check_mask(
 ) -> None:
     """Check the arguments of `ops.mask_`."""
     checker = Checker("mask_", grad[0])
-    for name, values in {"index": index, "scale_code": scale_code, "ordinal": ordinal}.items():
+    lists: dict[str, Sequence] = {"index": index, "ordinal": ordinal}
+    for name, values in (lists | ({"scale_code": scale_code} if scale_code else {})).items():
         checker.length(name, values, "grad", grad)
     for t, gradient in enumerate(grad):
         checker.tensor(f"grad[{t}]", gradient, FLOATING, written=True)

@@ -117,7 +117,7 @@ def drop_apply_sgd_(
         Empty where all parameters are float32; else float32 copies of the selected entries of 16-bit parameters, and
         tensors of size 0 for the float32 ones.
     scale_code : sequence of Tensor or None
-        uint8, one code a selected entry; None where nothing is scaled.
+        uint8, one code a selected entry; None where nothing is scaled, empty where nothing is in any tensor.
     table : Tensor or None
         float32 ``[256]``, code to factor.
     ordinal : sequence of int

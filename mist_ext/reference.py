@@ -170,7 +170,7 @@ def _drop_apply(given: DropApply, update: Callable[[int, Tensor, Tensor, Tensor]
         g = gradient.flatten()[at].float()
         if given.grad_scale is not None:
             g /= given.grad_scale
-        code = given.scale_code[t]
+        code = given.scale_code[t] if given.scale_code else None
         if code is not None:
             assert given.table is not None
             g *= given.table[code[j].long()]
@@ -198,7 +198,7 @@ def mask_(
         selected = gradient.numel() if where is None else where.numel()
         j, at = _kept(where, selected, gradient.device, seed, ordinal[t], int(step), threshold)
         kept = gradient.flatten()[at]
-        code = scale_code[t]
+        code = scale_code[t] if scale_code else None
         if code is not None:
             assert table is not None
             kept = (kept.float() * table[code[j].long()]).to(gradient.dtype)

@@ -35,6 +35,12 @@ class Selection(Mapping[str, "Tensor | None"]):
     shape : mapping of str to tuple of int
         The parameters' shapes, by the same names.
 
+    Attributes
+    ----------
+    shape : dict of str to tuple of int
+    ordinal : dict of str to int
+        Each tensor's number in the selection, which the keep rule draws by.
+
     Raises
     ------
     ValueError
@@ -47,7 +53,7 @@ class Selection(Mapping[str, "Tensor | None"]):
             raise ValueError(f"index and shape must name the same parameters, but these are in one only: {odd}")
         self.shape = {name: tuple(shape[name]) for name in index}
         self._index = {name: _checked(name, entries, self.numel(name)) for name, entries in index.items()}
-        self._ordinal = {name: ordinal for ordinal, name in enumerate(self._index)}
+        self.ordinal = {name: ordinal for ordinal, name in enumerate(self._index)}
 
     def __getitem__(self, name: str) -> Tensor | None:
         return self._index[name]
@@ -62,10 +68,6 @@ class Selection(Mapping[str, "Tensor | None"]):
         total = sum(self.numel(name) for name in self)
         selected = sum(self.count(name) for name in self)
         return f"Selection({selected:,} of {total:,} entries in {len(self)} tensors)"
-
-    def ordinal(self, name: str) -> int:
-        """The tensor's number in the selection, which the keep rule draws by."""
-        return self._ordinal[name]
 
     def numel(self, name: str) -> int:
         """How many entries the parameter has."""

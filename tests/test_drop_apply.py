@@ -138,7 +138,7 @@ class Problem:
         for t, param in enumerate([] if o.get("found_inf") else after.param):
             j, at = self.kept(t)
             g = self.grad[t].flatten().float().numpy()[at] / np.float32(o.get("grad_scale") or 1)
-            if (code := self.scale_code[t]) is not None:
+            if self.scale_code and (code := self.scale_code[t]) is not None:
                 assert self.table is not None
                 g = g * self.table.numpy()[code.numpy()[j]]
             compact = {kind: tensors[t].numpy() for kind, tensors in after.state.items()}
@@ -286,9 +286,11 @@ def test_nothing_of_a_dropped_entry_is_read(rule, device, dtype, same_bits) -> N
     assert_same(poisoned.run(ops, device), expected, same_bits, but=("grad",))
 
 
-def test_no_codes_need_no_table(rule, device, same_bits) -> None:
+@pytest.mark.parametrize("codes", [[None], []], ids=["None", "empty"])
+def test_no_codes_need_no_table(codes, rule, device, same_bits) -> None:
     given_ = problem(rule, [torch.float32])
-    assert_as_expected(replace(given_, scale_code=[None] * len(given_.param), table=None), device, same_bits)
+    none = replace(given_, scale_code=codes * len(given_.param), table=None)
+    assert_as_expected(none, device, same_bits)
 
 
 def test_shapes_of_several_dimensions_are_flattened(rule, device, same_bits) -> None:

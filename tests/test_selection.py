@@ -64,7 +64,7 @@ def test_the_highest_scores_of_each_tensor_are_selected(device: torch.device) ->
         lowest = scores[name].flatten()[index.long()].min()
         assert (scores[name] >= lowest).sum() == len(index)
     assert selection.selected_fraction == pytest.approx((60 + 21) / 810)
-    assert [selection.ordinal(name) for name in selection] == list(range(6))
+    assert [selection.ordinal[name] for name in selection] == list(range(6))
 
 
 def test_vectors_and_tensors_of_a_matching_name_are_selected_whole() -> None:
@@ -135,7 +135,7 @@ def test_a_saved_selection_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert list(loaded) == list(selection)
     assert loaded.shape == selection.shape
     for name, index in selection.items():
-        assert loaded.ordinal(name) == selection.ordinal(name)
+        assert loaded.ordinal[name] == selection.ordinal[name]
         if index is None:
             assert loaded[name] is None
         else:

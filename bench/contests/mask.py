@@ -51,9 +51,8 @@ class Mask(Contest):
 
     def arguments(self, grad: list[Tensor]) -> dict[str, Any]:
         problem = self.problem
-        nothing = [None] * len(grad)
         own = {"grad": grad, "index": problem.index, "ordinal": list(range(len(grad)))}
-        return {**own, "scale_code": nothing, "table": None, **problem.drawing()}
+        return {**own, "scale_code": [], "table": None, **problem.drawing()}
 
     def ours(self) -> dict[str, Call]:
         arguments = self.arguments(self.problem.dense_grad)

@@ -75,9 +75,9 @@ class MaskedGradient:
             ops.mask_(
                 grads,
                 [self._index[name] for name in names],
-                [self._code.get(name) for name in names],
+                [self._code.get(name) for name in names] if self._code else [],
                 self._table,
-                [self.selection.ordinal(name) for name in names],
+                [self.selection.ordinal[name] for name in names],
                 threshold=self.threshold,
                 seed=self.seed,
                 step=self._step,

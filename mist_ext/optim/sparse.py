@@ -134,8 +134,7 @@ class SparseOptimizer(Optimizer):
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
         for number, group in enumerate(self.param_groups):
-            there = [i for i, p in enumerate(group["params"]) if p.grad is not None]
-            self._update(number, group, there, found_inf)
+            self._update(number, group, [p.grad for p in group["params"]], found_inf)
             group["step"] += 1 if found_inf is None else (found_inf == 0).to(group["step"])
         return loss
 
@@ -143,19 +142,20 @@ class SparseOptimizer(Optimizer):
     def update_parameters(self, number: int, chosen: list[int]) -> None:
         """Update some parameters of a group, by their places in it, free their gradients and count no step."""
         group = self.param_groups[number]
-        self._update(number, group, chosen, None)
+        self._update(number, group, [p.grad if i in chosen else None for i, p in enumerate(group["params"])], None)
         for i in chosen:
             group["params"][i].grad = None
 
-    def _update(self, number: int, group: dict[str, Any], chosen: list[int], found_inf: Tensor | None) -> None:
-        """One op call for the parameters at the chosen places, all of which have a gradient."""
-        if not chosen:
-            return
+    def _update(self, number: int, group: dict[str, Any], grads: list[Tensor | None], found_inf: Tensor | None) -> None:
+        """One op call for the group's parameters that have a gradient; those without are left alone."""
         names, params = group["param_names"], group["params"]
-        if len(chosen) < len(params):
-            names, params = ([values[i] for i in chosen] for values in (names, params))
+        gradients = [gradient for gradient in grads if gradient is not None]
+        if not gradients:
+            return
+        if len(gradients) < len(params):
+            there = [i for i, gradient in enumerate(grads) if gradient is not None]
+            names, params = ([values[i] for i in there] for values in (names, params))
         states = [self.state[p] for p in params]
-        grads = [p.grad for p in params]
         if not all(states):
             for name, state in zip(names, states, strict=True):
                 if not state and self.selection[name] is not None:
@@ -169,12 +169,12 @@ class SparseOptimizer(Optimizer):
             masters = [s.get("master", nothing) for s in states]
         shared = {
             "param": params,
-            "grad": _contiguous(names, grads),
+            "grad": _contiguous(names, gradients),
             "index": [s.get("index") for s in states],
             "master": masters,
-            "scale_code": [s.get("scale_code") for s in states],
+            "scale_code": [s.get("scale_code") for s in states] if any("scale_code" in s for s in states) else [],
             "table": None if self._scale_table is None else self._scale_table.to(device),
-            "ordinal": [self.selection.ordinal(name) for name in names],
+            "ordinal": [self.selection.ordinal[name] for name in names],
             "lr": self._lr_tensor(number, group, device),
             "weight_decay": group["weight_decay"],
             "threshold": ops.keep_threshold(group["keep"]),
@@ -192,7 +192,9 @@ class SparseOptimizer(Optimizer):
         self, kind: str, dtype: torch.dtype, names: list[str], params: list[Tensor], states: list[dict[str, Tensor]]
     ) -> list[Tensor]:
         """One of the rule's own lists; with zeros where it has none yet, since a scheduler switched momentum on."""
-        if not all(kind in state for state in states):
+        try:
+            return [state[kind] for state in states]
+        except KeyError:
             for name, p, state in zip(names, params, states, strict=True):
                 if kind not in state:
                     state[kind] = torch.zeros(self.selection.count(name), dtype=dtype, device=p.device)

@@ -49,7 +49,7 @@ def measure_step(
 def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> float:
     """Entries that keep their gradient in a step over all entries of the tensors selected by score."""
     kept = sum(
-        int(ops.keep_mask(seed, selection.ordinal(name), step, selection.count(name), ops.keep_threshold(keep)).sum())
+        int(ops.keep_mask(seed, selection.ordinal[name], step, selection.count(name), ops.keep_threshold(keep)).sum())
         for name in selection.by_score
     )
     total = sum(selection.numel(name) for name in selection.by_score)

@@ -119,7 +119,7 @@ def test_a_step_changes_only_what_is_selected_and_kept(monkeypatch: pytest.Monke
         before = values(t.backbone)
         apply(optimizer)
         for name, p in t.backbone.named_parameters():
-            index, ordinal = selections[-1][name], selections[-1].ordinal(name)
+            index, ordinal = selections[-1][name], selections[-1].ordinal[name]
             count, threshold = selections[-1].count(name), ops.keep_threshold(0.3)
             kept = reference.keep_mask(t.keep_seed, ordinal, len(steps), count, threshold)
             dropped = torch.ones(p.numel(), dtype=torch.bool)
