@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mist_ext.experiment import Config as Config
+    from mist_ext.config import Config as Config
+    from mist_ext.experiment import resume as resume
     from mist_ext.experiment import run as run
     from mist_ext.objective import MutualInformation as MutualInformation
     from mist_ext.objective import TwoViews as TwoViews
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from mist_ext.optim import SparseSGD as SparseSGD
     from mist_ext.selection import Selection as Selection
     from mist_ext.sensitivity import Sensitivity as Sensitivity
+    from mist_ext.trained import load as load
     from mist_ext.tuners.mist import MIST as MIST
 
 _HOME = {
-    "Config": "experiment",
+    "Config": "config",
     "InBackward": "optim",
     "MIST": "tuners.mist",
     "MaskedGradient": "optim",
@@ -35,6 +37,8 @@ _HOME = {
     "SparseAdamW": "optim",
     "SparseSGD": "optim",
     "TwoViews": "objective",
+    "load": "trained",
+    "resume": "experiment",
     "run": "experiment",
 }
 

@@ -1,19 +1,20 @@
-"""The command ``mist``: run, report, info."""
+"""The command ``mist``: run, predict, report, info."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
+import signal
 import sys
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
 from mist_ext.suggest import unknown
-
-INTERRUPTED = 130  # the shell's exit status after Ctrl-C
 
 
 class Parser(ArgumentParser):
@@ -28,31 +29,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``mist``; returns the exit status."""
     parser = Parser(prog="mist", description="Mutual Information-guided Sparse Tuning: continual-learning benchmarks.")
     commands = parser.add_subcommands(dest="command", required=True)
-    commands.add_subcommand("run", run_parser(), help="run a benchmark: data, backbone, tuners, methods, seeds")
+    run = run_parser()
+    commands.add_subcommand("run", run, help="run a benchmark: data, backbone, tuners, methods, seeds")
+    commands.add_subcommand("predict", predict_parser(), help="name what is on images, with a trained classifier")
     commands.add_subcommand("report", report_parser(), help="table and figures of finished or interrupted runs")
     commands.add_subcommand(
         "info", Parser(description="Versions, backend and devices."), help="versions, backend and devices"
     )
     given = _yaml_as_option(list(sys.argv[1:] if arguments is None else arguments))
     try:
+        if given[:1] == ["run"]:
+            run.set_defaults(**_basis(given[1:]))
         chosen = parser.parse_args(given)
         return COMMANDS[chosen.command](chosen[chosen.command])
     except (ValueError, OSError) as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        print("mist: interrupted; the results of all finished tasks are on disk", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interruption:
+        print("mist: interrupted; go on with mist run --resume and the output folder", file=sys.stderr)
+        return 128 + getattr(interruption, "signal", signal.SIGINT)
 
 
 def run_parser() -> ArgumentParser:
     """One flag for each field of `mist_ext.experiment.Config`; a YAML file holds the same names."""
-    from mist_ext.experiment import Config
+    from mist_ext.config import Config
 
     parser = Parser(
         description="Run every combination of tuner and method for every seed. Options come from the YAML file "
         "given as first argument (mist run CONFIG.yaml), then from flags; both know the same names."
     )
     parser.add_argument("--config", action="config", help="YAML file with options; also as first argument")
+    parser.add_argument(
+        "--resume",
+        type=str | None,
+        default=None,
+        help="output folder of an interrupted run to go on with; other options as they were, or left out",
+    )
     defaults = Config()
     types = typing.get_type_hints(Config)
     for field in sorted(dataclasses.fields(Config), key=lambda field: field.name not in Config.__annotations__):
@@ -66,6 +77,16 @@ def run_parser() -> ArgumentParser:
             parser.add_argument(flag, action="store_true", help=field.metadata["help"])
         else:
             parser.add_argument(flag, type=kind, default=default, help=field.metadata["help"], **several)
+    return parser
+
+
+def predict_parser() -> ArgumentParser:
+    """A run and any number of images."""
+    parser = Parser(description="Name what is on images: the best classes and their scores.")
+    parser.add_argument("run", type=str, help="folder of a cell, or of a run that has one only")
+    parser.add_argument("images", nargs="+", type=str, help="paths of images")
+    parser.add_argument("--top", type=int, default=5, help="how many classes are shown for each image")
+    parser.add_argument("--seed", type=int | None, default=None, help="whose classifier; by default the first saved")
     return parser
 
 
@@ -87,20 +108,45 @@ def run_command(options: Any) -> int:
     from rich.console import Console
 
     from mist_ext import experiment
+    from mist_ext.config import Config
 
     values = options.as_dict()
     values.pop("config", None)
+    folder = values.pop("resume")
     console = Console()
-    out = experiment.run(experiment.Config(**values), console)
+    if folder is None:
+        out = experiment.run(Config(**values), console)
+    else:
+        values["out"] = None  # the folder itself
+        out = experiment.resume(folder, console, **values)
     _print_report([str(out)], console)
     console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)
     return 0
 
 
+def predict_command(options: Any) -> int:
+    """``mist predict``."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mist_ext import trained
+
+    missing = [image for image in options.images if not Path(image).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} is no file; give the paths of images")
+    classifier = trained.load(options.run, options.seed)
+    console = Console()
+    for image, best in zip(options.images, classifier.predict(options.images, options.top), strict=True):
+        console.print(image, style="bold", highlight=False, soft_wrap=True, markup=False)
+        table = Table("class", "score", box=None, padding=(0, 2, 0, 0))
+        for name, score in best:
+            table.add_row(name, f"{score:.4f}")
+        console.print(table)
+    return 0
+
+
 def report_command(options: Any) -> int:
     """``mist report``."""
-    from pathlib import Path
-
     from rich.console import Console
 
     from mist_ext import report
@@ -132,7 +178,7 @@ def info_command(_options: Any) -> int:
     return 0
 
 
-COMMANDS = {"run": run_command, "report": report_command, "info": info_command}
+COMMANDS = {"run": run_command, "predict": predict_command, "report": report_command, "info": info_command}
 
 
 def _print_report(folders: list[str], console: Any) -> list[Any]:
@@ -159,6 +205,25 @@ def _yaml_as_option(arguments: list[str]) -> list[str]:
     if len(arguments) > 1 and arguments[0] == "run" and not arguments[1].startswith("-"):
         return ["run", "--config", *arguments[1:]]
     return arguments
+
+
+def _basis(arguments: list[str]) -> dict[str, Any]:
+    """What stands below the options of a command line: those of the run that goes on, or of a preset."""
+    from mist_ext import presets, run_folder
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--resume", "--preset", "--config"):
+        early.add_argument(flag)
+    known, _ = early.parse_known_args(arguments)
+    if known.resume is not None:
+        return dataclasses.asdict(run_folder.read_config(Path(known.resume)))
+    name = known.preset
+    if name is None and known.config is not None and Path(known.config).is_file():
+        import yaml
+
+        content = yaml.safe_load(Path(known.config).read_text(encoding="utf-8"))
+        name = content.get("preset") if isinstance(content, dict) else None
+    return presets.preset(name) if name is not None else {}
 
 
 def _with_suggestion(message: str, options: list[str]) -> str:

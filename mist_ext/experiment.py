@@ -1,78 +1,37 @@
-"""The configuration, and the task loop: stream x backbone x tuner x method x seed."""
+"""The task loop: stream x backbone x tuner x method x seed, begun or gone on with."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import time
-import typing
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from mist_ext import backbones, data, methods, report, tuners
-from mist_ext.data.stream import Stream, Task, TaskImages, batches
+from mist_ext import backbones, checkpoint, config, data, methods, report, results, run_folder, trained, tuners
+from mist_ext.config import Config
+from mist_ext.data.source import Source
+from mist_ext.data.stream import Batches, Stream, Task, TaskImages, views_of
 from mist_ext.draws import draw_seed
-from mist_ext.files import write_atomically
-from mist_ext.options import option
+from mist_ext.interruption import Saver
+from mist_ext.methods.method import Method
 from mist_ext.progress import Progress
-from mist_ext.results import CellResults, environment, peak_memory
-from mist_ext.suggest import unknown
-from mist_ext.tuners.tuner import IN_BACKWARD, Tuner, TuningOptions
+from mist_ext.results import CellResults, peak_memory
+from mist_ext.tuners.tuner import Tuned, Tuner
 
 EVALUATION_BATCH = 256  # images; only speed and memory depend on it
+MOST_WORKERS = 8
+CHECKPOINTS = "checkpoint"  # the folder of a run that holds them while it is unfinished
 
 
-@dataclass
-class Config(TuningOptions):
-    """Everything that a run depends on; the same fields serve flags, YAML and Python."""
-
-    in_backward: bool | None = option(None, IN_BACKWARD)
-    data: str = option("digits", "Data set: digits, glyphs.")
-    classes_per_task: int | None = option(None, "New classes a task; by default the data set's own split.")
-    evaluate_on: Literal["test", "validation"] = option(
-        "test", "validation: a quarter of the training images is held out for it, and the test images are not read."
-    )
-    backbone: str = option("vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.")
-    weights: str = option("pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.")
-    tuner: list[str] = option(["none", "mist"], "How the backbone is adapted: none, mist, full, random.")
-    method: list[str] = option(["simplecil", "ranpac"], "The freeze-based methods that follow: simplecil, ranpac.")
-    ranpac_width: int = option(2000, "Random features of ranpac; 10000 is published for a ViT-B/16.")
-    seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
-    class_order_seed: int | None = option(None, "Fixes the class order over all seeds; the field uses 1993.")
-    device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1.")
-    deterministic: bool = option(False, "Refuse GPU algorithms whose result varies from run to run.")
-    out: str | None = option(None, "Output folder; by default runs/ with date and time.")
-    overwrite: bool = option(False, "Replace the results in an output folder that was used before.")
-
-    def check(self) -> None:
-        """Raise ValueError for the first name that is unknown or value that is out of range."""
-        super().check()
-        for kind, given, known in (
-            ("data set", [self.data], data.SOURCES),
-            ("tuner", self.tuner, tuners.TUNERS),
-            ("method", self.method, methods.METHODS),
-        ):
-            if not given or len(set(given)) != len(given):
-                raise ValueError(f"{kind} is {given}, expected one or more different names of: {', '.join(known)}")
-            for name in given:
-                if name not in known:
-                    raise unknown(kind, name, known)
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
-            raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
-        for name in ("dynamics", "precision", "evaluate_on"):
-            choices = typing.get_args(typing.get_type_hints(Config)[name])
-            if getattr(self, name) not in choices:
-                raise unknown(name, getattr(self, name), choices)
-
-
-def run(config: Config, console: Console | None = None) -> Path:
+def run(options: Config, console: Console | None = None) -> Path:
     """Run every combination of tuner and method for every seed.
 
     A backbone is tuned once for each tuner and seed, and all methods learn from its features. After every task the
@@ -80,7 +39,7 @@ def run(config: Config, console: Console | None = None) -> Path:
 
     Parameters
     ----------
-    config : Config
+    options : Config
     console : Console, optional
         Where progress is shown; the terminal by default.
 
@@ -93,31 +52,297 @@ def run(config: Config, console: Console | None = None) -> Path:
     ------
     ValueError
         For a wrong option, before any work.
+    FileNotFoundError
+        If the data is not where it is looked for, before any work.
     FileExistsError, PermissionError
         If the output folder is already used or cannot be written, before any work.
     """
-    config.check()
-    console = Console() if console is None else console
-    device = _device(config)
-    source = data.load(config.data)
-    if config.evaluate_on == "validation":
-        source = source.validation()
-    backbone = backbones.create(config.backbone, config.weights)  # a wrong name or file is found before any work
-    size = backbones.input_spec(backbone).size
-    stream = Stream(source, config.classes_per_task, 0, size)
-    out = _output_folder(config)
-    cells = _cells(config, out, stream, environment(device))
-    units = len(config.seeds) * len(config.tuner) * len(stream)
-    with Progress(console, units) as progress:
-        for seed in config.seeds:
-            order_seed = seed if config.class_order_seed is None else config.class_order_seed
-            stream = Stream(source, config.classes_per_task, order_seed, size)
-            for tuner in config.tuner:
-                results = {method: cells[tuner, method] for method in config.method}
-                _run_seed(config, seed, tuner, stream, results, device, progress)
-    for cell in cells.values():
-        cell.finish()
+    options.check()
+    setting = Setting.of(options, console or Console())
+    return _Run(setting, run_folder.prepare(options)).go()
+
+
+def resume(folder: str | os.PathLike[str], console: Console | None = None, **changes: Any) -> Path:
+    """Go on with a run that was interrupted; it ends as if it never had been.
+
+    Parameters
+    ----------
+    folder : path-like
+        The run's output folder.
+    console : Console, optional
+    **changes
+        Options that results do not depend on, such as ``device`` or ``workers``. Others may be given if they have the
+        values that they had.
+
+    Returns
+    -------
+    Path
+        The output folder.
+
+    Raises
+    ------
+    ValueError
+        If an option differs that results depend on, or all checkpoints are damaged.
+    FileNotFoundError
+        If no run was begun there.
+    """
+    console = console or Console()
+    out = Path(folder)
+    before = run_folder.read_config(out)
+    options = dataclasses.replace(before, **changes)
+    options.check()
+    if different := config.differing(options, before):
+        raise ValueError(
+            f"the run in {out} has another configuration: {'; '.join(different)}. Leave these options out, or start a "
+            "new run with another --out"
+        )
+    if run_folder.finished(out, len(options.tuner) * len(options.method)):
+        console.print(f"The run in {out} is finished; nothing to go on with.", highlight=False, soft_wrap=True)
+        return _wound_up(out)  # which may be where it was interrupted
+    saved = checkpoint.load_latest(out / CHECKPOINTS, lambda message: console.print(message, soft_wrap=True))
+    return _Run(Setting.of(options, console), out).go(saved)
+
+
+@dataclass
+class Setting:
+    """What a run works on; made, and found to fit together, before any work."""
+
+    options: Config
+    console: Console
+    device: torch.device
+    source: Source
+    streams: Callable[[int], Stream]  # by the class order's seed
+
+    @classmethod
+    def of(cls, options: Config, console: Console) -> Setting:
+        """Load what the options name; ValueError or OSError where that is not possible."""
+        device = _device(options)
+        if options.download:
+            from mist_ext.data.download import download
+
+            download(options.data, data.root_folder(options.data_root), console)
+        source = data.load(options.data, options.data_root, options.test_fraction)
+        if options.evaluate_on == "validation":
+            source = source.validation()
+        backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
+        spec = backbones.input_spec(backbone)
+        normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
+        workers = _workers(options, source)
+        views = views_of(source, spec.size, normalisation, round(options.image_memory * 1e9), workers)
+        streams = partial(Stream, source, options.classes_per_task, views=views)
+        streams(0)  # a wrong number of classes is found before any work
+        return cls(options, console, device, source, streams)
+
+
+@dataclass
+class Unit:
+    """One seed of one tuner: the backbone that it tunes, and the methods that learn from its features.
+
+    Attributes
+    ----------
+    task : int
+        The number of the task at hand.
+    tuned : Tuned or None
+        What tuning on the task at hand took, once that is done.
+    features : list
+        Of the test images of earlier tasks, where the backbone stays as it is; empty otherwise.
+    """
+
+    seed: int
+    tuner_name: str
+    stream: Stream
+    backbone: nn.Module
+    tuner: Tuner
+    learners: dict[str, Method]
+    task: int = 0
+    tuned: Tuned | None = None
+    features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the unit depends on, torch's random states included."""
+        return {
+            "task": self.task,
+            "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
+            "backbone": dict(self.backbone.state_dict()),
+            "tuner": self.tuner.state_dict(),
+            "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.task = state["task"]
+        self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
+        self.backbone.load_state_dict(state["backbone"])
+        self.tuner.load_state_dict(state["tuner"])
+        for name, learner in self.learners.items():
+            learner.load_state_dict(state["learners"][name])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+
+
+class _Run:
+    """All units of a run, one after the other."""
+
+    def __init__(self, setting: Setting, out: Path) -> None:
+        self.setting = setting
+        self.options = setting.options
+        self.out = out
+        env = results.environment(setting.device)
+        self.cells = {
+            (tuner, method): CellResults(out, self._cell(tuner, method), setting.source.name, setting.streams(0), env)
+            for tuner in self.options.tuner
+            for method in self.options.method
+        }
+        self.units = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
+        self.saver = Saver(out / CHECKPOINTS, config.seconds(self.options.checkpoint_every), self._say)
+
+    def go(self, saved: dict[str, Any] | None = None) -> Path:
+        """Run from the start, or from where a checkpoint was written."""
+        tasks = len(self.setting.streams(0))
+        first, state = 0, None
+        if saved is not None:
+            first, state = saved["unit"], saved["state"]
+            for key, runs in saved["runs"]:
+                self.cells[tuple(key)].restore(runs)
+        done = first * tasks + (state["task"] if state else 0)
+        with Progress(self.setting.console, len(self.units) * tasks, done) as self.progress, self.saver:
+            for number in range(first, len(self.units)):
+                self._unit(number, state if number == first else None)
+        for cell in self.cells.values():
+            cell.finish()
+        return _wound_up(self.out)
+
+    def _cell(self, tuner: str, method: str) -> Config:
+        return dataclasses.replace(self.options, tuner=[tuner], method=[method])
+
+    def _say(self, message: str) -> None:
+        self.setting.console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+    def _unit(self, number: int, state: dict[str, Any] | None) -> None:
+        seed, tuner_name = self.units[number]
+        unit = self._new_unit(seed, tuner_name)
+        if state is not None:
+            unit.load_state_dict(state)
+        for task in unit.stream.tasks[unit.task :]:
+            self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
+            unit.task = task.number
+            self._leave_out_broken(unit.stream.tasks[: task.number + 1])
+            records = self._task(task, unit, lambda: self._moment(number, unit))
+            counts = [len(seen.test) for seen in unit.stream.tasks[: task.number + 1]]
+            findings = [
+                f"{name} {self.cells[tuner_name, name].add_task(seed, record, counts):.2f} %"
+                for name, record in records.items()
+            ]
+            self.progress.advance(", ".join(findings))
+            unit.task, unit.tuned = task.number + 1, None
+            if unit.task < len(unit.stream):
+                self._moment(number, unit)
+        self._save_classifiers(unit)
+
+    def _new_unit(self, seed: int, tuner_name: str) -> Unit:
+        options = self.options
+        order_seed = seed if options.class_order_seed is None else options.class_order_seed
+        torch.manual_seed(draw_seed(seed, "model"))
+        backbone = backbones.create(options.backbone, options.weights).to(self.setting.device)
+        tuner = tuners.create(tuner_name, backbone, options, seed)
+        learners = {name: methods.create(name, **_method_options(options, name, seed)) for name in options.method}
+        return Unit(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
+
+    def _moment(self, number: int, unit: Unit) -> None:
+        """The state is whole: it may be saved, and the run may stop."""
+        self.saver.moment(
+            lambda: {
+                "unit": number,
+                "state": unit.state_dict(),
+                "runs": [(key, cell.content["runs"]) for key, cell in self.cells.items()],
+            }
+        )
+
+    def _task(self, task: Task, unit: Unit, moment: Callable[[], None]) -> dict[str, dict[str, Any]]:
+        """Tune, learn and evaluate one task; one record for each method."""
+        device = self.setting.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        if unit.tuned is None:
+            unit.tuned = unit.tuner.tune(task.train, self.progress.track, moment)
+        tuned = unit.tuned
+        started = time.perf_counter()
+        features, labels = self._extract(unit, task.train, moment)
+        learning = time.perf_counter() - started
+        seen = unit.stream.tasks[: task.number + 1]
+        started = time.perf_counter()
+        if unit.tuner.moves_backbone:
+            unit.features = []
+        unit.features += [self._extract(unit, earlier.test, moment) for earlier in seen[len(unit.features) :]]
+        evaluating = time.perf_counter() - started
+        records = {}
+        for name, learner in unit.learners.items():
+            started = time.perf_counter()
+            learner.learn(features, labels)
+            learned = time.perf_counter()
+            right = [learner.predict(x) == y for x, y in unit.features]
+            evaluated = time.perf_counter()
+            classes = [position for earlier in seen for position in earlier.classes]
+            records[name] = {
+                "classes": [unit.stream.class_order[position] for position in task.classes],
+                "accuracy_per_task": [_percent(hits) for hits in right],
+                "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in unit.features]), classes),
+                "seconds": {
+                    **tuned.seconds,
+                    "learn": learning + learned - started,
+                    "evaluate": evaluating + evaluated - learned,
+                },
+                **tuned.fractions(),
+                "selection": tuned.selection,
+                "peak_memory_bytes": peak_memory(device),
+            }
+        return records
+
+    @torch.no_grad()
+    def _extract(self, unit: Unit, images: TaskImages, moment: Callable[[], None]) -> tuple[Tensor, Tensor]:
+        """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device."""
+        unit.backbone.eval()
+        batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device)
+        dtype = next(unit.backbone.parameters()).dtype
+        features = []
+        for pixels, _ in self.progress.track(batches, "extract", len(batches)):
+            features.append(unit.backbone(pixels.to(dtype)).float())
+            moment()
+        return torch.cat(features), images.labels.to(self.setting.device)
+
+    def _leave_out_broken(self, tasks: list[Task]) -> None:
+        pass
+
+    def _save_classifiers(self, unit: Unit) -> None:
+        options = self.options
+        if options.save == "none" or (options.save == "first" and unit.seed != options.seeds[0]):
+            return
+        source = self.setting.source
+        views = unit.stream.tasks[0].test.views
+        as_created = not unit.tuner.moves_backbone and options.weights != "none"
+        for name, learner in unit.learners.items():
+            description = {
+                "backbone": options.backbone,
+                "weights": options.weights,
+                "method": name,
+                "method_options": _method_options(options, name, unit.seed),
+                "class_names": [source.class_names[label] for label in unit.stream.class_order],
+                "transform": type(views.transform).__name__,
+                "size": views.transform.size,
+                "mean": views.mean,
+                "std": views.std,
+            }
+            folder = self.cells[unit.tuner_name, name].folder
+            trained.save_classifier(folder, unit.seed, None if as_created else unit.backbone, learner, description)
+
+
+def _wound_up(out: Path) -> Path:
+    """Write the reports of a run whose cells are complete, which then needs no checkpoint."""
     write_reports(out)
+    checkpoint.remove(out / CHECKPOINTS)
     return out
 
 
@@ -129,162 +354,40 @@ def write_reports(folder: Path) -> None:
     report.write_summary(cells, folder)
 
 
-def _run_seed(
-    config: Config,
-    seed: int,
-    tuner_name: str,
-    stream: Stream,
-    results: dict[str, CellResults],
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    torch.manual_seed(draw_seed(seed, "model"))
-    backbone = backbones.create(config.backbone, config.weights).to(device)
-    tuner = tuners.create(tuner_name, backbone, config, seed)
-    learners = {name: _method(config, name, seed) for name in config.method}
-    for task in stream:
-        progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(stream)}")
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        records = _run_task(task, stream, backbone, tuner, learners, device, progress)
-        counts = [len(seen.test) for seen in stream.tasks[: task.number + 1]]
-        findings = [f"{name} {results[name].add_task(seed, record, counts):.2f} %" for name, record in records.items()]
-        progress.advance(", ".join(findings))
+def _percent(hits: Tensor) -> float:
+    return 100 * float(hits.double().mean())
 
 
-def _run_task(
-    task: Task,
-    stream: Stream,
-    backbone: nn.Module,
-    tuner: Tuner,
-    learners: dict[str, methods.Method],
-    device: torch.device,
-    progress: Progress,
-) -> dict[str, dict[str, Any]]:
-    """Tune, learn and evaluate one task; one record for each method."""
-    tuned = tuner.tune(task.train, progress.track)
-    started = time.perf_counter()
-    features, labels = extract(backbone, task.train, device, progress)
-    learning = time.perf_counter() - started
-    seen = stream.tasks[: task.number + 1]
-    started = time.perf_counter()
-    tests = [extract(backbone, earlier.test, device, progress) for earlier in seen]
-    evaluating = time.perf_counter() - started
-    records = {}
-    for name, learner in learners.items():
-        started = time.perf_counter()
-        learner.learn(features, labels)
-        learned = time.perf_counter()
-        accuracy = [100 * float((learner.predict(x) == y).double().mean()) for x, y in tests]
-        evaluated = time.perf_counter()
-        records[name] = {
-            "classes": [stream.class_order[position] for position in task.classes],
-            "accuracy_per_task": accuracy,
-            "seconds": {
-                **tuned.seconds,
-                "learn": learning + learned - started,
-                "evaluate": evaluating + evaluated - learned,
-            },
-            **tuned.fractions(),
-            "peak_memory_bytes": peak_memory(device),
-        }
-    return records
+def _by_class(hits: Tensor, labels: Tensor, classes: list[int]) -> list[float | None]:
+    """The accuracy on each class's test images, in percent; None for a class without any."""
+    parts = [hits[labels == position] for position in classes]
+    return [_percent(part) if len(part) else None for part in parts]
 
 
-@torch.no_grad()
-def extract(backbone: nn.Module, images: TaskImages, device: torch.device, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device."""
-    backbone.eval()
-    loader = batches(images, EVALUATION_BATCH, None)
-    dtype = next(backbone.parameters()).dtype
-    tracked = progress.track(loader, "extract", len(loader))
-    features = [backbone(pixels.to(device, dtype)).float() for pixels, _ in tracked]
-    return torch.cat(features), images.labels.to(device)
-
-
-def _method(config: Config, name: str, seed: int) -> methods.Method:
-    options: dict[str, Any] = {}
-    if methods.METHODS[name].draws:
-        options["seed"] = draw_seed(seed, "method", name)
+def _method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    if methods.named(name).draws:
+        chosen["seed"] = draw_seed(seed, "method", name)
     if name == "ranpac":
-        options["width"] = config.ranpac_width
-    return methods.create(name, **options)
+        chosen["width"] = options.ranpac_width
+    return chosen
 
 
-def _device(config: Config) -> torch.device:
-    name = config.device
+def _device(options: Config) -> torch.device:
+    name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {config.device!r} cannot be used: {error}") from error
-    torch.use_deterministic_algorithms(config.deterministic)
+        raise ValueError(f"device {options.device!r} cannot be used: {error}") from error
+    torch.use_deterministic_algorithms(options.deterministic)
     return device
 
 
-def _output_folder(config: Config) -> Path:
-    """The folder, made and writable, without results of an earlier run."""
-    out = Path(config.out) if config.out else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"output folder {out} is a file; choose another with --out")
-    used = sorted(out.iterdir()) if out.exists() else []
-    if used and not config.overwrite:
-        raise FileExistsError(f"output folder {out} is already used; choose another with --out, or give --overwrite")
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"output folder {out} cannot be written: no permission for {existing}; choose another with --out"
-        )
-    for path in used:
-        if (path / "results.json").is_file():
-            shutil.rmtree(path)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
-def _cells(
-    config: Config, out: Path, stream: Stream, environment: dict[str, Any]
-) -> dict[tuple[str, str], CellResults]:
-    cells = {}
-    for tuner in config.tuner:
-        for method in config.method:
-            folder = out / f"{config.data}-{tuner}-{method}"
-            folder.mkdir()
-            own = dataclasses.replace(config, tuner=[tuner], method=[method])
-            described = _described(own, stream)
-            cells[tuner, method] = CellResults(folder, described, environment)
-            write_atomically(folder / "config.yaml", to_yaml(own))
-    return cells
-
-
-def _described(config: Config, stream: Stream) -> dict[str, Any]:
-    """A cell's configuration as it stands in results.json."""
-    tuning = {field.name: getattr(config, field.name) for field in dataclasses.fields(TuningOptions)}
-    method: dict[str, Any] = {"name": config.method[0]}
-    if config.method[0] == "ranpac":
-        method["width"] = config.ranpac_width
-    return {
-        "data": {
-            "name": config.data,
-            "tasks": len(stream),
-            "classes_per_task": len(stream.tasks[0].classes),
-            "evaluated_on": config.evaluate_on,
-        },
-        "backbone": {"name": config.backbone, "weights": config.weights},
-        "tuner": {"name": config.tuner[0], **tuning},
-        "method": method,
-        "seeds": config.seeds,
-        "class_order_seed": config.class_order_seed,
-        "deterministic": config.deterministic,
-    }
-
-
-def to_yaml(config: Config) -> str:
-    """The configuration as ``mist run`` reads it; it names no output folder, so a copy of it can be run anywhere."""
-    import yaml
-
-    values = dataclasses.asdict(config)
-    del values["out"], values["overwrite"]
-    return yaml.safe_dump(values, sort_keys=False)
+def _workers(options: Config, source: Source) -> int:
+    if options.workers is not None:
+        return options.workers
+    drawn = source.transform.random  # else an image is done in microseconds, and workers only cost
+    return min(MOST_WORKERS, os.cpu_count() or 1) if drawn else 0

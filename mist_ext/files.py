@@ -41,11 +41,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush the rename itself: on POSIX a folder's entries are data of the folder."""
+def sync_folder(folder: Path) -> None:
+    """Flush a rename in a folder: on POSIX a folder's entries are data of the folder."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

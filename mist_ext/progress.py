@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -32,9 +30,10 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The rate, or nothing before it is known."""
-        if not task.completed or not task.elapsed:
+        now = task.completed - task.fields["before"]
+        if not now or not task.elapsed:
             return Text("")
-        rate = task.completed / task.elapsed
+        rate = now / task.elapsed
         return Text(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each", style="dim")
 
 
@@ -43,9 +42,10 @@ class TimeLeftColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Hours, minutes and seconds."""
-        if not task.completed or not task.elapsed or task.total is None:
+        now = task.completed - task.fields["before"]
+        if not now or not task.elapsed or task.total is None:
             return Text("-:--:-- left", style="cyan")
-        left = task.elapsed / task.completed * (task.total - task.completed)
+        left = task.elapsed / now * (task.total - task.completed)
         return Text(f"{_clock(left)} left", style="cyan")
 
 
@@ -57,16 +57,16 @@ class Progress:
     console : Console
     total : int
         Units of the whole run (`advance`).
+    done : int
+        Units that were done before an interruption.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, done: int = 0) -> None:
         self.console = console
         self.total = total
-        self.done = 0
+        self.done = self._before = done
         self.started = time.monotonic()
         self.what = ""
-        self.interrupted = False
-        self._previous: Any = None
         self._live = console.is_terminal
         self._bars = Bars(
             SpinnerColumn(),
@@ -80,25 +80,16 @@ class Progress:
             transient=True,
             disable=not self._live,
         )
-        self._run = self._bars.add_task("run", total=total)
-        self._phase = self._bars.add_task("", total=None)
+        self._run = self._bars.add_task("run", total=total, completed=done, before=done)
+        self._phase = self._bars.add_task("", total=None, before=0)
 
     def __enter__(self) -> Progress:
         self._bars.start()
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._interrupt)
         return self
-
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        # Python drops an exception that is raised in a finaliser or a callback: `track` asks again.
-        self.interrupted = True
-        raise KeyboardInterrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
         self._bars.stop()
 
     def begin(self, what: str) -> None:
@@ -111,7 +102,7 @@ class Progress:
         self.done += 1
         self._bars.update(self._run, completed=self.done)
         elapsed = time.monotonic() - self.started
-        left = elapsed / self.done * (self.total - self.done)
+        left = elapsed / (self.done - self._before) * (self.total - self.done)
         ending = "" if self._live else f"  [{self.done}/{self.total}, {_clock(elapsed)} gone, {_clock(left)} left]"
         self.console.print(f"{self.what}: {finding}{ending}", highlight=False, soft_wrap=True, markup=False)
 
@@ -120,8 +111,6 @@ class Progress:
         self._bars.reset(self._phase, description=phase, total=total)
         started = said = time.monotonic()
         for number, item in enumerate(iterable, 1):
-            if self.interrupted:
-                raise KeyboardInterrupt
             yield item
             self._bars.update(self._phase, completed=number)
             now = time.monotonic()

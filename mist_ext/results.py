@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import resource
@@ -13,7 +14,10 @@ import torch
 
 import mist_ext
 from mist_ext import compiled, metrics
+from mist_ext.config import Config, TuningOptions, to_yaml
+from mist_ext.data.stream import Stream
 from mist_ext.files import write_atomically
+from mist_ext.presets import expected
 
 SCHEMA = 1
 METRICS = ("average_accuracy", "last_accuracy", "forgetting")
@@ -46,14 +50,32 @@ class CellResults:
 
     Parameters
     ----------
-    folder : Path
-    config : dict
+    out : Path
+        The run's folder; the cell's is made in it.
+    options : Config
+        With one tuner and one method.
+    data : str
+        The data set's name, as folders are called after it.
+    stream : Stream
+        Of any class order.
     environment : dict
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], environment: dict[str, Any]) -> None:
-        self.folder = folder
-        self.content: dict[str, Any] = {"schema": SCHEMA, "config": config, "environment": environment, "runs": []}
+    def __init__(self, out: Path, options: Config, data: str, stream: Stream, environment: dict[str, Any]) -> None:
+        self.folder = out / f"{data}-{options.tuner[0]}-{options.method[0]}"
+        self.folder.mkdir(exist_ok=True)
+        write_atomically(self.folder / "config.yaml", to_yaml(options))
+        described = _described(options, data, stream)
+        self.content: dict[str, Any] = {"schema": SCHEMA, "config": described, "environment": environment, "runs": []}
+        for name in ("log.jsonl", "results.json"):  # of an interrupted run that goes on from its start
+            (self.folder / name).unlink(missing_ok=True)
+
+    def restore(self, runs: list[dict[str, Any]]) -> None:
+        """Go back to the tasks that were finished when a checkpoint was written."""
+        self.content["runs"] = runs
+        lines = [_log_line(run["seed"], number, task) for run in runs for number, task in enumerate(run["tasks"])]
+        write_atomically(self.folder / "log.jsonl", "".join(lines))
+        self._write()
 
     def add_task(self, seed: int, task: dict[str, Any], counts: list[int]) -> float:
         """Add a finished task's record, complete its metrics and write.
@@ -84,7 +106,7 @@ class CellResults:
         run["accuracy_matrix"] = matrix
         self._write()
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps({"seed": seed, "task": len(matrix) - 1, **run["tasks"][-1]}) + "\n")
+            log.write(_log_line(seed, len(matrix) - 1, run["tasks"][-1]))
         return seen[-1]
 
     def finish(self) -> None:
@@ -97,3 +119,33 @@ class CellResults:
 
     def _write(self) -> None:
         write_atomically(self.folder / "results.json", json.dumps(self.content, indent=1) + "\n")
+
+
+def _log_line(seed: int, number: int, task: dict[str, Any]) -> str:
+    return json.dumps({"seed": seed, "task": number, **task}) + "\n"
+
+
+def _described(options: Config, data: str, stream: Stream) -> dict[str, Any]:
+    """A cell's configuration as it stands in results.json."""
+    tuning = {field.name: getattr(options, field.name) for field in dataclasses.fields(TuningOptions)}
+    method: dict[str, Any] = {"name": options.method[0]}
+    if options.method[0] == "ranpac":
+        method["width"] = options.ranpac_width
+    described = {
+        "data": {
+            "name": data,
+            "layout": stream.source.layout,
+            "tasks": len(stream),
+            "classes_per_task": len(stream.tasks[0].classes),
+            "evaluated_on": options.evaluate_on,
+            "normalize": options.normalize,
+        },
+        "backbone": {"name": options.backbone, "weights": options.weights},
+        "tuner": {"name": options.tuner[0], **tuning},
+        "method": method,
+        "seeds": options.seeds,
+        "class_order_seed": options.class_order_seed,
+        "deterministic": options.deterministic,
+        "preset": options.preset,
+    }
+    return described | {"expected": found} if (found := expected(options)) else described

@@ -27,6 +27,8 @@ class Sensitivity:
         uint8, bit-packed (`ops.pack_bits`): entries whose bit is set keep the score 0.
     scale : float
         Multiplies each squared gradient; with a loss scaled by S, pass 1 / S**2.
+    scores : mapping of str to Tensor, optional
+        What `scores` gave before an interruption: the sums go on from there.
 
     Examples
     --------
@@ -41,6 +43,7 @@ class Sensitivity:
         named_parameters: Iterable[tuple[str, nn.Parameter]],
         frozen: Mapping[str, Tensor] | None = None,
         scale: float = 1.0,
+        scores: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.parameters = {name: p for name, p in named_parameters if p.requires_grad}
         self.frozen = dict(frozen or {})
@@ -49,6 +52,8 @@ class Sensitivity:
             name: torch.zeros_like(p, dtype=torch.float32, memory_format=torch.contiguous_format)
             for name, p in self.parameters.items()
         }
+        for name, score in (scores or {}).items():
+            self._score[name].copy_(score)
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Sensitivity:

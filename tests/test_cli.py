@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mist_ext import data
+
 SMALL = ["--tuner", "none", "--method", "simplecil", "--seeds", "1"]
 
 
@@ -58,6 +60,12 @@ def test_help_explains_every_option() -> None:
         (["run", "missing.yaml"], "missing.yaml"),
         (["run", "--lr", "fast"], "lr"),
         (["report", "nowhere"], "nowhere is no folder"),
+        (["run", "--resume", "nowhere"], "no run was begun in nowhere"),
+        (["run", "--preset", "mist/cifar10"], "unknown preset 'mist/cifar10'; did you mean 'mist/cifar100'"),
+        (["run", "--checkpoint-every", "5"], "checkpoint_every is '5', expected a duration such as 30s"),
+        (["run", "--data", "folder:"], "expected folder:PATH"),
+        (["predict", "nowhere", __file__], "nowhere is no folder"),
+        (["predict", ".", "nowhere.png"], "nowhere.png is no file"),
     ],
 )
 def test_a_mistake_is_answered_by_one_sentence(arguments: list[str], message: str) -> None:
@@ -111,7 +119,8 @@ def test_report_rebuilds_tables_and_figures(tmp_path: Path) -> None:
     assert (tmp_path / "joint" / "summary.md").is_file()
 
 
-def test_ctrl_c_leaves_the_finished_tasks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_goes_on(asked: signal.Signals, status: int, tmp_path: Path) -> None:
     process = start(
         "run", "--tuner", "mist", "--method", "simplecil", "--seeds", "1", "--epochs", "2", "--out", str(tmp_path)
     )
@@ -119,10 +128,58 @@ def test_ctrl_c_leaves_the_finished_tasks(tmp_path: Path) -> None:
     deadline = time.monotonic() + 400
     while not result.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in errors
+    process.send_signal(asked)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "stopping after this step" in output
+    assert "go on with mist run --resume" in errors
     assert "Traceback" not in errors
     assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 1
     assert mist("report", str(tmp_path))[0] == 0
+    status, _, errors = mist("run", "--resume", str(tmp_path), "--lr", "0.1")
+    assert status == 2
+    assert "lr is 0.1, was 0.003" in errors
+    status, output, errors = mist("run", "--resume", str(tmp_path))
+    assert status == 0, errors
+    assert "A_last" in output
+    assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 2
+
+
+def test_a_preset_lies_below_the_flags(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("preset: mist/cifar100\nepochs: 3\n")
+    for arguments in (["--preset", "mist/cifar100", "--epochs", "3"], [str(tmp_path / "my.yaml")]):
+        status, output, errors = mist("run", *arguments, "--keep", "0.2", "--print_config")
+        assert status == 0, errors
+        chosen = yaml.safe_load(output)
+        assert (chosen["epochs"], chosen["keep"]) == (3, 0.2)
+        assert (chosen["data"], chosen["ranpac_width"], chosen["dynamics"]) == ("cifar100", 10000, "published")
+
+
+def test_predict_names_what_is_on_an_image(tmp_path: Path) -> None:
+    status, _, errors = mist("run", *SMALL, "--out", str(tmp_path / "run"))
+    assert status == 0, errors
+    source = data.load("digits")
+    paths = []
+    for i in range(3):
+        paths.append(str(tmp_path / f"{i}.png"))
+        source.test.read(i).save(paths[-1])
+    status, output, errors = mist("predict", str(tmp_path / "run"), *paths, "--top", "2")
+    assert status == 0, errors
+    assert all(path in output for path in paths)
+    names = [line.split()[0] for line in output.splitlines() if line.startswith(tuple("0123456789"))]
+    assert len(names) == 6
+    right = [str(int(source.test.labels[i])) for i in range(3)]
+    assert sum(name == label for name, label in zip(names[::2], right, strict=True)) >= 2
+
+
+def test_help_imports_no_torch() -> None:
+    code = """
+import sys
+from mist_ext import cli
+try:
+    cli.main(["--help"])
+finally:
+    print("torch" in sys.modules, "matplotlib" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False False\n")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from mist_ext import data, experiment
-from mist_ext.data.source import Images, Source
-from mist_ext.experiment import Config
+from mist_ext.config import Config
+from mist_ext.data import digits
+from mist_ext.data.source import Source
 
 TASK_ENTRIES = {
     "classes",
     "accuracy_seen",
     "accuracy_per_task",
+    "accuracy_per_class",
+    "selection",
     "seconds",
     "selected_fraction",
     "kept_fraction",
@@ -33,10 +38,10 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     source = data.load("digits")
 
     def few() -> Source:
-        train, test = (Images(part.pixels[::5], part.labels[::5]) for part in (source.train, source.test))
-        return Source(source.name, source.class_names, train, test, source.tasks)
+        train, test = (part.subset(torch.arange(0, len(part), 5)) for part in (source.train, source.test))
+        return replace(source, train=train, test=test)
 
-    monkeypatch.setitem(data.SOURCES, "digits", few)
+    monkeypatch.setattr(digits, "digits", few)
 
 
 def run(folder: Path, **options) -> dict[str, dict]:
@@ -68,9 +73,16 @@ def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> N
             assert sorted(label for task in one["tasks"] for label in task["classes"]) == list(range(10))
         assert set(cell["summary"]) == {"average_accuracy", "last_accuracy", "forgetting"}
         files = {path.name for path in (tmp_path / name).iterdir()}
-        assert files == {"results.json", "config.yaml", "log.jsonl", "accuracy.png", "matrix.png"}
+        assert files - {"classifier-seed1.safetensors"} == {
+            "results.json",
+            "config.yaml",
+            "log.jsonl",
+            "accuracy.png",
+            "matrix.png",
+        }
         assert len((tmp_path / name / "log.jsonl").read_text().splitlines()) == 4
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "run.yaml",
         "summary.json",
         "summary.md",
         "summary.csv",

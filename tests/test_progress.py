@@ -1,10 +1,8 @@
-"""Progress as plain lines, and Ctrl-C that cannot get lost."""
+"""Progress as plain lines."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import signal
 
 import pytest
 from rich.console import Console
@@ -33,13 +31,3 @@ def test_a_long_phase_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         "seed 1: score 2/3",
         "seed 1: score 3/3",
     ]
-
-
-def test_an_interrupt_that_something_swallowed_is_raised_again() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with Progress(Console(file=io.StringIO()), 1) as shown:
-        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            list(shown.track(range(3), "score", 3))
-    assert signal.getsignal(signal.SIGINT) is before

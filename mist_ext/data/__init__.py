@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mist_ext.data import digits, glyphs
-from mist_ext.data.source import Images, Source
 from mist_ext.suggest import unknown
 
-__all__ = ["SOURCES", "Images", "Source", "load"]
+if TYPE_CHECKING:
+    from mist_ext.data.source import Source
 
-SOURCES: dict[str, Callable[[], Source]] = {"digits": digits.digits, "glyphs": glyphs.glyphs}
+# Where each is, so that naming them imports no torch. Embedded ones take no argument, the others the folder below
+# which they look for themselves.
+EMBEDDED = {"digits": "mist_ext.data.digits:digits", "glyphs": "mist_ext.data.glyphs:glyphs"}
+ON_DISK = {
+    "cifar100": "mist_ext.data.cifar100:cifar100",
+    "imagenet_r": "mist_ext.data.imagenet_r:imagenet_r",
+    "imagenet_a": "mist_ext.data.imagenet_a:imagenet_a",
+    "cub200": "mist_ext.data.cub200:cub200",
+    "cars196": "mist_ext.data.cars196:cars196",
+}
+SOURCES = {**EMBEDDED, **ON_DISK}
+FOLDER = "folder:"
+DEFAULT_ROOT = "data"
 
 
-def load(name: str) -> Source:
+def check_name(name: str) -> None:
+    """Raise ValueError, with the nearest names, unless there is such a data set."""
+    if name.startswith(FOLDER):
+        if name == FOLDER:
+            raise ValueError(f"data is {name!r}, expected {FOLDER}PATH with the path of a folder")
+    elif name not in SOURCES:
+        raise unknown("data set", name, [*SOURCES, f"{FOLDER}PATH"])
+
+
+def root_folder(given: str | os.PathLike[str] | None) -> Path:
+    """The folder below which data sets are looked for: the one given, ``$MIST_DATA``, or ``data``."""
+    return Path(given or os.environ.get("MIST_DATA") or DEFAULT_ROOT).expanduser()
+
+
+def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: float = 0.2) -> Source:
     """Load a data set.
 
     Parameters
     ----------
     name : str
-        A key of ``SOURCES``.
+        A key of ``SOURCES``, or ``folder:PATH``.
+    root : path-like, optional
+        As `root_folder` takes it.
+    test_fraction : float
+        Share of every class that is held out for testing where a folder has no split.
 
     Raises
     ------
     ValueError
         If there is no such data set; the message suggests the nearest names.
+    FileNotFoundError
+        If it is not below ``root``; the message lists what was looked for and where to get it.
     """
-    if name not in SOURCES:
-        raise unknown("data set", name, SOURCES)
-    return SOURCES[name]()
+    check_name(name)
+    if name.startswith(FOLDER):
+        from mist_ext.data.folder import folder
+
+        return folder(Path(name.removeprefix(FOLDER)).expanduser(), test_fraction)
+    make = pkgutil.resolve_name(SOURCES[name])
+    return make() if name in EMBEDDED else make(root_folder(root))

@@ -2,37 +2,117 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mist_ext.data.transforms import AsStored, Transform
 from mist_ext.draws import generator
 
 
-class Images(Dataset[tuple[Tensor, int]]):
-    """Images that fit in memory.
+class BrokenImage(ValueError):
+    """An image that cannot be decoded; the message names it."""
+
+
+class ImageSet(Dataset[tuple[Tensor, int]], ABC):
+    """Labelled images as they are stored.
+
+    An item is ``(image, label)``, the image float32 ``[3, height, width]`` in [0, 1].
+
+    Attributes
+    ----------
+    labels : Tensor
+        int64, ``[n]``, from 0 to classes - 1.
+    """
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return pixels_of(self.read(index)).to(torch.float32) / 255, int(self.labels[index])
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """Decode an image to RGB; `BrokenImage` if that fails."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Where an image comes from, for messages."""
+
+    @abstractmethod
+    def subset(self, rows: Tensor) -> ImageSet:
+        """Some of the images: bool ``[n]`` or int64 positions."""
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """uint8 ``[3, height, width]`` of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+class Images(ImageSet):
+    """Images of one size in memory.
 
     Parameters
     ----------
     pixels : Tensor
         uint8, ``[n, 3, height, width]``.
     labels : Tensor
-        int64, ``[n]``, from 0 to classes - 1.
-
-    An item is ``(image, label)``, the image float32 ``[3, height, width]`` in [0, 1].
+        int64, ``[n]``.
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels = pixels
         self.labels = labels
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.pixels[index].to(torch.float32) / 255, int(self.labels[index])
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index].permute(1, 2, 0).contiguous().numpy())
+
+    def where(self, index: int) -> str:
+        return f"image {index}"
+
+    def subset(self, rows: Tensor) -> Images:
+        return Images(self.pixels[rows], self.labels[rows])
+
+
+class ImageFiles(ImageSet):
+    """Images in files, decoded when they are asked for.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    labels : Tensor
+        int64, ``[n]``.
+    """
+
+    def __init__(self, paths: list[Path], labels: Tensor) -> None:
+        # One array instead of a list of objects: reading a list in a forked worker would copy its pages.
+        self.paths = np.array([str(path) for path in paths], dtype=np.str_)
+        self.labels = labels
+
+    def read(self, index: int) -> Image.Image:
+        path = str(self.paths[index])
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise BrokenImage(f"{path} cannot be decoded ({error}); replace it, or give --skip-broken") from error
+
+    def where(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def subset(self, rows: Tensor) -> ImageFiles:
+        return ImageFiles([Path(path) for path in self.paths[rows.numpy()]], self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -45,27 +125,41 @@ class Source:
         As given to ``--data``.
     class_names : tuple of str
         In sorted order; a label is a position in it.
-    train, test : Images
+    train, test : ImageSet
         The two parts. Nothing but the final evaluation reads ``test``.
     tasks : int
         The default number of tasks.
+    transform : type of Transform
+        What makes the backbone's input of an image; called with the input's size.
+    mean, std : tuple of float
+        The published normalisation of each channel in [0, 1]; 0 and 1 where there is none.
+    layout : str
+        What was found on the disk, in words; results of different layouts may not be comparable.
     """
 
     name: str
     class_names: tuple[str, ...]
-    train: Images
-    test: Images
+    train: ImageSet
+    test: ImageSet
     tasks: int
+    transform: type[Transform] = AsStored
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: str = "comes with the package"
 
     def validation(self, fraction: float = 0.25) -> Source:
         """The same source with a part of every class's training images in the place of the test part.
 
         The part is fixed, so settings can be chosen on it, and the test images are not read.
         """
-        held_out = torch.zeros(len(self.train), dtype=torch.bool)
+        held_out = self.held_out("validation", fraction)
+        return replace(self, train=self.train.subset(~held_out), test=self.train.subset(held_out))
+
+    def held_out(self, purpose: str, fraction: float) -> Tensor:
+        """A fixed part of every class's training images: bool ``[n]``."""
+        chosen = torch.zeros(len(self.train), dtype=torch.bool)
         for label in range(len(self.class_names)):
             rows = (self.train.labels == label).nonzero().flatten()
-            order = torch.randperm(len(rows), generator=generator("validation", self.name, label))
-            held_out[rows[order[: round(fraction * len(rows))]]] = True
-        train, test = (Images(self.train.pixels[part], self.train.labels[part]) for part in (~held_out, held_out))
-        return replace(self, train=train, test=test)
+            order = torch.randperm(len(rows), generator=generator(purpose, self.name, label))
+            chosen[rows[order[: round(fraction * len(rows))]]] = True
+        return chosen

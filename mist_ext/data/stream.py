@@ -9,42 +9,62 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from mist_ext.data.source import Images, Source
-from mist_ext.draws import generator
+from mist_ext.data.source import Source
+from mist_ext.data.views import Views, worker_context
+from mist_ext.draws import draw_seed, generator
 
 
 class TaskImages(Dataset[tuple[Tensor, int]]):
     """The images of some classes, labelled by the classes' positions in the stream's order.
 
+    Item ``i`` is the view for evaluation, item ``(i, seed)`` a training view.
+
     Parameters
     ----------
-    images : Images
+    views : Views
     position : Tensor
         int64, ``[classes]``: each label's position in the class order.
     classes : range
         The positions that belong to this part.
-    size : int, optional
-        Height and width that the backbone takes; images of another size are resampled bilinearly.
+
+    Attributes
+    ----------
+    indices : Tensor
+        int64, ``[n]``: positions in the source's part.
+    labels : Tensor
+        int64, ``[n]``.
     """
 
-    def __init__(self, images: Images, position: Tensor, classes: range, size: int | None = None) -> None:
-        self.images = images
-        self.size = size
-        labels = position[images.labels]
+    def __init__(self, views: Views, position: Tensor, classes: range) -> None:
+        self.views = views
+        labels = position[views.images.labels]
         self.indices = ((labels >= classes.start) & (labels < classes.stop)).nonzero().flatten()
         self.labels = labels[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        image = self.images[int(self.indices[item])][0]
-        if self.size is not None and image.shape[-2:] != (self.size, self.size):
-            image = interpolate(image[None], (self.size, self.size), mode="bilinear", antialias=True)[0]
-        return image, int(self.labels[item])
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
+        ((pixels, label),) = self.__getitems__([item])
+        return self.views.normalised(pixels[None])[0], label
+
+    def __getitems__(self, items: list[int | tuple[int, int]]) -> list[tuple[Tensor, int]]:
+        """The items of a batch before normalisation, uint8: a quarter of the bytes on the way from a worker."""
+        batch = []
+        for item in items:
+            i, seed = item if isinstance(item, tuple) else (item, None)
+            row = int(self.indices[i])
+            pixels = self.views.evaluation(row) if seed is None else self.views.training(row, seed)
+            batch.append((pixels, int(self.labels[i])))
+        return batch
+
+    def leave_out(self, items: list[int]) -> None:
+        """Do without some items, which cannot be decoded."""
+        kept = torch.ones(len(self), dtype=torch.bool)
+        kept[items] = False
+        self.indices, self.labels = self.indices[kept], self.labels[kept]
 
 
 @dataclass(frozen=True)
@@ -78,8 +98,8 @@ class Stream:
     classes_per_task : int, optional
         By default the source's number of tasks, as even as possible.
     class_order_seed : int
-    size : int, optional
-        Height and width of the images that the backbone takes; by default the source's own.
+    views : tuple of Views, optional
+        Of the source's training and test part; by default as `views_of` makes them.
 
     Raises
     ------
@@ -88,8 +108,13 @@ class Stream:
     """
 
     def __init__(
-        self, source: Source, classes_per_task: int | None, class_order_seed: int, size: int | None = None
+        self,
+        source: Source,
+        classes_per_task: int | None,
+        class_order_seed: int,
+        views: tuple[Views, Views] | None = None,
     ) -> None:
+        self.source = source
         classes = len(source.class_names)
         step = math.ceil(classes / source.tasks) if classes_per_task is None else classes_per_task
         if not 1 <= step <= classes:
@@ -97,10 +122,11 @@ class Stream:
         self.class_order: list[int] = np.random.RandomState(class_order_seed).permutation(classes).tolist()
         position = torch.empty(classes, dtype=torch.int64)
         position[self.class_order] = torch.arange(classes)
+        parts = views_of(source) if views is None else views
         self.tasks = []
         for number, start in enumerate(range(0, classes, step)):
             part = range(start, min(start + step, classes))
-            train, test = (TaskImages(images, position, part, size) for images in (source.train, source.test))
+            train, test = (TaskImages(one, position, part) for one in parts)
             self.tasks.append(Task(number, part, train, test))
 
     def __len__(self) -> int:
@@ -110,18 +136,85 @@ class Stream:
         return iter(self.tasks)
 
 
-def batches(images: Dataset[tuple[Tensor, int]], batch_size: int, order: tuple[int | str, ...] | None) -> DataLoader:
-    """Batches of images and labels, the short last one included.
+def views_of(
+    source: Source,
+    size: int | None = None,
+    normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
+    memory: int = 0,
+    workers: int = 0,
+) -> tuple[Views, Views]:
+    """The views of a source's training and test part.
+
+    Parameters
+    ----------
+    source : Source
+    size : int, optional
+        Height and width that the backbone takes; by default that of the first image.
+    normalisation : tuple, optional
+        Mean and standard deviation of each channel; by default the source's own.
+    memory : int
+        Bytes that both together may use for keeping decoded images.
+    workers : int
+        Processes that decode.
+    """
+    size = source.train.read(0).height if size is None else size
+    mean, std = normalisation or (source.mean, source.std)
+    # The test part first: its images are seen after every task.
+    test = Views(source.test, source.transform(size), mean, std, memory, workers)
+    train = Views(source.train, source.transform(size), mean, std, memory - test.memory_used, workers)
+    return train, test
+
+
+class Batches:
+    """Batches of float32 images and int64 labels, the short last one included.
 
     Parameters
     ----------
     images : Dataset
+        `TaskImages`, or any dataset of float32 images and labels.
     batch_size : int
     order : tuple, optional
-        Names the shuffled order (`draws.generator`); the stored order without it.
+        Names the shuffled order (`draws.generator`) and the training views; stored order and evaluation's views
+        without it.
+    start : int
+        The first batch; what lies before it was done before an interruption.
+    device : torch.device
+        Where images and labels go.
     """
-    count = len(images)  # type: ignore[arg-type]
-    rows = torch.arange(count) if order is None else torch.randperm(count, generator=generator(*order))
-    # The loader draws a seed for its workers, by default from torch's global generator.
-    own = generator(*(order or ("stored",)))
-    return DataLoader(images, batch_sampler=[part.tolist() for part in rows.split(batch_size)], generator=own)
+
+    def __init__(
+        self,
+        images: Dataset[tuple[Tensor, int]],
+        batch_size: int,
+        order: tuple[int | str, ...] | None,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.images = images
+        self.device = torch.device(device)
+        count = len(images)  # type: ignore[arg-type]
+        rows = torch.arange(count) if order is None else torch.randperm(count, generator=generator(*order))
+        drawn = order is not None and isinstance(images, TaskImages) and images.views.transform.random
+        items = [(row, draw_seed(*(order or ()), "view", row)) if drawn else row for row in rows.tolist()]
+        batches = [items[i : i + batch_size] for i in range(0, count, batch_size)][start:]
+        workers = images.views.workers if isinstance(images, TaskImages) else 0
+        # The loader draws a seed for its workers, by default from torch's global generator.
+        own = generator(*(order or ("stored",)))
+        self._loader: DataLoader = DataLoader(
+            images,
+            batch_sampler=batches,
+            generator=own,
+            num_workers=min(workers, len(batches)),
+            multiprocessing_context=worker_context(min(workers, len(batches))),
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for pixels, labels in self._loader:
+            pixels = pixels.to(self.device, non_blocking=True)
+            if isinstance(self.images, TaskImages):
+                pixels = self.images.views.normalised(pixels)
+            yield pixels, labels.to(self.device, non_blocking=True)

@@ -1,20 +1,31 @@
 """Freeze-based methods: classifiers that learn task after task from the features of a backbone.
 
-Each is one file. To add one, derive a class from `Method` and name it in `METHODS`.
+Each is one file. To add one, derive a class from `mist_ext.methods.method.Method` and name it in `METHODS`.
 """
 
 from __future__ import annotations
 
 import inspect
+import pkgutil
+from typing import TYPE_CHECKING
 
-from mist_ext.methods.method import Method
-from mist_ext.methods.ranpac import RanPAC
-from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.suggest import unknown
 
-METHODS: dict[str, type[Method]] = {"simplecil": SimpleCIL, "ranpac": RanPAC}
+if TYPE_CHECKING:
+    from mist_ext.methods.method import Method
 
-__all__ = ["METHODS", "Method", "RanPAC", "SimpleCIL", "create"]
+# Where each is, so that naming them imports no torch.
+METHODS = {
+    "simplecil": "mist_ext.methods.simplecil:SimpleCIL",
+    "ranpac": "mist_ext.methods.ranpac:RanPAC",
+}
+
+
+def named(name: str) -> type[Method]:
+    """The class of a method; an unknown name raises ValueError with the nearest ones."""
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return pkgutil.resolve_name(METHODS[name])
 
 
 def create(name: str, **options: object) -> Method:
@@ -26,17 +37,16 @@ def create(name: str, **options: object) -> Method:
         A name in `METHODS`.
     **options
         The arguments of the method's class. A ``seed`` belongs to methods that draw random numbers, those
-        with ``METHODS[name].draws``.
+        with ``named(name).draws``.
 
     Raises
     ------
     ValueError
         If the method or an option is unknown; the nearest names are suggested.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    known = [option for option in inspect.signature(METHODS[name].__init__).parameters if option != "self"]
+    method = named(name)
+    known = [option for option in inspect.signature(method.__init__).parameters if option != "self"]
     for option in options:
         if option not in known:
             raise unknown(f"option of method {name!r}", option, known)
-    return METHODS[name](**options)
+    return method(**options)

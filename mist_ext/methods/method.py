@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -31,6 +31,7 @@ class Method(ABC):
 
     draws: ClassVar[bool] = False
     _state: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
+    _predicting: ClassVar[tuple[str, ...]] = ()  # those that predictions need, all of them if empty
     _fixed: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
 
     def __init__(self) -> None:
@@ -84,14 +85,24 @@ class Method(ABC):
         ValueError
             If the features have another width or are not finite.
         """
+        return torch.cat([part.argmax(dim=1) for part in self._parts(features)])
+
+    @torch.no_grad()
+    def scores(self, features: Tensor) -> Tensor:
+        """Score every class seen so far: float64 ``[n, classes]``, the highest one is predicted.
+
+        Arguments and errors as in `predict`. A class that was never seen has the score minus infinity.
+        """
+        return torch.cat(list(self._parts(features)))
+
+    def _parts(self, features: Tensor) -> Iterator[Tensor]:
         if not len(self.counts):
             raise RuntimeError(f"{type(self).__name__}.predict before learn: no class is known yet")
         self._check(features)
         self._move(features.device)
         unseen = self.counts == 0
-        parts = features.split(_PREDICT_ROWS)
-        scores = (self._scores(part.to(torch.float64)).masked_fill(unseen, -torch.inf) for part in parts)
-        return torch.cat([part.argmax(dim=1) for part in scores])
+        for part in features.split(_PREDICT_ROWS):
+            yield self._scores(part.to(torch.float64)).masked_fill(unseen, -torch.inf)
 
     def state_dict(self) -> dict[str, Tensor | int | float]:
         """A copy of everything that was learned, as a checkpoint holds it: tensors and plain numbers only."""
@@ -118,6 +129,16 @@ class Method(ABC):
         for entry in self._state:
             value = state[entry]
             setattr(self, entry, value.clone() if isinstance(value, Tensor) else value)
+
+    def inference_state(self) -> dict[str, Tensor | int | float]:
+        """A copy of what predictions need."""
+        state = {name: getattr(self, name) for name in self._predicting or self._state}
+        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+    def load_inference_state(self, state: Mapping[str, Tensor | int | float]) -> None:
+        """Predict as the method that gave this `inference_state`; it cannot learn on."""
+        for name in self._predicting or self._state:
+            setattr(self, name, state[name])
 
     @abstractmethod
     def _learn(self, features: Tensor, targets: Tensor) -> None:

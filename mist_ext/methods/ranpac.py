@@ -58,6 +58,7 @@ class RanPAC(Method):
 
     draws = True
     _fixed = ("width", "seed")
+    _predicting = ("counts", "projection", "weights")
     _state = ("counts", "projection", "gram", "cross", "weights", "ridge", "tasks")
 
     def __init__(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from torch import nn
+import pkgutil
+from typing import TYPE_CHECKING
 
 from mist_ext.suggest import unknown
-from mist_ext.tuners.full import Full
-from mist_ext.tuners.mist import MIST
-from mist_ext.tuners.none import Frozen
-from mist_ext.tuners.random import Random
-from mist_ext.tuners.tuner import Tuner, TuningOptions
 
-TUNERS: dict[str, type[Tuner]] = {"none": Frozen, "mist": MIST, "full": Full, "random": Random}
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mist_ext.config import TuningOptions
+    from mist_ext.tuners.tuner import Tuner
+
+# Where each is, so that naming them imports no torch.
+TUNERS = {
+    "none": "mist_ext.tuners.none:Frozen",
+    "mist": "mist_ext.tuners.mist:MIST",
+    "full": "mist_ext.tuners.full:Full",
+    "random": "mist_ext.tuners.random:Random",
+}
 
 
 def create(name: str, backbone: nn.Module, options: TuningOptions, seed: int) -> Tuner:
     """Make a tuner for a backbone; an unknown name raises ValueError with the nearest ones."""
     if name not in TUNERS:
         raise unknown("tuner", name, TUNERS)
-    return TUNERS[name](backbone, options, seed)
+    return pkgutil.resolve_name(TUNERS[name])(backbone, options, seed)

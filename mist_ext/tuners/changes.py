@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext import ops
 from mist_ext.selection import Selection
@@ -44,6 +44,24 @@ def measure_step(
     if scored:
         tuned.changed.append(sum(differing[name] for name in scored) / sum(sizes[name] for name in scored))
     tuned.changed_all.append(sum(differing.values()) / sum(sizes.values()))
+
+
+def described(selection: Selection, backbone: nn.Module, scores: Mapping[str, Tensor] | None = None) -> list[dict]:
+    """What was selected in each tensor of the backbone, as `Tuned.selection` holds it."""
+    names = [name for name, _ in backbone.named_parameters() if name in selection]
+    sums = {name: float(scores[name].clamp(min=0).sum(dtype=torch.float64)) for name in names} if scores else {}
+    total = sum(sums.values())
+    records = []
+    for name in names:
+        entries, selected = selection.numel(name), selection.count(name)
+        record = {"name": name, "entries": entries, "selected": selected, "score_share": None, "score_selected": None}
+        if scores and total:
+            index = selection[name]
+            own = scores[name].flatten() if index is None else scores[name].flatten()[index.long()]
+            record["score_share"] = sums[name] / total
+            record["score_selected"] = float(own.sum(dtype=torch.float64)) / sums[name] if sums[name] else None
+        records.append(record)
+    return records
 
 
 def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> float:

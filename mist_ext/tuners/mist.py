@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext import ops
+from mist_ext.config import TuningOptions
 from mist_ext.draws import draw_seed
 from mist_ext.optim import InBackward, MaskedGradient, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
-from mist_ext.tuners.changes import kept_fraction, measure_step
+from mist_ext.tuners.changes import described, kept_fraction, measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
-from mist_ext.tuners.tuner import Track, Tuned, TuningOptions, untracked
+from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
 TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients
@@ -70,6 +71,12 @@ class MIST(ContrastiveTuner):
         self.frozen: dict[str, Tensor] = {}
         self.steps = 0
         self.keep_seed = draw_seed(seed, "keep")
+        # Of the task at hand: sums of an unfinished scoring epoch, then what is tuned and by which optimisers.
+        self._scores: dict[str, Tensor] | None = None
+        self._selection: Selection | None = None
+        self._to_freeze = Selection({}, {})
+        self._optimizers: dict[str, Any] = {}
+        self._saved_optimizers: dict[str, Any] = {}
         self.scale_table = torch.tensor(options.strike_factor, dtype=torch.float64).pow(torch.arange(256)).float()
 
     @property
@@ -77,33 +84,34 @@ class MIST(ContrastiveTuner):
         """The pattern of the tensors that are selected whole: the options' own, and the projector."""
         return rf"{self.options.whole}|^projector\."
 
-    def tune(self, images: Dataset, track: Track = untracked) -> Tuned:
-        """Adapt the backbone to the next task's training images."""
-        self.task += 1
-        tuned = Tuned()
-        selection, to_freeze = self.select(images, tuned, track)
-        tuned.selected_fraction = selection.selected_fraction
-        started = time.perf_counter()
-        self.apply(images, selection, tuned, track)
-        tuned.seconds["tune"] = time.perf_counter() - started
-        self.finish_task(selection, to_freeze)
-        return tuned
+    def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
+        tuned = self.begin_task()
+        if self._selection is None:
+            self._selection, self._to_freeze = self.select(images, tuned, track, pause)
+            tuned.selected_fraction = self._selection.selected_fraction
+            self.position = (1, 0)
+        self.apply(images, self._selection, tuned, track, pause)
+        self.finish_task(self._selection, self._to_freeze)
+        self._selection, self._optimizers = None, {}
+        return self.end_task()
 
-    def select(self, images: Dataset, tuned: Tuned, track: Track) -> tuple[Selection, Selection]:
+    def select(
+        self, images: Dataset, tuned: Tuned, track: Track = untracked, pause: Pause = never
+    ) -> tuple[Selection, Selection]:
         """Score for one epoch without any update, then select the entries to tune and those to freeze afterwards."""
-        started = time.perf_counter()
         frozen = {name: bits.to(self.device) for name, bits in self.frozen.items()}
-        with Sensitivity(self.named_parameters(), frozen) as sensitivity:
-            for loss in self.epoch(images, 0, track, "score"):
+        with Sensitivity(self.named_parameters(), frozen, scores=self._scores) as sensitivity:
+            self._scores = sensitivity.scores()
+            for loss in self.epoch(images, 0, "score", "score", track, pause):
                 loss.backward()
-        scored = time.perf_counter()
-        scores = sensitivity.scores()
+        started = time.perf_counter()
+        scores, self._scores = self._scores, None
         for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
             scores[name].view(-1)[ops.unpack_bits(bits, scores[name].numel())] = -1
         selection = Selection.from_scores(scores, self.options.rate, self.whole)
         to_freeze = self._highest({name: scores[name] for name in selection.by_score})
-        tuned.seconds["score"] = scored - started
-        tuned.seconds["select"] = time.perf_counter() - scored
+        tuned.selection = described(selection, self.backbone, scores)
+        tuned.seconds["select"] = time.perf_counter() - started
         return selection, to_freeze
 
     def _highest(self, scores: dict[str, Tensor]) -> Selection:
@@ -111,16 +119,24 @@ class MIST(ContrastiveTuner):
             return Selection({}, {})
         return Selection.from_scores(scores, self.options.freeze_rate)
 
-    def apply(self, images: Dataset, selection: Selection, tuned: Tuned, track: Track) -> None:
+    def apply(
+        self,
+        images: Dataset,
+        selection: Selection,
+        tuned: Tuned,
+        track: Track = untracked,
+        pause: Pause = never,
+    ) -> None:
         """Tune the selected entries for the remaining epochs."""
         steps, values = self._steps(selection)
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
         by_score = selection.by_score
+        epochs = self.options.epochs
         with steps as take_step:
-            for epoch in range(1, self.options.epochs):
-                phase = f"tune {epoch}/{self.options.epochs - 1}"
-                for batch, loss in enumerate(self.epoch(images, epoch, track, phase)):
-                    if batch == 0:
+            for epoch in range(self.position[0], epochs):
+                description = f"tune {epoch}/{epochs - 1}"
+                for loss in self.epoch(images, epoch, "tune", description, track, pause):
+                    if self.position[1] == 0:
                         tuned.kept.append(kept_fraction(selection, self.options.keep, self.keep_seed, self.steps))
                         measure_step(values, sizes, by_score, partial(take_step, loss), tuned)
                     else:
@@ -139,12 +155,19 @@ class MIST(ContrastiveTuner):
             "scale_table": self.scale_table,
         }
         sgd: dict[str, Any] = {"momentum": options.momentum, "weight_decay": options.weight_decay}
+        saved, self._saved_optimizers = self._saved_optimizers, {}
         if options.dynamics == "exact":
             optimizer = SparseSGD(self.groups(options.lr), selection, **sgd, **drawing)
+            self._optimizers = {"sparse": optimizer}
+        else:
+            masked = MaskedGradient(self.named_parameters(), selection, **drawing)
+            dense = torch.optim.SGD(self.groups(options.lr), **sgd)
+            self._optimizers = {"masked": masked, "dense": dense}
+        for name, state in saved.items():
+            self._optimizers[name].load_state_dict(state)
+        if options.dynamics == "exact":
             values = {name: optimizer.state[p].get("master", p) for name, p in backbone.items()}
             return _sparse_steps(optimizer, options.in_backward is not False), values
-        masked = MaskedGradient(self.named_parameters(), selection, **drawing)
-        dense = torch.optim.SGD(self.groups(options.lr), **sgd)
         return _masked_steps(masked, dense), dict(backbone)
 
     def _scale_codes(self, selection: Selection) -> dict[str, Tensor]:
@@ -172,3 +195,27 @@ class MIST(ContrastiveTuner):
                 flags |= ops.unpack_bits(self.frozen[name], len(flags))
             flags[index.cpu().long()] = True
             self.frozen[name] = ops.pack_bits(flags)
+
+    def state_dict(self) -> dict[str, Any]:
+        selection = self._selection
+        return {
+            **super().state_dict(),
+            "steps": self.steps,
+            "strikes": dict(self.strikes),
+            "frozen": dict(self.frozen),
+            "scores": self._scores,
+            "selection": None if selection is None else selection.state_dict(),
+            "to_freeze": None if selection is None else self._to_freeze.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.steps = state["steps"]
+        self.strikes, self.frozen = dict(state["strikes"]), dict(state["frozen"])
+        self._scores = state["scores"]
+        if state["selection"] is not None:
+            self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
+            self._selection.load_state_dict(state["selection"])
+            self._to_freeze.load_state_dict(state["to_freeze"])
+        self._saved_optimizers = state["optimizers"]

@@ -4,83 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from mist_ext import backbones
-from mist_ext.options import option
+from mist_ext.config import TuningOptions
 
 T = TypeVar("T")
+Pause = Callable[[], None]
 Track = Callable[[Iterable[T], str, int], Iterable[T]]  # passes an iterable through a progress display
+
+
+def never() -> None:
+    """No pause."""
 
 
 def untracked(iterable: Iterable[T], _description: str, _total: int) -> Iterable[T]:
     """No progress display."""
     return iterable
-
-
-IN_BACKWARD = (
-    "Update each block as soon as backward has made its gradients, which are then freed; the bits are the same. Exact "
-    "dynamics only; null: where the dynamics allow it."
-)
-
-
-@dataclass
-class TuningOptions:
-    """How tuners tune; each uses what concerns it. ``mist run --help`` explains every option."""
-
-    epochs: int = option(6, "Passes over a task's training images. MIST's first one scores and updates nothing.")
-    batch_size: int = option(32, "Images a batch; the second view doubles them.")
-    lr: float = option(3e-3, "Learning rate of the backbone for the sparse tuners, mist and random.")
-    full_lr: float = option(2e-4, "Learning rate of the backbone for the tuner full.")
-    projector_lr: float = option(1e-2, "Learning rate of the objective's projector.")
-    momentum: float = option(0.9, "SGD's momentum.")
-    weight_decay: float = option(5e-4, "SGD's weight decay; in exact dynamics only kept entries decay.")
-    rate: float = option(0.05, "Fraction of each tensor's entries that is selected.")
-    keep: float = option(0.1, "Probability that a selected entry's gradient is kept in a step: 1 - drop rate.")
-    dynamics: Literal["exact", "published"] = option(
-        "exact",
-        "exact: a dropped entry keeps value and momentum. published: the masked gradient goes to torch's dense SGD.",
-    )
-    in_backward: bool | None = option(False, IN_BACKWARD)
-    whole: str = option(
-        "bias|norm",
-        "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
-    )
-    strike_factor: float = option(
-        0.9, "A gradient is multiplied by this for every earlier task that selected its entry."
-    )
-    freeze_rate: float = option(
-        5e-4, "Fraction of each tensor, the highest scores, that is frozen for all later tasks."
-    )
-    precision: Literal["fp32", "bf16", "bf16-pure"] = option(
-        "fp32",
-        "bf16: mixed precision while tuning, parameters stay fp32. bf16-pure: the backbone's parameters are bf16, "
-        "tuned through compact fp32 masters.",
-    )
-    compile: bool = option(False, "torch.compile for each block of the backbone.")
-    checkpointing: bool = option(False, "Compute activations anew in backward instead of keeping them: less memory.")
-
-    def check(self) -> None:
-        """Raise ValueError for the first option that is out of range."""
-        above_zero = ("epochs", "batch_size", "lr", "full_lr", "projector_lr", "rate", "keep", "strike_factor")
-        for name in above_zero:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
-        for name in ("momentum", "weight_decay", "freeze_rate"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("rate", "keep", "strike_factor", "freeze_rate", "momentum"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at most 1")
-        if self.in_backward and self.dynamics == "published":
-            raise ValueError(
-                "in_backward is True, but published dynamics need the gradients of the whole model at once; "
-                "leave it out, or use dynamics exact"
-            )
 
 
 def mean_max(values: list[float]) -> dict[str, float] | None:
@@ -98,6 +42,9 @@ class Tuned:
         By phase: score, select, tune.
     selected_fraction : float or None
         Selected entries over all entries of the tensors that are selected by score.
+    selection : list of dict
+        For each tensor of the backbone its name, entries, selected entries, its share of the sum of all scores and the
+        share of its own that the selected entries hold; the shares are None where nothing was scored.
     kept, changed, changed_all : list of float
         Fractions measured in sampled steps: entries whose gradient was kept, and entries whose bits differ after the
         step, of the tensors selected by score; and those that differ of the whole backbone.
@@ -105,6 +52,7 @@ class Tuned:
 
     seconds: dict[str, float] = field(default_factory=lambda: {"score": 0.0, "select": 0.0, "tune": 0.0})
     selected_fraction: float | None = None
+    selection: list[dict[str, Any]] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
     changed_all: list[float] = field(default_factory=list)
@@ -129,7 +77,14 @@ class Tuner:
     options : TuningOptions
     seed : int
         All of a tuner's draws follow from it.
+
+    Attributes
+    ----------
+    moves_backbone : bool
+        Class attribute: whether `tune` changes the backbone, so that earlier features are no longer its own.
     """
+
+    moves_backbone: ClassVar[bool] = False
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         options.check()
@@ -143,6 +98,23 @@ class Tuner:
         self.options = options
         self.seed = seed
 
-    def tune(self, images: Dataset, track: Track = untracked) -> Tuned:
-        """Adapt the backbone to the next task's training images."""
+    def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
+        """Adapt the backbone to the next task's training images, or go on with a task that was interrupted.
+
+        Parameters
+        ----------
+        images : Dataset
+            Of float32 images ``[3, height, width]`` and labels.
+        track : callable
+            The progress display.
+        pause : callable
+            Called after every step: the moment to save `state_dict`, or to stop by an exception.
+        """
         return Tuned()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, but for the backbone's own weights."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`, in the middle of a task where it was taken there."""

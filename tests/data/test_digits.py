@@ -70,5 +70,5 @@ def test_a_misspelt_data_set_is_met_with_the_nearest_name(given, meant):
 
 
 def test_a_name_like_none_is_met_with_all_names():
-    with pytest.raises(ValueError, match=f"choose one of: {', '.join(sorted(SOURCES))}"):
+    with pytest.raises(ValueError, match=f"choose one of: {', '.join(sorted([*SOURCES, 'folder:PATH']))}"):
         load("zzz")

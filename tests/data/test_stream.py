@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mist_ext.data.source import Images, Source
-from mist_ext.data.stream import Stream, batches
+from mist_ext.data.stream import Batches, Stream, views_of
 
 
 def source(classes: int = 100, per_class: int = 3, tasks: int = 10) -> Source:
@@ -89,7 +89,7 @@ def test_uneven_classes_are_spread_as_evenly_as_they_go() -> None:
 
 
 def order(images: Images, *key: int | str) -> list[list[int]]:
-    return [[number(image) for image in pixels] for pixels, _ in batches(images, 8, key or None)]
+    return [[number(image) for image in pixels] for pixels, _ in Batches(images, 8, key or None)]
 
 
 def test_batches_hold_every_image_once_and_the_last_one_is_short() -> None:
@@ -102,7 +102,7 @@ def test_batches_hold_every_image_once_and_the_last_one_is_short() -> None:
 
 def test_a_batch_s_labels_are_its_images_own() -> None:
     images = source(classes=10).train
-    for pixels, labels in batches(images, 8, (1, "order")):
+    for pixels, labels in Batches(images, 8, (1, "order")):
         assert pixels.dtype == torch.float32
         assert labels.tolist() == [int(images.labels[number(image)]) for image in pixels]
 
@@ -120,16 +120,17 @@ def test_the_order_follows_its_key_alone() -> None:
 def test_making_an_order_leaves_the_global_generator_alone() -> None:
     images = source(classes=10).train
     before = torch.random.get_rng_state()
-    batches(images, 8, (1, "order"))
+    Batches(images, 8, (1, "order"))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_images_are_resampled_to_the_size_that_the_backbone_takes() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(4, 3, 1, 1)
     images = Images(pixels, torch.tensor([0, 0, 1, 1]))
-    stream = Stream(Source("made", ("a", "b"), images, images, tasks=2), None, 1993, size=48)
+    source = Source("made", ("a", "b"), images, images, tasks=2)
+    stream = Stream(source, None, 1993, views_of(source, 48))
     image, _ = stream.tasks[0].train[0]
     assert image.shape == (3, 48, 48)
     torch.testing.assert_close(image.mean(), images[0][0].mean(), atol=1e-3, rtol=0)
-    same = Stream(Source("made", ("a", "b"), images, images, tasks=2), None, 1993, size=16)
+    same = Stream(source, None, 1993, views_of(source, 16))
     assert torch.equal(same.tasks[0].train[0][0], images[0][0])

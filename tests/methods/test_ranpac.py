@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mist_ext.methods import RanPAC
-from mist_ext.methods.ranpac import RIDGES, best_ridge, solve_ridge
+from mist_ext.methods.ranpac import RIDGES, RanPAC, best_ridge, solve_ridge
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mist_ext.methods import METHODS, Method, SimpleCIL, create
+from mist_ext.methods import METHODS, create
+from mist_ext.methods.method import Method
+from mist_ext.methods.simplecil import SimpleCIL
 
 
 def blobs(labels: list[int], seed: int = 0, spread: float = 0.7) -> tuple[Tensor, Tensor]:

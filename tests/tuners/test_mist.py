@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import mist_ext.tuners.mist as mist_module
 from mist_ext import ops, reference
 from mist_ext.data.source import Images
-from mist_ext.data.stream import batches
+from mist_ext.data.stream import Batches
 from mist_ext.draws import draw_seed
 from mist_ext.objective import TwoViews
 from mist_ext.optim import SparseSGD
@@ -63,7 +63,7 @@ def losses(t: MIST, task: int, epoch: int, data: Images) -> Any:
     """The losses of an epoch's batches, written out."""
     views = TwoViews((32, 32))
     order = (t.seed, "order", task, epoch)
-    for step, (pixels, labels) in enumerate(batches(data, BATCH, order)):
+    for step, (pixels, labels) in enumerate(Batches(data, BATCH, order)):
         both = views(pixels, draw_seed(t.seed, "views", task, epoch, step))
         yield t.objective(t.backbone(both), labels)
 

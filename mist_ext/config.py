@@ -1,0 +1,201 @@
+"""The configuration of a run: every option with its default and its explanation. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mist_ext import data, methods, presets, tuners
+from mist_ext.options import option
+from mist_ext.suggest import unknown
+
+IN_BACKWARD = (
+    "Update each block as soon as backward has made its gradients, which are then freed; the bits are the same. Exact "
+    "dynamics only; null: where the dynamics allow it."
+)
+
+
+@dataclass
+class TuningOptions:
+    """How tuners tune; each uses what concerns it. ``mist run --help`` explains every option."""
+
+    epochs: int = option(6, "Passes over a task's training images. MIST's first one scores and updates nothing.")
+    batch_size: int = option(32, "Images a batch; the second view doubles them.")
+    lr: float = option(3e-3, "Learning rate of the backbone for the sparse tuners, mist and random.")
+    full_lr: float = option(2e-4, "Learning rate of the backbone for the tuner full.")
+    projector_lr: float = option(1e-2, "Learning rate of the objective's projector.")
+    momentum: float = option(0.9, "SGD's momentum.")
+    weight_decay: float = option(5e-4, "SGD's weight decay; in exact dynamics only kept entries decay.")
+    rate: float = option(0.05, "Fraction of each tensor's entries that is selected.")
+    keep: float = option(0.1, "Probability that a selected entry's gradient is kept in a step: 1 - drop rate.")
+    dynamics: Literal["exact", "published"] = option(
+        "exact",
+        "exact: a dropped entry keeps value and momentum. published: the masked gradient goes to torch's dense SGD.",
+    )
+    in_backward: bool | None = option(False, IN_BACKWARD)
+    whole: str = option(
+        "bias|norm",
+        "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
+    )
+    strike_factor: float = option(
+        0.9, "A gradient is multiplied by this for every earlier task that selected its entry."
+    )
+    freeze_rate: float = option(
+        5e-4, "Fraction of each tensor, the highest scores, that is frozen for all later tasks."
+    )
+    precision: Literal["fp32", "bf16", "bf16-pure"] = option(
+        "fp32",
+        "bf16: mixed precision while tuning, parameters stay fp32. bf16-pure: the backbone's parameters are bf16, "
+        "tuned through compact fp32 masters.",
+    )
+    compile: bool = option(False, "torch.compile for each block of the backbone.")
+    checkpointing: bool = option(False, "Compute activations anew in backward instead of keeping them: less memory.")
+
+    def check(self) -> None:
+        """Raise ValueError for the first option that is out of range."""
+        above_zero = ("epochs", "batch_size", "lr", "full_lr", "projector_lr", "rate", "keep", "strike_factor")
+        for name in above_zero:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name in ("momentum", "weight_decay", "freeze_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("rate", "keep", "strike_factor", "freeze_rate", "momentum"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at most 1")
+        if self.in_backward and self.dynamics == "published":
+            raise ValueError(
+                "in_backward is True, but published dynamics need the gradients of the whole model at once; "
+                "leave it out, or use dynamics exact"
+            )
+
+
+@dataclass
+class Config(TuningOptions):
+    """Everything that a run depends on; the same fields serve flags, YAML and Python."""
+
+    in_backward: bool | None = option(None, IN_BACKWARD)
+    data: str = option(
+        "digits",
+        "Data set: digits, glyphs; or below --data-root: cifar100, imagenet_r, imagenet_a, cub200, cars196; or "
+        "folder:PATH, a tree of class folders with train and test (or val), or one tree of class folders.",
+    )
+    data_root: str | None = option(None, "Folder below which data sets are looked for; by default $MIST_DATA or data/.")
+    download: bool = option(False, "Fetch the data set to --data-root where it has a public address.")
+    test_fraction: float = option(0.2, "Share of every class that is held out for testing in a tree without a split.")
+    classes_per_task: int | None = option(None, "New classes a task; by default the data set's own split.")
+    evaluate_on: Literal["test", "validation"] = option(
+        "test", "validation: a quarter of the training images is held out for it, and the test images are not read."
+    )
+    normalize: Literal["published", "model"] = option(
+        "published",
+        "published: channels as the data set's published protocol has them. model: as the backbone was pre-trained.",
+    )
+    skip_broken: bool = option(False, "Do without images that cannot be decoded, instead of stopping before the task.")
+    workers: int | None = option(
+        None, "Processes that decode images; by default none for images in memory, else up to 8 cores."
+    )
+    image_memory: float = option(4.0, "Decoded images are kept in at most this many GB.")
+    backbone: str = option("vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.")
+    weights: str = option("pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.")
+    tuner: list[str] = option(["none", "mist"], "How the backbone is adapted: none, mist, full, random.")
+    method: list[str] = option(["simplecil", "ranpac"], "The freeze-based methods that follow: simplecil, ranpac.")
+    ranpac_width: int = option(2000, "Random features of ranpac; 10000 is published for a ViT-B/16.")
+    seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
+    class_order_seed: int | None = option(None, "Fixes the class order over all seeds; the field uses 1993.")
+    device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1.")
+    deterministic: bool = option(False, "Refuse GPU algorithms whose result varies from run to run.")
+    checkpoint_every: str = option("5min", "How often an unfinished run is saved: 30s, 5min, 1h, or never.")
+    save: Literal["first", "all", "none"] = option(
+        "first", "Whose trained classifiers are kept for mist predict: those of the first seed, of all, or none."
+    )
+    tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
+    preset: str | None = option(
+        None, "Published settings by name, such as mist/cifar100; flags and YAML override them."
+    )
+    out: str | None = option(None, "Output folder; by default runs/ with date and time.")
+    overwrite: bool = option(False, "Replace the results in an output folder that was used before.")
+
+    def check(self) -> None:
+        """Raise ValueError for the first name that is unknown or value that is out of range."""
+        super().check()
+        data.check_name(self.data)
+        if self.preset is not None:
+            presets.preset(self.preset)
+        for kind, given, known in (
+            ("tuner", self.tuner, tuners.TUNERS),
+            ("method", self.method, methods.METHODS),
+        ):
+            if not given or len(set(given)) != len(given):
+                raise ValueError(f"{kind} is {given}, expected one or more different names of: {', '.join(known)}")
+            for name in given:
+                if name not in known:
+                    raise unknown(kind, name, known)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
+            raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
+        for name in ("dynamics", "precision", "evaluate_on", "normalize", "save"):
+            choices = typing.get_args(typing.get_type_hints(Config)[name])
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"test_fraction is {self.test_fraction}, expected a share between 0 and 1")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}, expected 0 or more processes")
+        if self.image_memory < 0:
+            raise ValueError(f"image_memory is {self.image_memory} GB, expected 0 or more")
+        seconds(self.checkpoint_every)
+
+
+# What may differ between an interrupted run and the one that goes on from it: results do not depend on it.
+FREE_TO_CHANGE = frozenset(
+    (
+        "data_root",
+        "download",
+        "workers",
+        "image_memory",
+        "device",
+        "checkpoint_every",
+        "tensorboard",
+        "out",
+        "overwrite",
+    )
+)
+
+
+def seconds(duration: str) -> float | None:
+    """``30s``, ``5min`` or ``1h`` in seconds; None for ``never``."""
+    if duration == "never":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", duration)
+    if match is None:
+        raise ValueError(f"checkpoint_every is {duration!r}, expected a duration such as 30s, 5min or 1h, or never")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]
+
+
+def differing(ours: Config, theirs: Config) -> list[str]:
+    """The options that results depend on and that two configurations do not share, with both values."""
+    first, second = dataclasses.asdict(ours), dataclasses.asdict(theirs)
+    return [
+        f"{name} is {first[name]!r}, was {second[name]!r}"
+        for name in first
+        if name not in FREE_TO_CHANGE and first[name] != second[name]
+    ]
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as ``mist run`` reads it; it names no output folder, so a copy of it can be run anywhere."""
+    import yaml
+
+    values = dataclasses.asdict(config)
+    del values["out"], values["overwrite"]
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def from_yaml(text: str) -> dict[str, Any]:
+    """The options that `to_yaml` wrote."""
+    import yaml
+
+    return dict(yaml.safe_load(text))

@@ -1,0 +1,120 @@
+"""How an image becomes a backbone's input: the published transforms, each cut into what is fixed and what is drawn.
+
+What is fixed is worth keeping in memory (`mist_ext.data.views`). All resampling is Pillow's, as in the published code,
+and its sizes, which are given for an input of 224 pixels, scale with the backbone's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from PIL import Image
+from torchvision.transforms import v2
+
+PUBLISHED_SIZE = 224  # pixels: the input that the other sizes below belong to
+
+
+class Transform(ABC):
+    """Makes images of one size.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of the backbone's input, in pixels.
+
+    Attributes
+    ----------
+    random : bool
+        Class attribute: whether the training view is drawn.
+    prepared_side : int or None
+        Height and width of what `prepare` makes; None where it varies from image to image.
+    """
+
+    random = True
+    prepared_side: int | None = None
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @staticmethod
+    def named(name: str) -> type[Transform]:
+        """A transform by its class's name, as it stands in files."""
+        return {kind.__name__: kind for kind in Transform.__subclasses__()}[name]
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """The fixed part of the training view."""
+        return image
+
+    @abstractmethod
+    def augment(self, image: Image.Image) -> Image.Image:
+        """The drawn part of the training view, by torch's global generator on the CPU."""
+
+    @abstractmethod
+    def evaluate(self, image: Image.Image) -> Image.Image:
+        """The view for features and evaluation."""
+
+
+class AsStored(Transform):
+    """The whole image, resampled bilinearly where the backbone takes another size; nothing is drawn."""
+
+    random = False
+
+    def augment(self, image: Image.Image) -> Image.Image:
+        return self.evaluate(image)
+
+    def evaluate(self, image: Image.Image) -> Image.Image:
+        wanted = (self.size, self.size)
+        return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
+
+
+class RandomCrops(Transform):
+    """Published for CIFAR-100, ImageNet-R, ImageNet-A and CUB-200.
+
+    Training: a random crop of 5 to 100 % of the area, with ratio 3/4 to 4/3, and a flip. Evaluation: the shorter side
+    resized to 256 (bicubic), of which the central 224 x 224 pixels are taken.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._training = v2.Compose(
+            [v2.RandomResizedCrop(size, scale=(0.05, 1.0), ratio=(3 / 4, 4 / 3)), v2.RandomHorizontalFlip()]
+        )
+        self._evaluation = _central(size)
+
+    def augment(self, image: Image.Image) -> Image.Image:
+        return self._training(image)
+
+    def evaluate(self, image: Image.Image) -> Image.Image:
+        return self._evaluation(image)
+
+
+class ResizedCrops(Transform):
+    """Published for Cars-196: resized to 300 x 300, of which a random 224 x 224 pixels are taken, and a flip.
+
+    Evaluation as in `RandomCrops`.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.prepared_side = _scaled(300, size)
+        self._resize = v2.Resize((self.prepared_side, self.prepared_side))
+        self._training = v2.Compose([v2.RandomCrop(size), v2.RandomHorizontalFlip()])
+        self._evaluation = _central(size)
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        return self._resize(image)
+
+    def augment(self, image: Image.Image) -> Image.Image:
+        return self._training(image)
+
+    def evaluate(self, image: Image.Image) -> Image.Image:
+        return self._evaluation(image)
+
+
+def _central(size: int) -> v2.Compose:
+    resize = v2.Resize(_scaled(256, size), interpolation=v2.InterpolationMode.BICUBIC)
+    return v2.Compose([resize, v2.CenterCrop(size)])
+
+
+def _scaled(published: int, size: int) -> int:
+    return round(published * size / PUBLISHED_SIZE)

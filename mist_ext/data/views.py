@@ -1,0 +1,130 @@
+"""A source's images as a backbone of a given input size sees them; what is fixed about them is kept in memory."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mist_ext.data.source import ImageSet, pixels_of
+from mist_ext.data.transforms import Transform
+
+FORKS = sys.platform == "linux"  # worker processes are forked there, so they share what is kept
+
+
+class Kept:
+    """RGB images of one size in memory that forked worker processes share: each is made once, by whoever comes first.
+
+    Anonymous memory, not torch's shared tensors: those are files in /dev/shm, which containers limit to 64 MB.
+
+    Parameters
+    ----------
+    count : int
+    side : int
+        Height and width in pixels.
+    """
+
+    def __init__(self, count: int, side: int) -> None:
+        size = side * side * 3
+        memory = np.frombuffer(mmap.mmap(-1, max(1, count * (size + 1))), dtype=np.uint8)
+        self._there = memory[:count]
+        self._pixels = memory[count : count * (size + 1)].reshape(count, side, side, 3)
+
+    @staticmethod
+    def bytes(count: int, side: int) -> int:
+        """What ``Kept(count, side)`` takes when it is full."""
+        return count * (side * side * 3 + 1)
+
+    def get(self, row: int, make: Callable[[], Image.Image]) -> Image.Image:
+        """Image ``row``, made if it is not there yet. Two processes that make it at once write the same bytes."""
+        if not self._there[row]:
+            self._pixels[row] = np.asarray(make())
+            self._there[row] = 1
+        return Image.fromarray(self._pixels[row])
+
+
+class Views:
+    """The views of one part of a source.
+
+    Parameters
+    ----------
+    images : ImageSet
+    transform : Transform
+    mean, std : tuple of float
+        Normalise each channel in [0, 1].
+    memory : int
+        Bytes that may be used for keeping decoded images.
+    workers : int
+        Processes that decode.
+
+    Attributes
+    ----------
+    memory_used : int
+        Bytes that are used once all images have been seen.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        transform: Transform,
+        mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        memory: int = 0,
+        workers: int = 0,
+    ) -> None:
+        self.images = images
+        self.transform = transform
+        self.workers = workers
+        self.memory_used = 0
+        self.mean, self.std = mean, std
+        self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+        self._plain = not any(mean) and all(value == 1 for value in std)
+        self._evaluated = self._keep(transform.size, memory)
+        self._prepared = self._keep(transform.prepared_side, memory) if transform.random else None
+
+    def _keep(self, side: int | None, memory: int) -> Kept | None:
+        count = len(self.images)
+        if side is None or (self.workers and not FORKS) or self.memory_used + Kept.bytes(count, side) > memory:
+            return None
+        self.memory_used += Kept.bytes(count, side)
+        return Kept(count, side)
+
+    def evaluation(self, row: int) -> Tensor:
+        """The view without any draw: uint8 ``[3, size, size]``."""
+
+        def make() -> Image.Image:
+            return self.transform.evaluate(self.images.read(row))
+
+        return pixels_of(self._evaluated.get(row, make) if self._evaluated else make())
+
+    def training(self, row: int, seed: int) -> Tensor:
+        """The training view, a pure function of image and seed: uint8 ``[3, size, size]``."""
+        if not self.transform.random:
+            return self.evaluation(row)
+
+        def make() -> Image.Image:
+            return self.transform.prepare(self.images.read(row))
+
+        prepared = self._prepared.get(row, make) if self._prepared else make()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return pixels_of(self.transform.augment(prepared))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """uint8 ``[n, 3, size, size]`` to float32, on the same device."""
+        images = pixels.to(torch.float32).div_(255)
+        if self._plain:
+            return images
+        mean, std = (values.to(pixels.device) for values in (self._mean, self._std))
+        return images.sub_(mean).div_(std)
+
+
+def worker_context(workers: int) -> multiprocessing.context.BaseContext | None:
+    """How worker processes start: forked where that is safe, so that they share what is kept."""
+    return multiprocessing.get_context("fork") if workers and FORKS else None

@@ -1,0 +1,98 @@
+"""Stopping a run so that it can go on: signals are answered after the step at hand, and the state is saved then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from mist_ext import checkpoint
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and its state is saved.
+
+    Attributes
+    ----------
+    signal : int
+        Which signal asked.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
+class Saver:
+    """Saves the run's state every so often, and when a signal asks the run to stop.
+
+    While it is entered as a context, SIGINT and SIGTERM stop the run at the next moment when its state is whole; a
+    second signal stops it at once.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoints.
+    every : float or None
+        Seconds between two checkpoints; None for none at all, on a signal neither.
+    say : callable
+        Shows a message.
+    """
+
+    def __init__(self, folder: Path, every: float | None, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.every = every
+        self.say = say
+        self._stop: int | None = None
+        self._saved = time.monotonic()
+        self._previous: dict[int, Any] = {}
+        self._process = os.getpid()
+
+    def __enter__(self) -> Saver:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked worker: Ctrl-C reaches it too, and it ends with its parent
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if self._stop is not None:
+            raise Interrupted(number)
+        self._stop = number
+        self.say("stopping after this step; once more stops at once")
+
+    def moment(self, state: Callable[[], dict[str, Any]]) -> None:
+        """The run's state is whole: save it if it is time, and stop if a signal asked for it.
+
+        Raises
+        ------
+        Interrupted
+            If a signal asked for it.
+        """
+        due = self.every is not None and (self._stop is not None or time.monotonic() - self._saved >= self.every)
+        if due:
+            self._save(state())
+        if self._stop is not None:
+            raise Interrupted(self._stop)
+
+    def _save(self, state: dict[str, Any]) -> None:
+        try:
+            checkpoint.save(self.folder, state)
+        except OSError as error:  # a full disk: the run is worth more than its checkpoint, and the last one is whole
+            self.say(f"the checkpoint could not be written ({error}); the run goes on")
+        self._saved = time.monotonic()

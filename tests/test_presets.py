@@ -1,0 +1,53 @@
+"""Presets: the published settings, and expectations for exactly the published protocols."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mist_ext import presets
+from mist_ext.config import Config
+
+DATA = ("cifar100", "imagenet_r", "imagenet_a", "cub200", "cars196")
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_is_a_valid_configuration(name: str) -> None:
+    Config(**presets.preset(name)).check()
+
+
+def test_all_ten_published_configurations_are_there_and_their_exact_counterparts() -> None:
+    for data in DATA:
+        ranpac, simplecil = (Config(**presets.preset(f"mist/{data}{method}")) for method in ("", "-simplecil"))
+        for options in (ranpac, simplecil):
+            assert (options.data, options.dynamics, options.rate, options.keep) == (data, "published", 0.1, 0.1)
+            assert (options.epochs, options.lr, options.weight_decay) == (20, 1e-4, 5e-4)
+            assert (options.seeds, options.class_order_seed) == ([1], 1993)
+        assert (ranpac.method, ranpac.batch_size, ranpac.ranpac_width) == (["ranpac"], 56, 10000)
+        assert (simplecil.method, simplecil.batch_size) == (["simplecil"], 32)
+        for name in (f"mist/{data}", f"mist/{data}-simplecil"):
+            exact = Config(**presets.preset(f"{name}-exact"))
+            assert exact == replace(Config(**presets.preset(name)), dynamics="exact", rate=0.05, preset=f"{name}-exact")
+
+
+def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
+    options = Config(**presets.preset("zhou/simplecil-cifar100"))
+    assert options.classes_per_task == 5
+    found = presets.expected(options)
+    assert found is not None
+    assert (found["average_accuracy"], found["last_accuracy"]) == (87.57, 81.26)
+    assert "EASE" in found["source"]
+    for change in (
+        {"classes_per_task": 10},
+        {"backbone": "vit_nano"},
+        {"tuner": ["mist"]},
+        {"method": ["ranpac"]},
+        {"class_order_seed": 1},
+        {"normalize": "model"},
+        {"evaluate_on": "validation"},
+        {"preset": None},
+    ):
+        assert presets.expected(replace(options, **change)) is None
+    assert presets.expected(replace(options, batch_size=7, workers=3)) == found  # on which it does not depend
+    assert presets.expected(Config(**presets.preset("mist/cifar100"))) is None

@@ -1,0 +1,221 @@
+"""Runs that are killed and go on end with the same bits as those that never were."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from mist_ext import data, experiment
+from mist_ext.config import Config
+from mist_ext.data import digits
+from mist_ext.interruption import Interrupted, Saver
+
+VARYING = {"seconds", "peak_memory_bytes"}  # all else is the same bit for bit
+SETTINGS = {
+    "tuner": ["mist", "full", "none"],
+    "method": ["simplecil", "ranpac"],
+    "seeds": [1],
+    "epochs": 3,
+    "ranpac_width": 40,
+    "save": "all",
+    "checkpoint_every": "0s",
+}
+PROCESSES = multiprocessing.get_context("fork")  # torch is loaded already
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every eighth image of the digits source, so that a run takes seconds."""
+    source = data.load("digits")
+    train, test = (part.subset(torch.arange(0, len(part), 8)) for part in (source.train, source.test))
+    monkeypatch.setattr(digits, "digits", lambda: replace(source, train=train, test=test))
+
+
+def run(folder: Path, **options) -> None:
+    experiment.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=io.StringIO()))
+
+
+def go_on(folder: Path) -> str:
+    output = io.StringIO()
+    experiment.resume(folder, Console(file=output, width=300))
+    return output.getvalue()
+
+
+def left(folder: Path) -> dict[str, object]:
+    """Everything that a run leaves, without times and memory: results, logs, weights, configuration."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.name == "results.json":
+            found[name] = without_varying(json.loads(path.read_text()))
+        elif path.name == "log.jsonl":
+            found[name] = [without_varying(json.loads(line)) for line in path.read_text().splitlines()]
+        elif path.suffix in (".safetensors", ".yaml"):
+            found[name] = path.read_bytes()
+        elif path.suffix == ".png":
+            found[name] = path.is_file()
+    return found
+
+
+def without_varying(value):
+    if isinstance(value, dict):
+        return {key: without_varying(entry) for key, entry in value.items() if key not in VARYING}
+    return [without_varying(entry) for entry in value] if isinstance(value, list) else value
+
+
+def killed(target: Callable[[Path], object], folder: Path, after: float) -> bool:
+    """Run in a process that is killed after some seconds; whether it was still running."""
+    process = PROCESSES.Process(target=target, args=(folder,))
+    process.start()
+    process.join(after)
+    running = process.exitcode is None
+    if running:
+        process.kill()
+        process.join()
+    else:
+        assert process.exitcode == 0
+    return running
+
+
+def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    expected = left(tmp_path / "whole")
+    moments = random.Random(7)
+    kills = rounds = 0
+    while kills < 20:
+        folder = tmp_path / f"killed{rounds}"
+        rounds += 1
+        target = run
+        while killed(target, folder, moments.uniform(0.1, 1.5)):
+            kills += 1
+            if (folder / "run.yaml").is_file():
+                target = go_on
+        go_on(folder)  # a run that ended says so
+        assert left(folder) == expected
+
+
+@pytest.mark.parametrize("options", [{"dynamics": "published"}, {"precision": "bf16-pure"}], ids=["published", "bf16"])
+def test_a_stop_in_every_epoch_changes_nothing(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**options, "tuner": ["mist"], "method": ["simplecil"], "seeds": [1]}
+    run(tmp_path / "whole", **options)
+    moments = iter(range(1000))
+    original = Saver.moment
+
+    def moment(self: Saver, state: Callable) -> None:
+        if next(moments) % 5 == 4:
+            self._stop = signal.SIGTERM
+        original(self, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Saver, "moment", moment)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "stopped", **options)
+        stops = 1
+        while True:
+            try:
+                go_on(tmp_path / "stopped")
+                break
+            except Interrupted:
+                stops += 1
+    assert stops > 3
+    assert left(tmp_path / "stopped") == left(tmp_path / "whole")
+
+
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, after: int = 3) -> None:
+    """A run that was stopped after some steps of tuning, with two checkpoints."""
+    moments = iter(range(1000))
+    original = Saver.moment
+
+    def moment(self: Saver, state: Callable) -> None:
+        if next(moments) == after:
+            self._stop = signal.SIGINT
+        original(self, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Saver, "moment", moment)
+        with pytest.raises(Interrupted):
+            run(folder, tuner=["mist"], method=["simplecil"], seeds=[1])
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole", tuner=["mist"], method=["simplecil"], seeds=[1])
+    stopped(tmp_path / "out", monkeypatch)
+    newest = sorted((tmp_path / "out" / "checkpoint").iterdir())[-1]
+    content = bytearray((newest / "tensors.safetensors").read_bytes())
+    content[len(content) // 2] ^= 4
+    (newest / "tensors.safetensors").write_bytes(content)
+    assert f"checkpoint {newest} is damaged" in go_on(tmp_path / "out")
+    assert left(tmp_path / "out") == left(tmp_path / "whole")
+
+
+def test_another_configuration_is_refused_with_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(tmp_path, monkeypatch)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    message = r"another configuration: batch_size is 7, was 32; lr is 0\.5, was 0\.003\. Leave"
+    with pytest.raises(ValueError, match=message):
+        experiment.resume(tmp_path, Console(file=io.StringIO()), lr=0.5, batch_size=7)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no run was begun in .*nowhere"):
+        experiment.resume(tmp_path / "nowhere", Console(file=io.StringIO()))
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[1])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert "is finished" in go_on(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_never_writes_no_checkpoint_and_starts_anew(tmp_path: Path) -> None:
+    options = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "checkpoint_every": "never"}
+    run(tmp_path / "whole", **options)
+
+    def target(folder: Path) -> None:
+        run(folder, **options)
+
+    assert killed(target, tmp_path / "out", 1.0)
+    assert not (tmp_path / "out" / "checkpoint").exists()
+    if not (tmp_path / "out" / "run.yaml").is_file():  # killed before it began
+        run(tmp_path / "out", **options)
+    go_on(tmp_path / "out")
+    assert left(tmp_path / "out") == left(tmp_path / "whole")
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mist_ext.checkpoint.save_file", full)
+    output = io.StringIO()
+    options = Config(out=str(tmp_path), **{**SETTINGS, "tuner": ["mist"], "method": ["simplecil"], "seeds": [1]})
+    experiment.run(options, Console(file=output, width=300))
+    assert "the checkpoint could not be written" in output.getvalue()
+    assert (tmp_path / "summary.md").is_file()
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    said: list[str] = []
+    with Saver(tmp_path, 0.0, said.append):
+        signal.raise_signal(signal.SIGINT)
+        assert said == ["stopping after this step; once more stops at once"]
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.iterdir())

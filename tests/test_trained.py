@@ -1,0 +1,84 @@
+"""Trained classifiers, saved and loaded, predict what the run's own did."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import mist_ext
+from mist_ext import data, experiment, trained
+from mist_ext.config import Config
+from mist_ext.data import digits
+from mist_ext.data.source import BrokenImage
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> data.source.Source:
+    """Every eighth image of the digits source, so that a run takes seconds."""
+    source = data.load("digits")
+    train, test = (part.subset(torch.arange(0, len(part), 8)) for part in (source.train, source.test))
+    few = replace(source, train=train, test=test)
+    monkeypatch.setattr(digits, "digits", lambda: few)
+    return few
+
+
+def run(folder: Path, **options) -> None:
+    settings = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1, 2], "epochs": 2, "ranpac_width": 30}
+    experiment.run(Config(out=str(folder), **{**settings, **options}), Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("tuner", ["mist", "none"])
+@pytest.mark.parametrize("method", ["simplecil", "ranpac"])
+def test_a_loaded_classifier_is_as_accurate_as_the_run_s_own(tuner, method, few_digits, tmp_path: Path) -> None:
+    run(tmp_path, tuner=[tuner], method=[method])
+    classifier = mist_ext.load(tmp_path)
+    test = few_digits.test
+    predicted = classifier.predict([test.read(i) for i in range(len(test))], top=1)
+    right = [best[0][0] == few_digits.class_names[label] for best, label in zip(predicted, test.labels, strict=True)]
+    (cell,) = mist_ext.report.read_cells([tmp_path])
+    assert 100 * np.mean(right) == pytest.approx(cell.runs[0].seen[-1])
+
+
+def test_paths_and_open_images_are_the_same(few_digits, tmp_path: Path) -> None:
+    run(tmp_path / "run", tuner=["none"])
+    image = few_digits.test.read(5)
+    image.save(tmp_path / "five.png")
+    classifier = trained.load(tmp_path / "run" / "digits-none-simplecil")
+    assert torch.equal(classifier.scores([image]), classifier.scores([tmp_path / "five.png"]))
+    names = [name for name, _ in classifier.predict([image], top=99)[0]]
+    assert sorted(names) == sorted(few_digits.class_names)
+
+
+def test_grey_and_transparent_images_of_any_size_are_taken(few_digits, tmp_path: Path) -> None:
+    run(tmp_path, tuner=["none"])
+    classifier = trained.load(tmp_path)
+    for mode in ("L", "RGBA", "P", "1", "CMYK"):
+        assert classifier.scores([Image.new(mode, (50, 20))]).isfinite().all()
+
+
+@pytest.mark.parametrize(("save", "there"), [("first", [1]), ("all", [1, 2]), ("none", [])])
+def test_what_is_kept(save: str, there: list[int], few_digits, tmp_path: Path) -> None:
+    run(tmp_path, tuner=["none"], save=save)
+    names = sorted(path.name for path in (tmp_path / "digits-none-simplecil").glob("*.safetensors"))
+    assert names == [f"classifier-seed{seed}.safetensors" for seed in there]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, tuner=["none"], method=["simplecil", "ranpac"])
+    with pytest.raises(FileNotFoundError, match=r"several trained classifiers.*none-ranpac.*none-simplecil"):
+        trained.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no trained classifier of seed 2"):
+        trained.load(tmp_path / "digits-none-ranpac", seed=2)
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        trained.load(tmp_path / "nowhere")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(BrokenImage, match=r"broken\.png"):
+        trained.load(tmp_path / "digits-none-ranpac").predict([tmp_path / "broken.png"])
