@@ -91,6 +91,41 @@ exec {sys.executable} "$@"
     assert all(line in said for line in (out / "steps.txt").read_text().splitlines())
 
 
+def test_on_a_gpu_it_builds_for_that_one_and_runs_what_it_built(environment: dict[str, str], tmp_path: Path) -> None:
+    """With a Python that sees a GPU, and says what it is to run."""
+    python, sanitizer = tmp_path / "python", tmp_path / "compute-sanitizer"
+    python.write_text(
+        f"""#!/bin/sh
+case "$*" in
+*get_device_capability*) echo 9.0 nvidia-h200; exit ;;
+*"-m pip"*) for last in "$@"; do ls "$last"; done; mkdir -p site/mist_ext; echo "for $TORCH_CUDA_ARCH_LIST"; exit ;;
+*"-m pytest"*|*.py*) echo "$PYTHONPATH $*"; exit ;;
+esac
+exec {sys.executable} "$@"
+"""
+    )
+    sanitizer.write_text('#!/bin/sh\necho "$*"\n')
+    (tmp_path / "bin").mkdir()
+    for path in (python, sanitizer, tmp_path / "bin" / "nvcc"):
+        path.touch()
+        path.chmod(0o755)
+    own = {"PYTHON": str(python), "CUDA_HOME": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    out = tmp_path / "results"
+    code, said, errors = gpu_sh(environment | own, "--out", out)
+    names = ["build", "tests", "roofline-base", "throughput", "memcheck", "racecheck", "roofline-larger"]
+    assert steps(out) == dict.fromkeys(names, "well"), said + errors
+    assert code == 0
+    run = {name: (out / "logs" / f"{name}.out").read_text() for name in names}
+    assert "for 9.0" in run["build"]
+    assert {"csrc", "mist_ext", "setup.py"} <= set(run["build"].split())
+    for name in ("tests", "roofline-base", "throughput", "roofline-larger"):
+        assert re.match(r"/\S+/site ", run[name]), "another mist_ext than the one that was built would be measured"
+    assert "-m gpu" in run["tests"]
+    for name in ("roofline-base", "throughput", "racecheck", "roofline-larger"):
+        assert "--device cuda" in run[name]
+    assert "--tool memcheck" in run["memcheck"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -310,11 +310,11 @@ def test_on_a_gpu_the_bits_are_those_of_stepping_after_backward(make, dtype, sam
 def test_on_a_gpu_peak_memory_is_that_of_the_largest_block() -> None:
     """Of `torch.cuda.max_memory_allocated`, beyond weights, state and activations."""
     torch.manual_seed(0)
-    model = timm.create_model("vit_small_patch16_224", num_classes=0).cuda()
+    model = timm.create_model("vit_small_patch16_224", img_size=32, num_classes=0).cuda()
     _, optimizer, _ = pair(SparseSGD, model)
     gradients = sum(p.numel() * p.element_size() for p in model.parameters())
     largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in model.blocks)
-    images = torch.randn(2, 3, 224, 224, device="cuda")
+    images = torch.randn(2, 3, 32, 32, device="cuda")  # few activations, which backward frees as it goes
 
     def peak(within: bool) -> int:
         """The most bytes while going backward and stepping, beyond those at its beginning."""
@@ -361,14 +361,14 @@ def test_a_block_whose_parts_run_on_streams_of_their_own_is_updated_after_all_of
     for step in range(5):
         x = torch.randn(64, 512, generator=torch.Generator().manual_seed(step)).cuda()
         with InBackward(within):
-            model(x).square().mean().backward()
+            (100 * model(x).square().mean()).backward()
             within.step()
-        other(x).square().mean().backward()
+        (100 * other(x).square().mean()).backward()
         torch.cuda.synchronize()
         after.step()
         after.zero_grad()
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
