@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,9 +44,7 @@ class Measured:
     others_cores: float | None = None
 
 
-def measure(
-    contest: Contest, stopwatch: Stopwatch, rounds: Callable[[], Iterable[int]], without: Mapping[str, str]
-) -> Measured:
+def measure(contest: Contest, stopwatch: Stopwatch, rounds: int, without: Mapping[str, str]) -> Measured:
     """Time ours, every rival that can take part, and ``a.add_(b)``.
 
     Parameters
@@ -54,8 +52,7 @@ def measure(
     contest : Contest
         Verified before.
     stopwatch : Stopwatch
-    rounds : callable
-        Makes the iterable that counts the rounds.
+    rounds : int
     without : mapping of str to str
         Rivals to leave out, and why.
     """
@@ -79,7 +76,7 @@ def measure(
                 calls.pop(name, None)
                 measured.skipped[name] = reason(error)
     with Others() as others:
-        measured.ms = stopwatch.in_turns(calls, rounds())
+        measured.ms = stopwatch.in_turns(calls, rounds)
     measured.others_cores = others.cores
     calls.clear()
     give_back()

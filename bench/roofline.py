@@ -32,13 +32,10 @@ from models import DTYPES, MODELS, layout
 from others import TOO_BUSY
 from overhead import TENSORS, overhead
 from problem import Problem
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from progress import Progress, markdown, say
 from timing import Stopwatch
 
 from mist_ext.files import write_atomically
-from mist_ext.progress import Progress
 
 OPS = [contest.op for contest in CONTESTS] + ["overhead"]
 
@@ -77,7 +74,7 @@ def arguments() -> argparse.Namespace:
 class Roofline:
     """All that was asked for, with the results so far."""
 
-    def __init__(self, given: argparse.Namespace, console: Console) -> None:
+    def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
         self.device = torch.device(given.device)
         self.threads = given.threads if self.device.type == "cpu" else [None]
@@ -87,7 +84,7 @@ class Roofline:
         once = sum(not contest.dtypes for contest in self.contests)
         each = once + (len(self.contests) - once) * len(given.dtype)
         total = (len(given.model) * each + ("overhead" in given.op)) * len(self.threads)
-        self.progress = Progress(console, total)
+        self.progress = Progress(total)
 
     def _before(self) -> list[dict[str, Any]]:
         given = self.given
@@ -102,21 +99,20 @@ class Roofline:
     def run(self) -> None:
         """Measure everything; what is finished is in the file."""
         stopwatch = Stopwatch(self.device)
-        with self.progress:
-            if "overhead" in self.given.op:
-                for threads in self.threads:
-                    self._overhead(threads)
-            for model in self.given.model:
-                for place, dtype in enumerate(self.given.dtype):
-                    contests = [contest for contest in self.contests if contest.dtypes or place == 0]
-                    self._model(model, dtype, contests, stopwatch)
+        if "overhead" in self.given.op:
+            for threads in self.threads:
+                self._overhead(threads)
+        for model in self.given.model:
+            for place, dtype in enumerate(self.given.dtype):
+                contests = [contest for contest in self.contests if contest.dtypes or place == 0]
+                self._model(model, dtype, contests, stopwatch)
 
     def _model(self, model: str, dtype: str, contests: Iterable[type[Contest]], stopwatch: Stopwatch) -> None:
         problem = Problem(layout(model), DTYPES[dtype], self.device)
         needed = problem.parameters * 12  # parameters, gradients and the oracle's copy, in float32
         if needed > available(self.device):
             free = available(self.device) / 1e9
-            self._say(f"{model} {dtype}: left out, it needs {needed / 1e9:.0f} GB of memory and {free:.0f} GB are free")
+            say(f"{model} {dtype}: left out, it needs {needed / 1e9:.0f} GB of memory and {free:.0f} GB are free")
             return
         for kind in contests:
             if not kind.scores:
@@ -136,9 +132,9 @@ class Roofline:
         for threads in self.threads:
             self._use(threads)
             self.progress.begin(what if threads is None else f"{what}, {threads} threads")
-            measured = measure(contest, stopwatch, self._rounds, without)
+            measured = measure(contest, stopwatch, self.given.rounds, without)
             if (measured.others_cores or 0) > TOO_BUSY:
-                self._say(f"meanwhile other programs used {measured.others_cores:.1f} cores: do not trust these ratios")
+                say(f"meanwhile other programs used {measured.others_cores:.1f} cores: do not trust these ratios")
             self._keep(rows(contest, measured, model, dtype, threads))
 
     def _verified(self, contest: Contest) -> dict[str, str]:
@@ -152,7 +148,7 @@ class Roofline:
             except RuntimeError as error:
                 without[name] = reason(error)
         for name, why in without.items():
-            self._say(f"{contest.op}: {name} is left out: {why}")
+            say(f"{contest.op}: {name} is left out: {why}")
         return without
 
     def _overhead(self, threads: int | None) -> None:
@@ -166,15 +162,9 @@ class Roofline:
         own |= {"x_best_torch": ms[fastest] / ms["SparseSGD"], "variants": ms}
         self._keep([shared | own])
 
-    def _rounds(self) -> Iterable[int]:
-        return self.progress.track(range(self.given.rounds), "rounds", self.given.rounds)
-
     def _use(self, threads: int | None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-
-    def _say(self, line: str) -> None:
-        self.progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _keep(self, new: list[dict[str, Any]]) -> None:
         """Take in new rows in the place of old ones, and write all of them."""
@@ -191,33 +181,30 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("op", "model", "dtype", "device", "threads"))
 
 
-def tables(result: list[dict[str, Any]]) -> Iterator[Table]:
-    """The rows for the terminal: a table for each model, dtype and number of threads."""
+def tables(result: list[dict[str, Any]]) -> Iterator[str]:
+    """The rows as text: a table for each model, dtype and number of threads."""
+    headings = ["op", "ms", "GB/s", "of add_", "published", "best torch", "which is", "memory"]
 
     def shared(row: dict[str, Any]) -> tuple[str, ...]:
         size = f"{row['parameters'] / 1e6:.1f} M parameters" if row["parameters"] else "overhead"
         return row["model"], size, row["dtype"], f"{row['threads']} threads" if row["threads"] else row["device"]
 
     for title in dict.fromkeys(map(shared, result)):
-        drawn = Table(title=" · ".join(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        drawn.add_column("op", no_wrap=True)
-        for heading in ("ms", "GB/s", "of add_", "published", "best torch"):
-            drawn.add_column(heading, justify="right", no_wrap=True)
-        drawn.add_column("which is")
-        drawn.add_column("memory", justify="right", no_wrap=True)
-        for row in result:
-            if shared(row) == title:
-                drawn.add_row(
-                    row["op"],
-                    text(row["ms"], "{:.3g}" if row["ms"] < 100 else "{:.0f}"),
-                    text(row["gb_per_s"], "{:.1f}"),
-                    text(row["share_of_stream"], "{:.0%}"),
-                    text(row["x_eager"], "{:.1f} x"),
-                    text(row["x_best_torch"], "{:.1f} x"),
-                    row["best_torch"] or "",
-                    text(row["peak_extra_bytes"], "{:.1f} MB", 1e-6),
-                )
-        yield drawn
+        drawn = [
+            [
+                row["op"],
+                text(row["ms"], "{:.3g}" if row["ms"] < 100 else "{:.0f}"),
+                text(row["gb_per_s"], "{:.1f}"),
+                text(row["share_of_stream"], "{:.0%}"),
+                text(row["x_eager"], "{:.1f} x"),
+                text(row["x_best_torch"], "{:.1f} x"),
+                row["best_torch"] or "",
+                text(row["peak_extra_bytes"], "{:.1f} MB", 1e-6),
+            ]
+            for row in result
+            if shared(row) == title
+        ]
+        yield f"{' · '.join(title)}\n\n{markdown(headings, drawn, ['which is'])}\n"
 
 
 def text(value: float | None, form: str, unit: float = 1) -> str:
@@ -225,17 +212,15 @@ def text(value: float | None, form: str, unit: float = 1) -> str:
 
 
 def main() -> None:
-    given, console = arguments(), Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 120)  # a pipe or a file has no width
+    given = arguments()
     if given.json and not given.json.parent.is_dir():
         raise SystemExit(f"cannot write {given.json}: {given.json.parent} is no folder; create it first")
-    roofline = Roofline(given, console)
+    roofline = Roofline(given)
     try:
         roofline.run()
     finally:
         for table in tables(roofline.new):
-            console.print(table)
+            print(table)
 
 
 if __name__ == "__main__":

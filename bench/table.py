@@ -1,8 +1,9 @@
 """Writes the README's table of kernels from the results of roofline.py, between two marks.
 
-    python bench/table.py bench/results/my-machine.json    # prints it
-    python bench/table.py --write                          # puts that of RESULT into README.md
-    python bench/table.py --check                          # fails if README.md has another
+    python bench/table.py bench/results/my-machine.json          # prints it
+    python bench/table.py --all bench/results/my-machine.json    # a table for every model and dtype in it
+    python bench/table.py --write                                # puts that of RESULT into README.md
+    python bench/table.py --check                                # fails if README.md has another
 
 So no figure there is typed.
 """
@@ -116,10 +117,16 @@ def main() -> None:
     parser.add_argument("--dtype", default="fp32", choices=DTYPES)
     parser.add_argument("--readme", type=Path, default=README, help="the file with the marks")
     what = parser.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="print the table of every model and dtype, one after another")
     what.add_argument("--write", action="store_true", help="put the table into the README")
     what.add_argument("--check", action="store_true", help="exit with 1 if the README has another table")
     given = parser.parse_args()
     machine, rows = read(given.result)
+    if given.all:
+        kernels = [row for row in rows if row["parameters"] and row["op"] != "select"]  # which knows one dtype alone
+        measured = dict.fromkeys((row["model"], row["dtype"]) for row in kernels)
+        print("\n\n".join(block(machine, rows, model, dtype) for model, dtype in measured))
+        return
     try:
         lines = block(machine, rows, given.model, given.dtype)
     except ValueError as error:

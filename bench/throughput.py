@@ -31,13 +31,12 @@ from typing import Any
 import machine
 import memory
 import torch
-from rich.console import Console
-from rich.table import Table
+from progress import Progress, markdown
 from torch import Tensor, nn
 
+from mist_ext.files import write_atomically
 from mist_ext.objective import MutualInformation
 from mist_ext.optim import InBackward, SparseSGD
-from mist_ext.progress import Progress
 from mist_ext.selection import Selection
 
 RATE, KEEP, SEED = 0.05, 0.1, 1993
@@ -141,7 +140,7 @@ WAYS: dict[str, type[Way]] = {
 }
 
 
-def measured(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """Median seconds and peak bytes of each way."""
     import timm
 
@@ -162,19 +161,19 @@ def measured(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    with Progress(console, len(arguments.way) * (arguments.rounds + 1)) as progress:
-        for name in arguments.way:
-            progress.begin(f"{name}: warming up")
-            ways[name] = WAYS[name](model, selection, not arguments.no_compile)
-            for _ in range(2):
-                timed(ways[name].step)
-            peak[name] = memory.peak_extra_bytes(lambda way=ways[name]: way.step(images, labels), device)
-            progress.advance(name)
-        for round_number in range(arguments.rounds):
-            for name, way in ways.items():
-                progress.begin(f"round {round_number + 1}/{arguments.rounds}: {name}")
-                seconds[name].append(timed(way.step))
-                progress.advance(name)
+    progress = Progress(len(arguments.way) + arguments.rounds)
+    for name in arguments.way:
+        progress.begin(f"{name}: warming up")
+        ways[name] = WAYS[name](model, selection, not arguments.no_compile)
+        for _ in range(2):
+            timed(ways[name].step)
+        peak[name] = memory.peak_extra_bytes(lambda way=ways[name]: way.step(images, labels), device)
+        progress.advance("ready")
+    for round_number in range(arguments.rounds):
+        progress.begin(f"round {round_number + 1}")
+        for name, way in ways.items():
+            seconds[name].append(timed(way.step))
+        progress.advance(", ".join(f"{name} {1e3 * times[-1]:.1f} ms" for name, times in seconds.items()))
     bare = statistics.median(seconds["forward+backward"]) if "forward+backward" in seconds else None
     rows = []
     for name, times in seconds.items():
@@ -200,22 +199,25 @@ def measured(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> Table:
-    """One line a way."""
+def table(result: dict[str, Any]) -> str:
+    """A title, and one line a way."""
     title = f"{result['model']}, batches of {result['batch']}, {result['machine']['gpu'] or result['machine']['cpu']}"
-    shown = Table("way", "precision", "compiled", "ms", "images/s", "x forward+backward", "MB a step", title=title)
+    headings = ["way", "precision", "compiled", "ms", "images/s", "x forward+backward", "MB a step"]
+    rows = []
     for row in result["rows"]:
         ratio, peak = row["x_forward_backward"], row["peak_step_bytes"]
-        shown.add_row(
-            row["way"],
-            row["precision"],
-            "yes" if row["compiled"] else "no",
-            f"{row['ms']:.1f}",
-            f"{row['images_per_s']:.1f}",
-            f"{ratio:.3f}" if ratio else "",
-            f"{peak / 2**20:.0f}" if peak is not None else "",
+        rows.append(
+            [
+                row["way"],
+                row["precision"],
+                "yes" if row["compiled"] else "no",
+                f"{row['ms']:.1f}",
+                f"{row['images_per_s']:.1f}",
+                f"{ratio:.3f}" if ratio else "",
+                f"{peak / 2**20:.0f}" if peak is not None else "",
+            ]
         )
-    return shown
+    return f"{title}\n\n{markdown(headings, rows, ['precision', 'compiled'])}\n"
 
 
 def main() -> None:
@@ -233,12 +235,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.batch < 2 or arguments.batch % 2:
         parser.error(f"--batch is {arguments.batch}, expected an even number of at least 2")
-    console = Console()
-    result = measured(arguments, console)
-    console.print(table(result))
+    result = measured(arguments)
+    print(table(result))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(arguments.json, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,17 +33,17 @@ def bench(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The results of one round on ViT-Ti, and what was printed."""
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The results of one round on ViT-Ti, the tables that were printed, and what was said meanwhile."""
     path = tmp_path_factory.mktemp("bench") / "result.json"
     options = ["--model", "vit_ti", "--threads", "1", "--rounds", "1", "--json", path]
     done = bench("roofline.py", *options, "--without", "compiled chain")  # which takes longest, in g++
     assert done.returncode == 0, done.stderr
-    return path, done.stdout
+    return path, done.stdout, done.stderr
 
 
 @pytest.fixture
-def rows(measured: tuple[Path, str]) -> dict[str, dict[str, Any]]:
+def rows(measured: tuple[Path, str, str]) -> dict[str, dict[str, Any]]:
     return {row["op"]: row for row in json.loads(measured[0].read_text())["rows"]}
 
 
@@ -78,12 +78,23 @@ def test_the_fastest_that_does_the_same_work_is_named(rows: dict[str, dict[str, 
     assert "dense fused SGD alone" in rows["drop_apply_sgd_"]["variants"]
 
 
-def test_what_is_left_out_is_said(measured: tuple[Path, str], rows: dict[str, dict[str, Any]]) -> None:
+def test_what_is_left_out_is_said(measured: tuple[Path, str, str], rows: dict[str, dict[str, Any]]) -> None:
     assert rows["accumulate_"]["skipped"] == {"compiled chain": "left out by choice"}
-    assert "compiled chain is left out" in measured[1]
+    assert "compiled chain is left out" in measured[2]
 
 
-def test_rows_are_added_to_a_file_of_the_same_machine_only(measured: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_output_is_a_table_of_all_rows(measured: tuple[Path, str, str], rows: dict[str, dict[str, Any]]) -> None:
+    lines = measured[1].splitlines()
+    assert "vit_ti · 5.5 M parameters · fp32 · 1 threads" in lines
+    drawn = {cells[1]: cells for line in lines if len(cells := [cell.strip() for cell in line.split("|")]) == 10}
+    assert {*OPS, "overhead"} < drawn.keys()
+    for op in OPS:
+        assert drawn[op][2] == f"{rows[op]['ms']:.3g}" or rows[op]["ms"] >= 100
+        assert drawn[op][7] == rows[op]["best_torch"]
+    assert len({len(line) for line in lines if line.startswith("|")}) == 2  # of either table, aligned
+
+
+def test_rows_are_added_to_a_file_of_the_same_machine_only(measured: tuple[Path, str, str], tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     result = json.loads(measured[0].read_text())
     path.write_text(json.dumps(result))
@@ -127,7 +138,7 @@ def test_memory_of_a_call_is_what_it_takes_at_its_peak() -> None:
     assert peak_extra_bytes(lambda: torch.ones(size // 4) + 1, cpu) == pytest.approx(2 * size, rel=0.1)
 
 
-def test_a_figure_is_drawn(measured: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_figure_is_drawn(measured: tuple[Path, str, str], tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
     done = bench("plot.py", measured[0], "--out", path)
     assert done.returncode == 0, done.stderr
@@ -138,7 +149,7 @@ def test_a_figure_is_drawn(measured: tuple[Path, str], tmp_path: Path) -> None:
 
 
 def test_the_table_is_written_and_checked(
-    measured: tuple[Path, str], rows: dict[str, dict[str, Any]], tmp_path: Path
+    measured: tuple[Path, str, str], rows: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
@@ -153,6 +164,8 @@ def test_the_table_is_written_and_checked(
     assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
     assert sum(line.startswith("| ") for line in text.splitlines()) == len(OPS) + 1
+    every = bench("table.py", measured[0], "--all")
+    assert every.stdout == text.partition(f"{BEGIN}\n")[2].partition(END)[0]
     unmeasured = bench("table.py", *options[:1], "--model", "vit_b")
     assert "vit_b fp32 was not measured; there are vit_ti fp32" in unmeasured.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
 from mist_ext.optim import InBackward, SparseAdamW, SparseSGD
@@ -215,6 +217,43 @@ def test_reentrant_checkpointing_that_splits_a_gradient_is_refused() -> None:
         layer(checkpoint(layer, x, use_reentrant=True)).sum().backward()
 
 
+def test_reentrant_checkpointing_of_whole_blocks_gives_the_same_bits(same_bits) -> None:
+    """A weight that is used inside of one checkpoint alone gets its gradient at once."""
+
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        for block in model:
+            x = checkpoint(block, x, use_reentrant=True)
+        return x.square().mean()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 6)) for _ in range(3)))
+    other, within, after = pair(SparseSGD, model, keep=0.5)
+    with InBackward(within):
+        for step in range(4):
+            x = torch.full((2, 6), 1.0 + step, requires_grad=True)
+            forward(model, x).backward()
+            within.step()
+            forward(other, x).backward()
+            after.step()
+            after.zero_grad()
+    assert_same(same_bits, model, other, within, after)
+
+
+@pytest.mark.parametrize("clip", [torch.nn.utils.clip_grad_norm_, clip_grad_norm_], ids=["by_module", "by_name"])
+def test_clipping_by_the_global_norm_is_refused_inside_and_works_outside(clip: Callable) -> None:
+    model = vit()
+    other, optimizer, _ = pair(SparseSGD, model)
+    loss_of(other, 0).backward()
+    with InBackward(optimizer), InBackward(pair(SparseSGD, model)[1]):
+        loss_of(model, 0).backward()
+        with pytest.raises(RuntimeError, match=r"clip_grad_norm_ found no gradient.*step after backward to clip"):
+            clip(model.parameters(), 1.0)
+        assert clip(other.parameters(), 1e-3) > 1e-3  # another network's gradients are there
+    norm = torch.stack([p.grad.norm() for p in other.parameters()]).norm()
+    torch.testing.assert_close(norm, torch.tensor(1e-3))
+    assert clip(model.parameters(), 1.0) == 0
+
+
 def test_a_grad_scaler_is_refused() -> None:
     model = vit()
     _, optimizer, _ = pair(SparseSGD, model)
@@ -243,6 +282,93 @@ def test_without_the_context_gradients_stay() -> None:
         pass
     loss_of(model, 0).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_on_a_gpu_the_bits_are_those_of_stepping_after_backward(make, dtype, same_bits) -> None:
+    """Both are given the same gradients: sums in a GPU's own backward need not repeat."""
+    model = vit(dtype).cuda()
+    other, within, after = pair(make, model, keep=0.5, weight_decay=0.01)
+    others = dict(other.named_parameters())
+    for name, p in model.named_parameters():
+
+        def copy_gradient(p: Tensor, name: str = name) -> None:
+            others[name].grad = p.grad.clone()
+
+        p.register_post_accumulate_grad_hook(copy_gradient)  # before it is used
+    with InBackward(within):
+        for step in range(5):
+            images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+            model(images.to("cuda", dtype)).float().square().mean().backward()
+            within.step()
+            after.step()
+    assert_same(same_bits, model, other, within, after)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_peak_memory_is_that_of_the_largest_block() -> None:
+    """Of `torch.cuda.max_memory_allocated`, beyond weights, state and activations."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_small_patch16_224", img_size=32, num_classes=0).cuda()
+    _, optimizer, _ = pair(SparseSGD, model)
+    gradients = sum(p.numel() * p.element_size() for p in model.parameters())
+    largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in model.blocks)
+    images = torch.randn(2, 3, 32, 32, device="cuda")  # few activations, which backward frees as it goes
+
+    def peak(within: bool) -> int:
+        """The most bytes while going backward and stepping, beyond those at its beginning."""
+        loss = model(images).square().mean()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with InBackward(optimizer) if within else contextlib.nullcontext():
+            loss.backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+    for within in (True, False):  # the first makes lazy state
+        peak(within)
+    slim, dense = peak(True), peak(False)
+    assert dense - slim > 0.5 * (gradients - largest)
+
+
+@pytest.mark.gpu
+def test_a_block_whose_parts_run_on_streams_of_their_own_is_updated_after_all_of_them() -> None:
+    """One part's gradient is delayed on its stream; an update that did not wait would read what was there before."""
+    side = torch.cuda.Stream()
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([nn.ModuleDict({"left": nn.Linear(512, 512), "right": nn.Linear(512, 512)})])
+
+        def forward(self, x: Tensor) -> Tensor:
+            left = self.blocks[0]["left"](x)
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                right = self.blocks[0]["right"](x)
+                for _ in range(50):  # what goes backward through these arrives late
+                    right = (right @ torch.eye(512, device="cuda")).relu()
+            torch.cuda.current_stream().wait_stream(side)
+            return left + right
+
+    torch.manual_seed(0)
+    model = Branches().cuda()
+    other, within, after = pair(SparseSGD, model, keep=1.0)
+    for step in range(5):
+        x = torch.randn(64, 512, generator=torch.Generator().manual_seed(step)).cuda()
+        with InBackward(within):
+            (100 * model(x).square().mean()).backward()
+            within.step()
+        (100 * other(x).square().mean()).backward()
+        torch.cuda.synchronize()
+        after.step()
+        after.zero_grad()
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

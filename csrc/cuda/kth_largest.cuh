@@ -26,13 +26,10 @@ __device__ radix::Search kth_largest(int64_t count, int32_t rank, const ScoreAt&
     __syncthreads();
     // Each thread stands for two digits, the first thread for the two largest; the rank falls into one thread's.
     const uint32_t digit = radix::kBins - 1 - 2 * threadIdx.x;
-    const int32_t first = histogram[digit], both = first + histogram[digit - 1];
+    const int32_t here = histogram[digit], below = histogram[digit - 1];
     int32_t total;
-    const int32_t above = block_exclusive_sum<kSearchThreads>(both, total);
-    if (above < search.rank && search.rank <= above + both) {
-      const bool second = search.rank > above + first;
-      narrowed = search.with(pass, digit - second, above + (second ? first : 0));
-    }
+    const int32_t above = block_exclusive_sum<kSearchThreads>(here + below, total);
+    search.narrow(pass, digit, above, here, below, narrowed);
     __syncthreads();
     search = narrowed;
   }

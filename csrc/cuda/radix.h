@@ -41,9 +41,14 @@ struct Search {
     return pass == 0 || (key ^ found) >> shift(pass - 1) == 0;
   }
 
-  // After a pass: its next digit, where `above` of the keys counted have a larger one.
-  MIST_HOST_DEVICE Search with(int pass, uint32_t digit, int32_t above) const {
-    return {found | digit << shift(pass), rank - above};
+  // After a pass that counted the keys of each digit: whether the rank falls to `digit` or the one below it, which have
+  // `here` and `below` keys, where `above` keys have a larger digit. If so, `narrowed` becomes what is known then.
+  MIST_HOST_DEVICE bool narrow(int pass, uint32_t digit, int32_t above, int32_t here, int32_t below,
+                               Search& narrowed) const {
+    if (above >= rank || rank > above + here + below) return false;
+    const bool second = rank > above + here;
+    narrowed = {found | (digit - second) << shift(pass), rank - above - (second ? here : 0)};
+    return true;
   }
 };
 

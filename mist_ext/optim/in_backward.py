@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from mist_ext.optim.clipping import RefusedClipping
 from mist_ext.optim.sparse import SparseOptimizer
 
 
@@ -20,8 +21,8 @@ class InBackward:
     such as a block of which only a part was used, and counts the step. The bits are those of stepping after backward.
     A block is what a parameter's name begins with, up to its first number: ``blocks.3`` of ``blocks.3.mlp.fc1.weight``.
 
-    Since no gradient outlives its block, nothing that needs them all works: clipping by the global norm finds no
-    gradients to clip. Use it with one backward pass a step and no `GradScaler`; another use raises `RuntimeError`.
+    Since no gradient outlives its block, nothing works that needs them all: clipping by the global norm, `GradScaler`,
+    a second backward pass before the step. Each raises `RuntimeError`; step after backward for those.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ class InBackward:
                     continue
                 self._members.setdefault(block_name(name), []).append((number, i))
         self._arrived: dict[str, set[tuple[int, int]]] = {block: set() for block in self._members}
+        self._streams: dict[str, set[torch.cuda.Stream]] = {block: set() for block in self._members}
+        self._refused_clipping = RefusedClipping()
 
     def __enter__(self) -> InBackward:
         groups = self.optimizer.param_groups
@@ -59,12 +62,14 @@ class InBackward:
                 self._handles.append(groups[number]["params"][i].register_post_accumulate_grad_hook(hook))
         self._handles.append(self.optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(self.optimizer.register_step_post_hook(self._after_step))
+        self._refused_clipping.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._refused_clipping.__exit__()
         self._forget()
 
     @torch.no_grad()
@@ -77,9 +82,28 @@ class InBackward:
                 "backward pass a step and with non-reentrant checkpointing; step after backward for anything else"
             )
         arrived.add(member)
+        if parameter.is_cuda:
+            self._streams[block].add(torch.cuda.current_stream(parameter.device))
         if len(arrived) == len(self._members[block]):
+            self._wait_for_others(block)
             for number in sorted({number for number, _ in arrived}):
                 self.optimizer.update_parameters(number, sorted(i for n, i in arrived if n == number))
+
+    def _wait_for_others(self, block: str) -> None:
+        """Where a network's parts run on streams of their own: a block's update follows all of its gradients.
+
+        The gradients' memory must not be given to other work of their streams before the update has read it.
+        """
+        if len(self._streams[block]) < 2:
+            return
+        for number, i in self._members[block]:
+            parameter = self.optimizer.param_groups[number]["params"][i]
+            current = torch.cuda.current_stream(parameter.device)
+            assert parameter.grad is not None
+            parameter.grad.record_stream(current)
+            for other in self._streams[block]:
+                if other.device == current.device and other != current:
+                    current.wait_stream(other)
 
     def _before_step(self, optimizer: Any, *_: object) -> None:
         if getattr(optimizer, "grad_scale", None) is not None:
@@ -95,8 +119,9 @@ class InBackward:
         self._forget()
 
     def _forget(self) -> None:
-        for arrived in self._arrived.values():
+        for block, arrived in self._arrived.items():
             arrived.clear()
+            self._streams[block].clear()
 
 
 def block_name(name: str) -> str:

@@ -81,6 +81,7 @@ class SparseOptimizer(Optimizer):
             )
         for name, parameter in pairs:
             self._check_parameter(name, parameter)
+        _check_together(pairs)
         super().add_param_group({**param_group, "params": pairs})
         group = self.param_groups[-1]
         group.setdefault("param_names", [])  # torch leaves them out where there is no parameter
@@ -244,6 +245,23 @@ def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:
     shape, selected = list(parameter.shape), list(selection.shape[name])
     if shape != selected:
         raise ValueError(f"{name!r} has shape {shape}, but was selected as {selected}")
+
+
+def _check_together(pairs: list[tuple[str, Tensor]]) -> None:
+    """Raise ValueError where a group names one parameter twice, or has parameters on several devices."""
+    first: dict[int, str] = {}
+    for name, parameter in pairs:
+        if id(parameter) in first:
+            raise ValueError(
+                f"{first[id(parameter)]!r} and {name!r} are the same parameter (tied weights); give and select it "
+                "under one name, as model.named_parameters() does"
+            )
+        first[id(parameter)] = name
+        if parameter.device != pairs[0][1].device:
+            raise ValueError(
+                f"{name!r} is on {parameter.device}, but {pairs[0][0]!r} of the same group is on {pairs[0][1].device}; "
+                "make a parameter group for each device"
+            )
 
 
 def _contiguous(names: list[str], grads: list[Tensor]) -> list[Tensor]:
