@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad
 
 # What `clip_grad_norm_` calls with the gradients that it found. Replacing that one reaches every caller, however it has
-# imported `clip_grad_norm_` itself.
+# imported `clip_grad_norm_` itself. It is torch's own business: where a later torch has none, nothing is refused.
 TOTAL_NORM = "_get_total_norm"
 
 
@@ -20,7 +20,7 @@ class RefusedClipping:
     _original: ClassVar[Callable[..., Tensor]]
 
     def __enter__(self) -> None:
-        if not self._entered:
+        if not self._entered and hasattr(clip_grad, TOTAL_NORM):
             RefusedClipping._original = getattr(clip_grad, TOTAL_NORM)
             setattr(clip_grad, TOTAL_NORM, _total_norm)
         self._entered.append(self)
@@ -28,7 +28,7 @@ class RefusedClipping:
     def __exit__(self, *_: object) -> None:
         if self in self._entered:
             self._entered.remove(self)
-            if not self._entered:
+            if not self._entered and hasattr(clip_grad, TOTAL_NORM):
                 setattr(clip_grad, TOTAL_NORM, RefusedClipping._original)
 
 
