@@ -1,0 +1,64 @@
+"""The five published benchmarks end to end, on miniature copies in the formats that the originals have on the disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mist_ext import experiment, presets
+from mist_ext.config import Config
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+import miniatures
+
+SMALL = {"backbone": "vit_nano", "epochs": 2, "ranpac_width": 200, "lr": 3e-3, "workers": 0}
+
+
+@pytest.mark.parametrize(
+    ("data", "layout", "classes"),
+    [
+        ("cifar100", miniatures.cifar100, [10] * 10),
+        ("imagenet_r", miniatures.imagenet_r_tree, [20] * 10),
+        ("imagenet_a", miniatures.imagenet_a, [20] * 10),
+        ("cub200", miniatures.cub200_official, [20] * 10),
+        ("cars196", miniatures.cars196_official, [20] * 9 + [16]),
+    ],
+)
+def test_a_preset_runs_from_files_to_table(data: str, layout, classes: list[int], tmp_path: Path) -> None:
+    layout(tmp_path / "data")
+    chosen = {**presets.preset(f"mist/{data}-exact"), **SMALL, "method": ["simplecil", "ranpac"]}
+    options = Config(**chosen, data_root=str(tmp_path / "data"), out=str(tmp_path / "run"))
+    experiment.run(options, Console(file=io.StringIO()))
+    for tuner in ("none", "mist"):
+        for method in ("simplecil", "ranpac"):
+            result = json.loads((tmp_path / "run" / f"{data}-{tuner}-{method}" / "results.json").read_text())
+            (one,) = result["runs"]
+            assert [len(task["classes"]) for task in one["tasks"]] == classes
+            assert one["last_accuracy"] > 20 * 100 / sum(classes)  # chance is 100 / classes
+    mist = json.loads((tmp_path / "run" / f"{data}-mist-simplecil" / "results.json").read_text())
+    changed = [task["changed_fraction"]["max"] for task in mist["runs"][0]["tasks"]]
+    assert 0 < max(changed) < 0.006
+    assert (tmp_path / "run" / "summary.md").is_file()
+
+
+def test_worker_processes_and_kept_images_change_nothing(tmp_path: Path) -> None:
+    miniatures.cars196(tmp_path / "data")  # whose training views are drawn from images that are kept
+    results = []
+    for workers, memory in ((0, 0.0), (2, 0.0), (2, 4.0)):
+        out = tmp_path / f"run-{workers}-{memory}"
+        options = Config(
+            **{**presets.preset("mist/cars196-simplecil-exact"), **SMALL, "workers": workers, "tuner": ["mist"]},
+            image_memory=memory,
+            data_root=str(tmp_path / "data"),
+            out=str(out),
+        )
+        options.classes_per_task = 98
+        experiment.run(options, Console(file=io.StringIO()))
+        results.append(json.loads((out / "cars196-mist-simplecil" / "results.json").read_text())["runs"][0])
+    assert results[0]["accuracy_matrix"] == results[1]["accuracy_matrix"] == results[2]["accuracy_matrix"]
+    assert results[0]["tasks"][0]["selection"] == results[1]["tasks"][0]["selection"] == results[2]["tasks"][0]["selection"]
