@@ -1,4 +1,4 @@
-"""The command ``mist``: run, predict, report, info."""
+"""The command ``mist``: run, predict, report, data, info."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_subcommand("run", run, help="run a benchmark: data, backbone, tuners, methods, seeds")
     commands.add_subcommand("predict", predict_parser(), help="name what is on images, with a trained classifier")
     commands.add_subcommand("report", report_parser(), help="table and figures of finished or interrupted runs")
+    data = Parser(description="Data sets on the disk.")
+    commands.add_subcommand("data", data, help="examine a data set on the disk")
+    data.add_subcommands(dest="action", required=True).add_subcommand(
+        "check", check_parser(), help="layout, counts, unreadable images, images in both parts"
+    )
     commands.add_subcommand(
         "info", Parser(description="Versions, backend and devices."), help="versions, backend and devices"
     )
@@ -50,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_parser() -> ArgumentParser:
-    """One flag for each field of `mist_ext.experiment.Config`; a YAML file holds the same names."""
+    """One flag for each field of `mist_ext.config.Config`; a YAML file holds the same names."""
     from mist_ext.config import Config
 
     parser = Parser(
@@ -64,19 +69,8 @@ def run_parser() -> ArgumentParser:
         default=None,
         help="output folder of an interrupted run to go on with; other options as they were, or left out",
     )
-    defaults = Config()
-    types = typing.get_type_hints(Config)
     for field in sorted(dataclasses.fields(Config), key=lambda field: field.name not in Config.__annotations__):
-        kind: Any = types[field.name]
-        several: dict[str, Any] = {}
-        if typing.get_origin(kind) is list:
-            kind, several = typing.get_args(kind)[0], {"nargs": "+"}
-        default = getattr(defaults, field.name)
-        flag = "--" + field.name.replace("_", "-")
-        if kind is bool:
-            parser.add_argument(flag, action="store_true", help=field.metadata["help"])
-        else:
-            parser.add_argument(flag, type=kind, default=default, help=field.metadata["help"], **several)
+        _add_option(parser, field.name)
     return parser
 
 
@@ -100,6 +94,18 @@ def report_parser() -> ArgumentParser:
         default=None,
         help="where the joint table and figure go; by default the only folder given",
     )
+    return parser
+
+
+def check_parser() -> ArgumentParser:
+    """A data source, and those options of `mist run` that say where it is."""
+    parser = Parser(
+        description="Say which layout of a data set is there, compare its counts with the published ones, read every "
+        "image, and look for images in both parts. Exit status 1 if something is wrong."
+    )
+    parser.add_argument("source", type=str, help="digits, cifar100, cub200, ..., or folder:PATH; as --data of mist run")
+    for name in ("data_root", "test_fraction", "download"):
+        _add_option(parser, name)
     return parser
 
 
@@ -164,6 +170,16 @@ def report_command(options: Any) -> int:
     return 0
 
 
+def data_command(options: Any) -> int:
+    """``mist data check``."""
+    from rich.console import Console
+
+    from mist_ext.data import check_command
+
+    given = options.check
+    return check_command.check(given.source, given.data_root, given.test_fraction, given.download, Console())
+
+
 def info_command(_options: Any) -> int:
     """``mist info``."""
     from rich.console import Console
@@ -178,7 +194,30 @@ def info_command(_options: Any) -> int:
     return 0
 
 
-COMMANDS = {"run": run_command, "predict": predict_command, "report": report_command, "info": info_command}
+COMMANDS = {
+    "run": run_command,
+    "predict": predict_command,
+    "report": report_command,
+    "data": data_command,
+    "info": info_command,
+}
+
+
+def _add_option(parser: ArgumentParser, name: str) -> None:
+    """The flag of a field of `mist_ext.config.Config`."""
+    from mist_ext.config import Config
+
+    kind: Any = typing.get_type_hints(Config)[name]
+    field = Config.__dataclass_fields__[name]
+    several: dict[str, Any] = {}
+    if typing.get_origin(kind) is list:
+        kind, several = typing.get_args(kind)[0], {"nargs": "+"}
+    flag = "--" + name.replace("_", "-")
+    if kind is bool:
+        parser.add_argument(flag, action="store_true", help=field.metadata["help"])
+    else:
+        default = getattr(Config(), name)
+        parser.add_argument(flag, type=kind, default=default, help=field.metadata["help"], **several)
 
 
 def _print_report(folders: list[str], console: Any) -> list[Any]:

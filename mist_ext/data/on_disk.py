@@ -1,0 +1,158 @@
+"""A published data set on a user's disk: the layouts that are known, how it is found, and where to get it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mist_ext.data import published_splits
+from mist_ext.data.source import ImageSet, Source
+from mist_ext.data.transforms import RandomCrops, Transform
+
+Parts = tuple[tuple[str, ...], ImageSet, ImageSet]  # class names, training part, test part
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a data set lies in its folder.
+
+    Attributes
+    ----------
+    contents : str
+        What is in the folder, as messages show it.
+    needs : tuple of str
+        Patterns (glob) of paths within the folder, each of which must be there.
+    read : callable
+        Makes the parts from the folder.
+    """
+
+    contents: str
+    needs: tuple[str, ...]
+    read: Callable[[Path], Parts]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What ``--download`` fetches.
+
+    Attributes
+    ----------
+    url : str
+    md5 : str
+        Of the archive, in hexadecimal.
+    folder : str
+        The only folder in it.
+    """
+
+    url: str
+    md5: str
+    folder: str
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the address."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A published data set.
+
+    Attributes
+    ----------
+    name : str
+        As given to ``--data``.
+    folders : tuple of str
+        Names that its folder has; case, ``-`` and ``_`` do not matter. The first found wins.
+    layouts : tuple of Layout
+        The first found wins.
+    get : str
+        A sentence: where to get it.
+    archive : Archive, optional
+        Only where address and checksum are both public.
+    tasks, transform, mean, std
+        As `Source` has them.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    get: str
+    archive: Archive | None = None
+    tasks: int = 10
+    transform: type[Transform] = RandomCrops
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def found(self, root: Path) -> list[tuple[Layout, Path]]:
+        """Every layout that is there, with its folder, in the order of preference."""
+        folders = list(dict.fromkeys(self._folders(root)))
+        return [
+            (layout, folder)
+            for layout in self.layouts
+            for folder in folders
+            if all(any(folder.glob(needed)) for needed in layout.needs)
+        ]
+
+    def _folders(self, root: Path) -> Iterator[Path]:
+        """Below the root, in a folder of its name (as archives unpack), and the root itself if it has such a name."""
+        for name in self.folders:
+            for folder in _named(root, name):
+                yield folder
+                for inner in self.folders:
+                    yield from _named(folder, inner)
+        if _plain(root.resolve().name) in map(_plain, self.folders):
+            yield root
+
+    def source(self, root: Path) -> Source:
+        """Read the first layout that is there.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none; the message lists what was looked for, and where to get it.
+        ValueError
+            If there is one, but something is wrong with it.
+        """
+        there = self.found(root)
+        if not there:
+            raise FileNotFoundError(self._missing(root))
+        layout, folder = there[0]
+        class_names, train, test = layout.read(folder)
+        split = published_splits.in_words(self.name, len(train), len(test))
+        return Source(
+            self.name,
+            class_names,
+            train,
+            test,
+            self.tasks,
+            self.transform,
+            self.mean,
+            self.std,
+            f"{layout.contents} in {folder}: {split}",
+        )
+
+    def _missing(self, root: Path) -> str:
+        wanted = "\n".join(f"  {layout.contents}" for layout in self.layouts)
+        state = "" if root.is_dir() else f"; {root} is no folder"
+        unpack = ""
+        if self.archive and (root / self.archive.file_name).is_file():
+            unpack = f" {self.archive.file_name} is there: --download checks and unpacks it."
+        return (
+            f"{self.name} is not below --data-root {root}{state}. Looked for a folder {' or '.join(self.folders)} there "
+            f"with one of:\n{wanted}\n{self.get}{unpack}"
+        )
+
+
+def _named(root: Path, name: str) -> list[Path]:
+    """The folders in ``root`` of that name, the one that is spelt so first."""
+    if not root.is_dir():
+        return []
+    alike = [each for each in root.iterdir() if _plain(each.name) == _plain(name) and each.is_dir()]
+    return sorted(alike, key=lambda each: (each.name != name, each.name))
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())

@@ -1,0 +1,59 @@
+"""How many images the published splits have, by which a copy is recognised."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+RESAMPLED = "the class-incremental field's resampled split (arXiv 2303.07338, appendix)"
+
+
+class Split(NamedTuple):
+    """One published split of a data set.
+
+    Attributes
+    ----------
+    words : str
+        Which it is, and where the counts come from.
+    train, test : int
+        Images.
+    """
+
+    words: str
+    train: int
+    test: int
+
+
+CLASSES = {"cifar100": 100, "imagenet_r": 200, "imagenet_a": 200, "cub200": 200, "cars196": 196}
+SPLITS = {
+    "cifar100": (Split("the official split (Krizhevsky 2009)", 50_000, 10_000),),
+    # L2P (arXiv 2112.08654) and its successors have the same counts, but draw the images anew.
+    "imagenet_r": (Split(RESAMPLED, 24_000, 6_000),),
+    "imagenet_a": (Split(RESAMPLED, 5_981, 1_519),),
+    "cub200": (
+        Split(RESAMPLED, 9_430, 2_358),
+        Split(
+            "the official split (Wah et al. 2011), whose results differ from those on the resampled one", 5_994, 5_794
+        ),
+    ),
+    "cars196": (Split("the official split (Krause et al. 2013)", 8_144, 8_041),),
+}
+
+
+def matching(name: str, train: int, test: int) -> Split | None:
+    """The published split with these counts."""
+    return next((split for split in SPLITS.get(name, ()) if (split.train, split.test) == (train, test)), None)
+
+
+def swapped(name: str, train: int, test: int) -> bool:
+    """Whether the counts are those of a published split the other way round."""
+    return matching(name, test, train) is not None
+
+
+def in_words(name: str, train: int, test: int) -> str:
+    """Which split the counts belong to."""
+    counts = f"{train:,} training and {test:,} test images"
+    if split := matching(name, train, test):
+        return f"{counts}, {split.words}"
+    if swapped(name, train, test):
+        return f"{counts}: training and test part are swapped"
+    return f"{counts}, no published split" if name in SPLITS else counts
