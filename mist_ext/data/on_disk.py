@@ -121,6 +121,7 @@ class OnDisk:
             raise FileNotFoundError(self._missing(root))
         layout, folder = there[0]
         class_names, train, test = layout.read(folder)
+        others = "".join(f"; not used: {other.contents} in {place}" for other, place in there[1:])
         split = published_splits.in_words(self.name, len(train), len(test))
         return Source(
             self.name,
@@ -131,7 +132,7 @@ class OnDisk:
             self.transform,
             self.mean,
             self.std,
-            f"{layout.contents} in {folder}: {split}",
+            f"{layout.contents} in {folder}: {split}{others}",
         )
 
     def _missing(self, root: Path) -> str:
@@ -141,8 +142,8 @@ class OnDisk:
         if self.archive and (root / self.archive.file_name).is_file():
             unpack = f" {self.archive.file_name} is there: --download checks and unpacks it."
         return (
-            f"{self.name} is not below --data-root {root}{state}. Looked for a folder {' or '.join(self.folders)} there "
-            f"with one of:\n{wanted}\n{self.get}{unpack}"
+            f"{self.name} is not below --data-root {root}{state}. Looked for a folder {' or '.join(self.folders)} "
+            f"there with one of:\n{wanted}\n{self.get}{unpack}"
         )
 
 

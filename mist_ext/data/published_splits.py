@@ -31,9 +31,7 @@ SPLITS = {
     "imagenet_a": (Split(RESAMPLED, 5_981, 1_519),),
     "cub200": (
         Split(RESAMPLED, 9_430, 2_358),
-        Split(
-            "the official split (Wah et al. 2011), whose results differ from those on the resampled one", 5_994, 5_794
-        ),
+        Split("the official split (Wah et al. 2011), not comparable with the resampled one", 5_994, 5_794),
     ),
     "cars196": (Split("the official split (Krause et al. 2013)", 8_144, 8_041),),
 }

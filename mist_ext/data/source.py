@@ -104,7 +104,8 @@ class ImageFiles(ImageSet):
         path = str(self.paths[index])
         try:
             with Image.open(path) as image:
-                return image.convert("RGB")
+                image.load()
+                return image if image.mode == "RGB" else image.convert("RGB")  # which would copy the pixels
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BrokenImage(f"{path} cannot be decoded ({error}); replace it, or give --skip-broken") from error
 
