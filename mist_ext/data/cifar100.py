@@ -23,6 +23,8 @@ ALLOWED = frozenset(
         ("_codecs", "encode"),
     )
 )
+# What reading a pickle that is cut or altered may raise.
+DAMAGED = (pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -81,7 +83,7 @@ def unpickled(path: Path) -> Any:
         try:
             # Latin-1 as torchvision does it: Python 2's strings of bytes, and arrays made of them, come out whole.
             return ArrayUnpickler(file, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        except DAMAGED as error:
             raise ValueError(f"{path} is no file of CIFAR-100's archive ({error}); get it anew") from error
 
 
