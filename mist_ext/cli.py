@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         _fail(str(error))
     except KeyboardInterrupt as interruption:
-        print("mist: interrupted; go on with mist run --resume and the output folder", file=sys.stderr)
+        how = "; go on with mist run --resume and the output folder" if given[:1] == ["run"] else ""
+        print(f"mist: interrupted{how}", file=sys.stderr)
         return 128 + getattr(interruption, "signal", signal.SIGINT)
 
 

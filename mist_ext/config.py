@@ -149,11 +149,13 @@ class Config(TuningOptions):
         seconds(self.checkpoint_every)
 
 
-# What may differ between an interrupted run and the one that goes on from it: results do not depend on it.
+# What may differ between an interrupted run and the one that goes on from it: results do not depend on it, or it is how
+# the run can go on.
 FREE_TO_CHANGE = frozenset(
     (
         "data_root",
         "download",
+        "skip_broken",
         "workers",
         "image_memory",
         "device",

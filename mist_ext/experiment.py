@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from mist_ext import backbones, checkpoint, config, data, methods, report, results, run_folder, trained, tuners
 from mist_ext.config import Config
-from mist_ext.data.source import Source
+from mist_ext.data.doctor import unreadable
+from mist_ext.data.source import BrokenImage, Source
 from mist_ext.data.stream import Batches, Stream, Task, TaskImages, views_of
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
@@ -118,9 +119,9 @@ class Setting:
         """Load what the options name; ValueError or OSError where that is not possible."""
         device = _device(options)
         if options.download:
-            from mist_ext.data.download import download
+            from mist_ext.data.download import fetch
 
-            download(options.data, data.root_folder(options.data_root), console)
+            fetch(options.data, data.root_folder(options.data_root), console)
         source = data.load(options.data, options.data_root, options.test_fraction)
         if options.evaluate_on == "validation":
             source = source.validation()
@@ -196,6 +197,7 @@ class _Run:
             for tuner in self.options.tuner
             for method in self.options.method
         }
+        self.problems: dict[str, dict[int, str]] = {}  # by part and row: why an image cannot be decoded, or nothing
         self.units = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
         self.saver = Saver(out / CHECKPOINTS, config.seconds(self.options.checkpoint_every), self._say)
 
@@ -229,7 +231,7 @@ class _Run:
         for task in unit.stream.tasks[unit.task :]:
             self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
             unit.task = task.number
-            self._leave_out_broken(unit.stream.tasks[: task.number + 1])
+            self._check_images(number, unit)
             records = self._task(task, unit, lambda: self._moment(number, unit))
             counts = [len(seen.test) for seen in unit.stream.tasks[: task.number + 1]]
             findings = [
@@ -253,13 +255,11 @@ class _Run:
 
     def _moment(self, number: int, unit: Unit) -> None:
         """The state is whole: it may be saved, and the run may stop."""
-        self.saver.moment(
-            lambda: {
-                "unit": number,
-                "state": unit.state_dict(),
-                "runs": [(key, cell.content["runs"]) for key, cell in self.cells.items()],
-            }
-        )
+        self.saver.moment(lambda: self._state(number, unit))
+
+    def _state(self, number: int, unit: Unit) -> dict[str, Any]:
+        runs = [(key, cell.content["runs"]) for key, cell in self.cells.items()]
+        return {"unit": number, "state": unit.state_dict(), "runs": runs}
 
     def _task(self, task: Task, unit: Unit, moment: Callable[[], None]) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
@@ -313,8 +313,27 @@ class _Run:
             moment()
         return torch.cat(features), images.labels.to(self.setting.device)
 
-    def _leave_out_broken(self, tasks: list[Task]) -> None:
-        pass
+    def _check_images(self, number: int, unit: Unit) -> None:
+        """Stop before a task whose images cannot all be decoded, with the state saved; or do without those."""
+        for task in unit.stream.tasks[: unit.task + 1]:
+            for part, images in (("training", task.train), ("test", task.test)):
+                rows = images.indices.tolist()
+                known = self.problems.setdefault(part, {})
+                new = [row for row in rows if row not in known]
+                track = partial(self.progress.track, phase=f"check {part} images", total=len(new))
+                known |= dict.fromkeys(new, "") | dict(unreadable(images.views.images, new, track))
+                broken = [item for item, row in enumerate(rows) if known[row]]
+                if not broken:
+                    continue
+                names = "\n".join(known[rows[item]] for item in broken)
+                if not self.options.skip_broken:
+                    self.saver.save(self._state(number, unit))
+                    raise BrokenImage(
+                        f"{len(broken)} {part} images of task {task.number + 1} cannot be decoded:\n{names}\n"
+                        f"Go on with mist run --resume {self.out} once they are replaced, or with --skip-broken"
+                    )
+                self._say(f"{len(broken)} {part} images of task {task.number + 1} are left out:\n{names}")
+                images.leave_out(broken)
 
     def _save_classifiers(self, unit: Unit) -> None:
         options = self.options

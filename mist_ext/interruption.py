@@ -86,11 +86,12 @@ class Saver:
         """
         due = self.every is not None and (self._stop is not None or time.monotonic() - self._saved >= self.every)
         if due:
-            self._save(state())
+            self.save(state())
         if self._stop is not None:
             raise Interrupted(self._stop)
 
-    def _save(self, state: dict[str, Any]) -> None:
+    def save(self, state: dict[str, Any]) -> None:
+        """Save the run's state now."""
         try:
             checkpoint.save(self.folder, state)
         except OSError as error:  # a full disk: the run is worth more than its checkpoint, and the last one is whole

@@ -107,7 +107,7 @@ class ImageFiles(ImageSet):
                 image.load()
                 return image if image.mode == "RGB" else image.convert("RGB")  # which would copy the pixels
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise BrokenImage(f"{path} cannot be decoded ({error}); replace it, or give --skip-broken") from error
+            raise BrokenImage(f"{path} cannot be decoded ({error})") from error
 
     def where(self, index: int) -> str:
         return str(self.paths[index])
