@@ -103,8 +103,9 @@ def _section(row: Row, anchor: str, drawings: Sequence[Drawing]) -> dict[str, An
 
 def _configuration(cell: Cell) -> str:
     """The file that the run left for repeating it, else what its results say."""
-    file = Path(cell.source).with_name("config.yaml")
-    if file.is_file():
+    results = Path(cell.source)
+    file = results.parent / "config.yaml"
+    if results.is_file() and file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
     import yaml
 

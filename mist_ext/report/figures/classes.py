@@ -74,7 +74,7 @@ def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[An
     axes.axvline(overall, color="#D55E00", linewidth=1.2, linestyle="--", label=f"mean {overall:.1f}")
     axes.axvline(0, color="0.3", linewidth=0.8)
     seeds = max(len(each) for each in lost.values())
-    worst = None
+    title = f"forgetting, {text.plural(seeds, 'seed')}"
     if few:
         axes.set_yticks(places, [str(label) for label in ranking], fontsize=min(8, 400 / len(ranking)))
         if seeds > 1:
@@ -82,16 +82,16 @@ def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[An
             axes.plot(*zip(*dots, strict=True), ".", color="black", markersize=3.5, label="single seeds")
         axes.set_ylabel("class")
     else:
-        worst = f"most forgotten: {', '.join(str(label) for label in ranking[:_WORST])}"
+        title += f", most: {', '.join(str(label) for label in ranking[:_WORST])}"
         axes.set_yticks([])
         axes.set_ylabel("classes, most forgotten first")
     axes.set_ylim(len(ranking) - 0.4, -0.6)
     axes.margins(x=0.06)
     axes.set_xlabel("forgetting (percentage points)")
-    axes.set_title(f"forgetting, {text.plural(seeds, 'seed')}", fontsize="medium")
     axes.grid(axis="x", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    # The bars are sorted: the shortest leave the lower right free.
-    axes.legend(title=worst, title_fontsize="small", fontsize="small", loc="lower right", edgecolor="none")
+    axes.legend(
+        title=title, ncols=2, fontsize="small", frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), borderpad=0
+    )

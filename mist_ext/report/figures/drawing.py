@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+_MARGIN = 0.12  # inches
 
 # Text stays text, and identifiers depend on the content alone: the same results give the same file.
 _SVG: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": "mist_ext"}
@@ -53,9 +56,18 @@ class Drawing:
 
     def _saved(self, form: str, metadata: dict[str, Any]) -> bytes:
         buffer = io.BytesIO()
-        # Tight, since a heat map of fixed shape would otherwise push its labels over the edge.
-        self.figure.savefig(buffer, format=form, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
+        self.figure.savefig(buffer, format=form, bbox_inches=self._extent, metadata=metadata)
         return buffer.getvalue()
+
+    @cached_property
+    def _extent(self) -> Bbox:
+        """What is drawn and a margin: a heat map of fixed shape pushes its labels over the edge of the figure.
+
+        Found once for both formats, and the layout with it, since that takes as long as drawing.
+        """
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+        return self.figure.get_tightbbox().padded(_MARGIN)
 
 
 def new_figure(width: float, height: float) -> Figure:

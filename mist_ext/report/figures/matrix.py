@@ -20,7 +20,7 @@ def draw(cell: Cell) -> Drawing:
     axes = figure.add_subplot()
     shown = [row + [math.nan] * (size - len(row)) for row in matrix]
     low, high = colour_range([value for row in matrix for value in row])
-    image = axes.imshow(shown, cmap="Blues", vmin=low, vmax=high)
+    image = axes.imshow(shown, cmap="Blues", vmin=low, vmax=high, interpolation="none")
     points = min(9.0, 72 * side / size / 3.2)  # four digits and their margin are about that many letter heights wide
     for after, row in enumerate(matrix if points >= _SMALLEST else []):
         for on, value in enumerate(row):
