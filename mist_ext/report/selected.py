@@ -18,14 +18,16 @@ _NUMBERED_NORM = re.compile(r"(norm|ln)_?\d+")
 
 @dataclass(frozen=True)
 class Shares:
-    """Of each layer and kind of parameter, averaged over tasks and seeds; a place that the model lacks is absent.
+    """Averaged over tasks and seeds; a layer and kind that the model does not have together is absent.
 
     Attributes
     ----------
     layers, kinds : list of str
         In the order of the model.
+    overall : float
+        Selected entries over all entries of the backbone.
     selected : dict
-        Selected entries over all entries.
+        The same of each layer and kind.
     score : dict
         Its share of the sum of all scores; empty for a tuner without scores.
     held : dict
@@ -34,6 +36,7 @@ class Shares:
 
     layers: list[str]
     kinds: list[str]
+    overall: float
     selected: dict[Place, float]
     score: dict[Place, float]
     held: dict[Place, float]
@@ -52,6 +55,9 @@ def shares(cell: Cell) -> Shares:
     return Shares(
         layers=list(dict.fromkeys(layer for layer, _ in places.values())),
         kinds=_in_order(places),
+        overall=metrics.mean_std(
+            [_total(record, "selected") / max(1, _total(record, "entries")) for record in records]
+        )[0],
         selected=_mean([selected for selected, _, _ in summed]),
         score=_mean([score for _, score, _ in summed]),
         held=_mean([held for _, _, held in summed]),
@@ -89,6 +95,10 @@ def _in_order(places: Mapping[str, Place]) -> list[str]:
         layers.setdefault(layer, []).append(kind)
     fullest = max(layers.values(), key=lambda kinds: len(set(kinds)))
     return list(dict.fromkeys([*fullest, *(kind for _, kind in places.values())]))
+
+
+def _total(record: Sequence[Mapping[str, Any]], name: str) -> int:
+    return sum(tensor[name] for tensor in record)
 
 
 def _task_shares(

@@ -78,7 +78,7 @@ def make(
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def result() -> Callable[..., dict[str, Any]]:
     """Makes the content of a `results.json`."""
     return make

@@ -84,7 +84,7 @@ def _short(percent: float) -> str:
 
 def _description(cell: Cell, found: Shares) -> str:
     count = f"{len(found.layers)} layers and {len(found.kinds)} kinds of parameters"
-    parts = [f"Selected entries of {count}, {cell.title}"]
+    parts = [f"Selected entries of {count}, {cell.title}: {100 * found.overall:.2f} % of all entries"]
     if found.score:
         top = sorted(found.score, key=lambda place: -found.score[place])[:3]
         named = ", ".join(f"{kind} of {layer} {100 * found.score[layer, kind]:.1f} %" for layer, kind in top)
