@@ -9,7 +9,7 @@ from mist_ext import metrics
 from mist_ext.report import text
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import cell_colour, cell_title, colour_range
+from mist_ext.report.figures.style import cell_colour, cell_title, colour_range, labelled_places
 from mist_ext.report.per_class import ClassMatrix, class_matrix, forgetting_by_class, recorded
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LABELLED = 60  # classes; where there are more, only some places and the most forgotten classes carry a label
 _WORST = 5
-_WIDEST = 20  # tasks; of more, every fifth carries a number
+_WIDEST = 12  # tasks; of more, only some carry a number
 
 
 def draw(cell: Cell) -> Drawing | None:
@@ -48,15 +48,14 @@ def _heat_map(axes: Axes, matrix: ClassMatrix, tasks: int) -> Any:
     # Without interpolation the picture inside an SVG has one pixel for each value, and stays sharp.
     low, high = colour_range([value for row in matrix.rows for value in row])
     image = axes.imshow(shown, cmap="Blues", vmin=low, vmax=high, aspect="auto", interpolation="none")
-    labelled = range(0, tasks, 1 if tasks <= _WIDEST else 5)
+    labelled = labelled_places(tasks, _WIDEST)
     axes.set_xticks(labelled, [str(task + 1) for task in labelled])
     axes.set_xlabel("after task")
     if count <= _LABELLED:
         axes.set_yticks(range(count), [str(label) for label in matrix.classes], fontsize=min(8, 400 / count))
         axes.set_ylabel("class, in the order of the stream")
     else:
-        every = 10 * math.ceil(count / 100)
-        numbered = [0, *range(every - 1, count, every)]
+        numbered = labelled_places(count, 10)
         axes.set_yticks(numbered, [str(place + 1) for place in numbered])
         axes.set_ylabel("place of the class in the stream")
     axes.set_title(f"accuracy, {matrix.of}", fontsize="medium")

@@ -48,6 +48,7 @@ def _stack(axes: Axes, seconds: dict[str, list[float]], tasks: int) -> None:
         label = f"{phase}, {text.seconds(math.fsum(values))} s in all"
         axes.bar(range(1, tasks + 1), values, bottom=bottom, color=PHASE_COLOURS[phase], width=0.75, label=label)
         bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+    axes.set_xlim(0.4, tasks + 0.6)
     task_axis(axes, tasks)
     open_axes(axes)
     axes.set_ylim(0, 1.04 * max(bottom))
@@ -58,6 +59,7 @@ def _stack(axes: Axes, seconds: dict[str, list[float]], tasks: int) -> None:
 
 def _memory(axes: Axes, values: list[float], unit: str) -> None:
     axes.bar(range(1, len(values) + 1), values, color="0.55", width=0.75)
+    axes.set_xlim(0.4, len(values) + 0.6)
     task_axis(axes, len(values))
     open_axes(axes)
     axes.set_ylabel(f"peak memory ({unit})")

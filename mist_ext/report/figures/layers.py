@@ -79,7 +79,9 @@ def _short(percent: float) -> str:
     """At most three digits, since the fields are small."""
     if percent >= 9.95 or percent == 0:
         return f"{percent:.0f}"
-    return f"{percent:.1f}" if percent >= 0.95 else f"{percent:.2g}".replace("0.", ".") if percent >= 0.01 else "<.01"
+    if percent >= 0.995:
+        return f"{percent:.1f}"
+    return f"{percent:.2f}".removeprefix("0") if percent >= 0.005 else "<.01"
 
 
 def _description(cell: Cell, found: Shares) -> str:

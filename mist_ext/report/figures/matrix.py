@@ -6,7 +6,7 @@ import math
 
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import cell_title, colour_range
+from mist_ext.report.figures.style import cell_title, colour_range, labelled_places
 
 _SMALLEST = 4.5  # points; smaller values are left out and the colours speak
 
@@ -33,7 +33,7 @@ def draw(cell: Cell) -> Drawing:
     axes.set_yticks([place - 0.5 for place in range(1, size)], minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
-    labelled = range(0, size, 1 if size <= 25 else 5)
+    labelled = labelled_places(size, 25)
     for set_ticks in (axes.set_xticks, axes.set_yticks):
         set_ticks(labelled, [str(task + 1) for task in labelled])
     axes.set_xlabel("evaluated on task")

@@ -56,6 +56,12 @@ def colour_range(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(10.0 * math.floor(min(values) / 10), high - 30)), max(high, 30.0)
 
 
+def labelled_places(count: int, most: int) -> list[int]:
+    """Which of so many rows or columns carry their number, counted from 0: all, or where that is too many some."""
+    every = 1 if count <= most else 5 * math.ceil(count / (5 * most))
+    return sorted({0, *range(every - 1, count, every)})
+
+
 def task_axis(axes: Axes, tasks: int) -> None:
     """Label the horizontal axis with the tasks, counted from 1."""
     from matplotlib.ticker import MaxNLocator
