@@ -122,11 +122,8 @@ def run(config: Config, console: Console | None = None) -> Path:
 
 
 def write_reports(folder: Path) -> None:
-    """Write the figures of every cell below a folder, and the tables and figures that join them."""
-    cells = report.read_cells([folder])
-    for cell in cells:
-        report.write_cell_figures(cell, Path(cell.source).parent)
-    report.write_summary(cells, folder)
+    """Write the figures of every cell below a folder, and the tables, figure and page that join them."""
+    report.write_report(report.read_cells([folder]), folder)
 
 
 def _run_seed(

@@ -68,13 +68,17 @@ def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> N
             assert sorted(label for task in one["tasks"] for label in task["classes"]) == list(range(10))
         assert set(cell["summary"]) == {"average_accuracy", "last_accuracy", "forgetting"}
         files = {path.name for path in (tmp_path / name).iterdir()}
-        assert files == {"results.json", "config.yaml", "log.jsonl", "accuracy.png", "matrix.png"}
+        figures = {f"{kind}.{form}" for kind in ("accuracy", "matrix", "costs") for form in ("png", "svg")}
+        assert files == {"results.json", "config.yaml", "log.jsonl"} | figures
         assert len((tmp_path / name / "log.jsonl").read_text().splitlines()) == 4
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         "summary.json",
         "summary.md",
         "summary.csv",
+        "summary.tex",
         "accuracy.png",
+        "accuracy.svg",
+        "report.html",
     }
 
 

@@ -113,8 +113,6 @@ def _configuration(cell: Cell) -> str:
 
 
 def _figure(drawing: Drawing, prefix: str) -> dict[str, Any]:
-    from markupsafe import Markup
-
     head, body = drawing.svg[drawing.svg.index("<svg") :].split(">", 1)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
     if size is None:
@@ -127,6 +125,5 @@ def _figure(drawing: Drawing, prefix: str) -> dict[str, Any]:
         "description": drawing.description,
         "width": float(size[1]),
         "height": float(size[2]),
-        # matplotlib escaped the text in it.
-        "body": Markup(body.rsplit("</svg>", 1)[0]),
+        "body": body.rsplit("</svg>", 1)[0],
     }
