@@ -68,7 +68,8 @@ def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[An
     places = range(len(ranking))
     few = len(ranking) <= _LABELLED
     values = [means[label] for label in ranking]
-    axes.barh(places, values, height=0.75 if few else 1.0, color=colour)
+    # Bars that touch take an edge, or a browser shows the ground between them.
+    axes.barh(places, values, height=0.75 if few else 1.0, color=colour, edgecolor=colour, linewidth=0 if few else 0.6)
     overall = metrics.mean_std(values)[0]
     axes.axvline(overall, color="#D55E00", linewidth=1.2, linestyle="--", label=f"mean {overall:.1f}")
     axes.axvline(0, color="0.3", linewidth=0.8)
