@@ -10,7 +10,7 @@ import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -87,13 +87,19 @@ def predict_parser() -> ArgumentParser:
 
 def report_parser() -> ArgumentParser:
     """Any number of run folders."""
-    parser = Parser(description="Print the table of any number of runs, and rebuild their figures.")
+    parser = Parser(description="Print the table of any number of runs, and write it, figures and a page as files.")
     parser.add_argument("folders", nargs="+", type=str, help="output folders of mist run, or single cells' folders")
     parser.add_argument(
         "--out",
         type=str | None,
         default=None,
-        help="where the joint table and figure go; by default the only folder given",
+        help="where the joint table, figure and report.html go; by default the only folder given",
+    )
+    parser.add_argument(
+        "--format",
+        type=Literal["text", "markdown", "csv", "latex"],
+        default="text",
+        help="how the table is printed; for other forms than text nothing else is printed, and files need --out",
     )
     return parser
 
@@ -158,16 +164,20 @@ def report_command(options: Any) -> int:
 
     from mist_ext import report
 
+    if options.format != "text":
+        cells = report.read_cells(options.folders)
+        sys.stdout.write(report.as_text(cells, options.format))
+        if options.out is not None:
+            report.write_report(cells, options.out)
+        return 0
     console = Console()
     cells = _print_report(options.folders, console)
-    for cell in cells:
-        report.write_cell_figures(cell, Path(cell.source).parent)
     out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
+    report.write_report(cells, out)
     if out is None:
-        console.print("Give --out FOLDER for the joint table and figure as files.")
+        console.print("Give --out FOLDER for the joint table, figure and report.html as files.")
     else:
-        report.write_summary(cells, out)
-        console.print(f"Tables and figures: {out}", highlight=False, soft_wrap=True)
+        console.print(f"Tables, figures and report.html: {out}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from mist_ext.interruption import Saver
 from mist_ext.methods.method import Method
 from mist_ext.progress import Progress
 from mist_ext.results import CellResults, peak_memory
+from mist_ext.scalars import Scalars, require_tensorboard
 from mist_ext.tuners.tuner import Tuned, Tuner
 
 EVALUATION_BATCH = 256  # images; only speed and memory depend on it
@@ -118,6 +120,8 @@ class Setting:
     def of(cls, options: Config, console: Console) -> Setting:
         """Load what the options name; ValueError or OSError where that is not possible."""
         device = _device(options)
+        if options.tensorboard:
+            require_tensorboard()
         if options.download:
             from mist_ext.data.download import fetch
 
@@ -228,21 +232,30 @@ class _Run:
         unit = self._new_unit(seed, tuner_name)
         if state is not None:
             unit.load_state_dict(state)
-        for task in unit.stream.tasks[unit.task :]:
-            self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
-            unit.task = task.number
-            self._check_images(number, unit)
-            records = self._task(task, unit, lambda: self._moment(number, unit))
-            counts = [len(seen.test) for seen in unit.stream.tasks[: task.number + 1]]
-            findings = [
-                f"{name} {self.cells[tuner_name, name].add_task(seed, record, counts):.2f} %"
-                for name, record in records.items()
-            ]
-            self.progress.advance(", ".join(findings))
-            unit.task, unit.tuned = task.number + 1, None
-            if unit.task < len(unit.stream):
-                self._moment(number, unit)
+        folder = self.out / "tensorboard" / f"{tuner_name}-seed-{seed}"
+        with Scalars(folder) if self.options.tensorboard else nullcontext() as losses:
+            unit.tuner.watch = losses.add if losses else None
+            for task in unit.stream.tasks[unit.task :]:
+                self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
+                unit.task = task.number
+                self._check_images(number, unit)
+                self._finish_task(task, unit, self._task(task, unit, lambda: self._moment(number, unit)))
+                if unit.task < len(unit.stream):
+                    self._moment(number, unit)
         self._save_classifiers(unit)
+
+    def _finish_task(self, task: Task, unit: Unit, records: dict[str, dict[str, Any]]) -> None:
+        """Write and show what came out of a task."""
+        counts = [len(seen.test) for seen in unit.stream.tasks[: task.number + 1]]
+        findings = []
+        for name, record in records.items():
+            cell = self.cells[unit.tuner_name, name]
+            findings.append(f"{name} {cell.add_task(unit.seed, record, counts):.2f} %")
+            if self.options.tensorboard:
+                with Scalars(cell.folder / "tensorboard" / f"seed-{unit.seed}") as scalars:
+                    scalars.add_task(cell.content["runs"][-1]["tasks"][-1], task.number + 1)
+        self.progress.advance(", ".join(findings))
+        unit.task, unit.tuned = task.number + 1, None
 
     def _new_unit(self, seed: int, tuner_name: str) -> Unit:
         options = self.options
@@ -366,11 +379,8 @@ def _wound_up(out: Path) -> Path:
 
 
 def write_reports(folder: Path) -> None:
-    """Write the figures of every cell below a folder, and the tables and figures that join them."""
-    cells = report.read_cells([folder])
-    for cell in cells:
-        report.write_cell_figures(cell, Path(cell.source).parent)
-    report.write_summary(cells, folder)
+    """Write the figures of every cell below a folder, and the tables, figure and page that join them."""
+    report.write_report(report.read_cells([folder]), folder)
 
 
 def _percent(hits: Tensor) -> float:

@@ -73,20 +73,19 @@ def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> N
             assert sorted(label for task in one["tasks"] for label in task["classes"]) == list(range(10))
         assert set(cell["summary"]) == {"average_accuracy", "last_accuracy", "forgetting"}
         files = {path.name for path in (tmp_path / name).iterdir()}
-        assert files - {"classifier-seed1.safetensors"} == {
-            "results.json",
-            "config.yaml",
-            "log.jsonl",
-            "accuracy.png",
-            "matrix.png",
-        }
+        kinds = ("accuracy", "matrix", "costs", "forgetting") + (("selection",) if "mist" in name else ())
+        figures = {f"{kind}.{form}" for kind in kinds for form in ("png", "svg")}
+        assert files == {"results.json", "config.yaml", "log.jsonl", "classifier-seed1.safetensors"} | figures
         assert len((tmp_path / name / "log.jsonl").read_text().splitlines()) == 4
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         "run.yaml",
         "summary.json",
         "summary.md",
         "summary.csv",
+        "summary.tex",
         "accuracy.png",
+        "accuracy.svg",
+        "report.html",
     }
 
 
@@ -193,3 +192,23 @@ def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="is a file"):
         experiment.run(Config(out=str(tmp_path / "file")), Console(file=io.StringIO()))
+
+
+def test_scalars_are_written_as_they_come(tmp_path: Path, few_digits: None) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    cells = run(tmp_path, tuner=["mist"], method=["simplecil"], tensorboard=True)
+
+    def read(folder: Path) -> EventAccumulator:
+        return EventAccumulator(str(folder)).Reload()
+
+    tasks = cells["digits-mist-simplecil"]["runs"][0]["tasks"]
+    written = read(tmp_path / "digits-mist-simplecil" / "tensorboard" / "seed-1").Scalars("accuracy/seen")
+    assert [each.step for each in written] == [1, 2]
+    assert [each.value for each in written] == pytest.approx([task["accuracy_seen"] for task in tasks])
+    losses = read(tmp_path / "tensorboard" / "mist-seed-1")
+    score, tune = losses.Scalars("loss/score"), losses.Scalars("loss/tune")
+    assert len(score) == len(tune) > 2  # one epoch each, two tasks
+    assert sorted(each.step for each in score + tune) == list(range(1, len(score + tune) + 1))
+    assert all(each.value > 0 for each in score + tune)

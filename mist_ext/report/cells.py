@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from mist_ext import metrics
 
 PHASES = ("score", "select", "tune", "learn", "evaluate")
+
+
+class Expected(NamedTuple):
+    """What was published for a cell's protocol, in percent.
+
+    Attributes
+    ----------
+    average_accuracy, last_accuracy : float or None
+        None where it was not published.
+    source : str
+        Where it was published.
+    """
+
+    average_accuracy: float | None
+    last_accuracy: float | None
+    source: str
 
 
 @dataclass(frozen=True)
@@ -50,12 +66,15 @@ class Cell:
         In the order of the file; runs without a finished task are left out.
     gaps : list of str
         What an interrupted run lacks; empty where the cell is complete.
+    environment : dict
+        Versions and device, as they were written; empty where they were not.
     """
 
     source: str
     config: dict[str, Any]
     runs: list[Run]
     gaps: list[str]
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def data(self) -> str:
@@ -76,6 +95,18 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.data}-{self.tuner}-{self.method}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.data} · {self.tuner} · {self.method}"
+
+    @property
+    def expected(self) -> Expected | None:
+        """The published expectation, where the configuration carries one."""
+        given = self.config.get("expected")
+        if given is None:
+            return None
+        return Expected(given.get("average_accuracy"), given.get("last_accuracy"), given["source"])
 
     @property
     def counted(self) -> list[Run]:

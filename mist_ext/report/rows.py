@@ -82,6 +82,28 @@ def groups(rows: Sequence[Row]) -> dict[Group, list[Row]]:
     return split
 
 
+def is_best(row: Row, rows: Sequence[Row], metric: str) -> bool:
+    """Whether no other row with the same method has a better mean; False where there is no other to beat.
+
+    Parameters
+    ----------
+    row : Row
+    rows : sequence of Row
+        One group, which ``row`` belongs to.
+    metric : str
+        ``average_accuracy``, ``last_accuracy``, or ``forgetting``, of which less is better.
+    """
+    means = [
+        getattr(other, metric).mean
+        for other in rows
+        if other.cell.method == row.cell.method and getattr(other, metric) is not None
+    ]
+    own = getattr(row, metric)
+    if own is None or len(means) < 2:
+        return False
+    return own.mean == (min if metric == "forgetting" else max)(means)
+
+
 def _row(cell: Cell, label: str, cells: Sequence[Cell]) -> Row:
     runs = cell.counted
     seconds = {phase: cell.seconds(phase) for phase in PHASES}

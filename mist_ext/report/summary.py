@@ -1,23 +1,73 @@
-"""The files that join all cells: `summary.json`, `summary.md`, `summary.csv` and `accuracy.png`."""
+"""The files of a report: each cell's figures, and the tables, figure and page that join all cells."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mist_ext.files import write_atomically
-from mist_ext.report import figures, text
-from mist_ext.report.cells import PHASES, Cell
-from mist_ext.report.reading import SCHEMA
-from mist_ext.report.rows import Row, groups, make_rows
+from mist_ext.report.cells import Cell
+from mist_ext.report.figures import Drawing, cell_drawings, comparison
+from mist_ext.report.latex import latex
+from mist_ext.report.markdown import markdown
+from mist_ext.report.page import page
+from mist_ext.report.records import csv_lines, json_text
+from mist_ext.report.rows import groups, make_rows
 
 
-def write_summary(cells: Sequence[Cell], folder: str | Path) -> list[Path]:
-    """Write the joint summary of all cells.
+def write_report(cells: Sequence[Cell], folder: str | Path | None) -> list[Path]:
+    """Write each cell's figures beside its results, and the files that join all cells into a folder.
+
+    Every figure is drawn once. The joint files are `summary.json`, `summary.md`, `summary.csv` and `summary.tex`,
+    `accuracy.png` and `accuracy.svg`, and the page `report.html`.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        From `read_cells`, at least one.
+    folder : path-like or None
+        Made if it does not exist; None leaves the joint files out.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ValueError
+        If there is no cell.
+    """
+    drawings = {id(cell): cell_drawings(cell) for cell in cells}
+    files = []
+    for cell in cells:
+        files += _write(Path(cell.source).parent, _figure_files(drawings[id(cell)]))
+    return files if folder is None else [*files, *write_summary(cells, folder, drawings)]
+
+
+def write_cell_figures(cell: Cell, folder: str | Path) -> list[Path]:
+    """Write the figures of one cell, as PNG and SVG.
+
+    Parameters
+    ----------
+    cell : Cell
+        From `read_cells` or `parse_cell`.
+    folder : path-like
+        Made if it does not exist.
+
+    Returns
+    -------
+    list of Path
+        The files written: `accuracy` and `matrix`; where they were recorded also `forgetting`, `selection` and
+        `costs`. None where no task is finished.
+    """
+    return _write(folder, _figure_files(cell_drawings(cell)))
+
+
+def write_summary(
+    cells: Sequence[Cell], folder: str | Path, drawings: Mapping[int, Sequence[Drawing]] | None = None
+) -> list[Path]:
+    """Write the files that join all cells.
 
     Parameters
     ----------
@@ -25,6 +75,8 @@ def write_summary(cells: Sequence[Cell], folder: str | Path) -> list[Path]:
         At least one.
     folder : path-like
         Made if it does not exist.
+    drawings : mapping of int to sequence of Drawing, optional
+        The cells' figures by ``id(cell)``, where they are drawn already.
 
     Returns
     -------
@@ -38,111 +90,29 @@ def write_summary(cells: Sequence[Cell], folder: str | Path) -> list[Path]:
     """
     if not cells:
         raise ValueError("no cells to summarise: give at least one run")
+    if drawings is None:
+        drawings = {id(cell): cell_drawings(cell) for cell in cells}
     rows = make_rows(cells)
-    joined = {"schema": SCHEMA, "cells": [_record(row) for row in rows]}
+    joint = comparison(rows) if groups(rows) else None
     contents: dict[str, bytes | str] = {
-        "summary.json": json.dumps(joined, indent=1) + "\n",
-        "summary.md": _markdown(rows),
-        "summary.csv": _csv(rows),
+        "summary.json": json_text(rows),
+        "summary.md": markdown(rows),
+        "summary.csv": csv_lines(rows),
+        "summary.tex": latex(rows),
+        **_figure_files([joint] if joint else []),
+        "report.html": page(rows, joint, drawings),
     }
-    if any(cell.tasks for cell in cells):
-        contents["accuracy.png"] = figures.comparison_figure(rows)
     return _write(folder, contents)
 
 
-def write_cell_figures(cell: Cell, folder: str | Path) -> list[Path]:
-    """Write the figures of one cell: `accuracy.png` and `matrix.png`.
-
-    Parameters
-    ----------
-    cell : Cell
-        From `read_cells` or `parse_cell`.
-    folder : path-like
-        Made if it does not exist.
-
-    Returns
-    -------
-    list of Path
-        The files written; none where no task is finished.
-    """
-    if not cell.tasks:
-        return []
-    accuracy, matrix = figures.accuracy_figure(cell), figures.matrix_figure(cell)
-    return _write(folder, {"accuracy.png": accuracy, "matrix.png": matrix})
+def _figure_files(drawings: Sequence[Drawing]) -> dict[str, bytes | str]:
+    return {name: content for drawing in drawings for name, content in drawing.files().items()}
 
 
-def _write(folder: str | Path, contents: dict[str, bytes | str]) -> list[Path]:
+def _write(folder: str | Path, contents: Mapping[str, bytes | str]) -> list[Path]:
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if contents:
+        folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomically(folder / name, content)
     return [folder / name for name in contents]
-
-
-def _record(row: Row) -> dict[str, Any]:
-    """A row as `summary.json` has it: percent, fractions in 0..1, seconds; null for what was not measured."""
-    cell = row.cell
-    return {
-        "data": cell.data, "backbone": cell.backbone, "tuner": cell.tuner, "method": cell.method,
-        "tasks": cell.tasks, "seeds": row.seeds, "incomplete": cell.gaps,
-        "average_accuracy": _named(row.average_accuracy),
-        "last_accuracy": _named(row.last_accuracy),
-        "forgetting": _named(row.forgetting),
-        "gain_over_none": _named(row.gain),
-        "accuracy_seen": [{"mean": mean, "std": std} for mean, std in cell.seen_by_task()],
-        "fractions": row.fractions,
-        "seconds": row.seconds,
-    }  # fmt: skip
-
-
-def _named(value: Any) -> dict[str, float] | None:
-    return None if value is None else value._asdict()
-
-
-def _markdown(rows: Sequence[Row]) -> str:
-    headings = ["method", "tuner", *text.ACCURACY_HEADINGS, *(f"{name} %" for name in text.SHARE_HEADINGS)]
-    headings += [f"{name} s" for name in text.SECOND_HEADINGS]
-    rule = ["---", "---", *["---:"] * (len(headings) - 2)]
-    lines = []
-    for group, members in groups(rows).items():
-        lines += [f"### {text.title(group, members)}", "", _line(headings), _line(rule)]
-        for row in members:
-            label = text.label(row).replace("*", r"\*")
-            numbers = [*text.accuracy_texts(row), *text.share_texts(row), *text.second_texts(row)]
-            lines.append(_line([row.cell.method, label, *numbers]))
-        lines.append("")
-    for note in text.notes(rows):
-        lines += [note.replace("*", r"\*"), ""]
-    return "\n".join([*lines, text.LEGEND.replace("_", r"\_"), ""])
-
-
-def _line(values: Sequence[str]) -> str:
-    return f"| {' | '.join(value.replace('|', chr(92) + '|') for value in values)} |"
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    """One line per cell, full precision, empty for what was not measured."""
-    table = []
-    for row in rows:
-        record = _record(row)
-        line = {name: record[name] for name in ("data", "backbone", "tuner", "method", "tasks")}
-        line["seeds"] = " ".join(map(str, row.seeds))
-        line["incomplete"] = "; ".join(row.cell.gaps)
-        for name, parts in _CSV_SPREADS.items():
-            line |= {f"{name}_{part}": (record[name] or {}).get(part) for part in parts}
-        line |= {f"{name}_fraction": value for name, value in row.fractions.items()}
-        line |= {f"{phase}_seconds": row.seconds[phase] for phase in (*PHASES, "total")}
-        table.append(line)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, table[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return buffer.getvalue()
-
-
-_CSV_SPREADS = {
-    "average_accuracy": ("mean", "std"),
-    "last_accuracy": ("mean", "std"),
-    "forgetting": ("mean", "std"),
-    "gain_over_none": ("mean", "std", "n"),
-}

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from mist_ext.report import text
 from mist_ext.report.cells import Cell
-from mist_ext.report.rows import Row, groups, make_rows
+from mist_ext.report.rows import Row, groups, is_best, make_rows
 
-# Below it the shares and the seconds do not fit into one table.
+# Below it the shares and the seconds do not fit into one table, nor do published accuracies and the gain.
 _WIDE = 94
 
 
@@ -35,7 +35,7 @@ class CellTables:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for group, rows in groups(self.rows).items():
             yield Text(text.title(group, rows), style="bold")
-            yield _table(rows, text.ACCURACY_HEADINGS, [_accuracies(row, rows) for row in rows])
+            yield from _accuracies(rows, wide=options.max_width >= _WIDE)
             yield from _costs(rows, wide=options.max_width >= _WIDE)
         for note in text.notes(self.rows):
             yield Text(note, style="yellow")
@@ -55,14 +55,23 @@ def _costs(rows: Sequence[Row], wide: bool) -> Iterator[Table]:
         yield _table(rows, second_headings, seconds)
 
 
-def _accuracies(row: Row, rows: Sequence[Row]) -> list[Text]:
-    average, last, forgetting, gain = map(Text, text.accuracy_texts(row))
-    rivals = [other.last_accuracy.mean for other in rows if _same_method(other, row) and other.last_accuracy]
-    if row.last_accuracy and len(rivals) > 1 and row.last_accuracy.mean == max(rivals):
-        last.stylize("bold")
+def _accuracies(rows: Sequence[Row], wide: bool) -> Iterator[Table]:
+    lines = [_accuracy_texts(row, rows) for row in rows]
+    names = list(lines[0])
+    # With published values beside those obtained, forgetting and gain do not fit into a narrow terminal.
+    split = len(names) if wide else 4
+    for part in filter(None, (names[:split], names[split:])):
+        headings = [name.replace(" published", "\npublished") for name in part]
+        yield _table(rows, headings, [[line[name] for name in part] for line in lines])
+
+
+def _accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, Text]:
+    texts = {name: Text(value) for name, value in text.accuracy_texts(row, rows).items()}
+    if is_best(row, rows, "last_accuracy"):
+        texts["A_last"].stylize("bold")
     if row.gain:
-        gain.stylize("green" if row.gain.mean > 0 else "red" if row.gain.mean < 0 else "")
-    return [average, last, forgetting, gain]
+        texts["gain over none"].stylize("green" if row.gain.mean > 0 else "red" if row.gain.mean < 0 else "")
+    return texts
 
 
 def _table(rows: Sequence[Row], headings: Sequence[str], values: Sequence[Sequence[Text]]) -> Table:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mist_ext.metrics import Gain
-from mist_ext.report.cells import PHASES
+from mist_ext.report.cells import PHASES, Expected
 from mist_ext.report.rows import Group, Row, Spread
 
 DASH = "–"  # noqa: RUF001 - an en dash: what was not measured
 
-# Headings of the columns, in the order of `accuracy_texts`, `share_texts` and `second_texts`.
-ACCURACY_HEADINGS = ("A_avg", "A_last", "forgetting", "gain over none")
+# Headings of the columns, in the order of `share_texts` and `second_texts`.
 SHARE_HEADINGS = ("selected", "kept", "changed", "of all")
 SECOND_HEADINGS = (*PHASES, "total")
 
@@ -28,14 +27,29 @@ def title(group: Group, rows: Sequence[Row]) -> str:
     """A line that says what all rows of a group share."""
     counts = [len(row.seeds) for row in rows]
     fewest, most = min(counts), max(counts)
-    seeds = _plural(most, "seed") if fewest == most else f"{fewest} to {_plural(most, 'seed')}"
-    return f"{group.data} · {group.backbone} · {_plural(group.tasks, 'task')} · {seeds}"
+    seeds = plural(most, "seed") if fewest == most else f"{fewest} to {plural(most, 'seed')}"
+    return f"{group.data} · {group.backbone} · {plural(group.tasks, 'task')} · {seeds}"
 
 
-def accuracy_texts(row: Row) -> list[str]:
-    """A_avg, A_last, forgetting and gain."""
-    spreads = (row.average_accuracy, row.last_accuracy, row.forgetting)
-    return [*(spread(value, len(row.seeds)) for value in spreads), gain(row.gain)]
+def accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, str]:
+    """A_avg, A_last, forgetting and gain, by heading.
+
+    Where any of the rows that stand in one table has a published expectation, that stands beside what was obtained.
+    """
+    average, last, forgetting = (
+        spread(value, len(row.seeds)) for value in (row.average_accuracy, row.last_accuracy, row.forgetting)
+    )
+    if not any(other.cell.expected for other in rows):
+        return {"A_avg": average, "A_last": last, "forgetting": forgetting, "gain over none": gain(row.gain)}
+    expected = row.cell.expected or Expected(None, None, "")
+    return {
+        "A_avg": average,
+        "A_avg published": accuracy(expected.average_accuracy),
+        "A_last": last,
+        "A_last published": accuracy(expected.last_accuracy),
+        "forgetting": forgetting,
+        "gain over none": gain(row.gain),
+    }
 
 
 def share_texts(row: Row) -> list[str]:
@@ -62,6 +76,11 @@ def gain(value: Gain | None) -> str:
     return f"{'+' if value.mean >= 0 else ''}{spread(Spread(value.mean, value.std), value.n)} ({value.n})"
 
 
+def accuracy(value: float | None) -> str:
+    """A percentage of images."""
+    return DASH if value is None else f"{value:.2f}"
+
+
 def percent(fraction: float | None) -> str:
     return DASH if fraction is None else f"{100 * fraction:.2f}"
 
@@ -78,13 +97,28 @@ def label(row: Row) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
+    """What stands below all tables: `incomplete`, then `sources`."""
+    return incomplete(rows) + sources(rows)
+
+
+def incomplete(rows: Sequence[Row]) -> list[str]:
     """One sentence per incomplete cell; means leave its shorter runs out."""
-    return [
-        f"* {row.cell.data}, {row.label}, {row.cell.method}: incomplete, {'; '.join(row.cell.gaps)}"
-        for row in rows
-        if row.cell.gaps
-    ]
+    return [f"* {_called(row)}: incomplete, {'; '.join(row.cell.gaps)}" for row in rows if row.cell.gaps]
 
 
-def _plural(number: int, noun: str) -> str:
+def sources(rows: Sequence[Row]) -> list[str]:
+    """Where the published expectations come from, one sentence per source."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if expected := row.cell.expected:
+            found.setdefault(expected.source, []).append(_called(row))
+    return [f"published: {source} ({'; '.join(called)})" for source, called in found.items()]
+
+
+def _called(row: Row) -> str:
+    return f"{row.cell.data}, {row.label}, {row.cell.method}"
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

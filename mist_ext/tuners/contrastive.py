@@ -29,6 +29,8 @@ class ContrastiveTuner(Tuner):
         What was measured on the task at hand; None between tasks.
     position : tuple of int
         Epoch and batch of the task at hand that come next.
+    batches : int
+        Those that were gone through since the run began.
     """
 
     moves_backbone = True
@@ -42,6 +44,7 @@ class ContrastiveTuner(Tuner):
         self.task = -1
         self.tuned: Tuned | None = None
         self.position = (0, 0)
+        self.batches = 0
         self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
         self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
 
@@ -112,6 +115,9 @@ class ContrastiveTuner(Tuner):
                 loss = self.objective(features.to(self.objective.projector.weight.dtype), labels)
             yield loss
             self.position = (epoch, step + 1)
+            self.batches += 1
+            if self.watch is not None:
+                self.watch(f"loss/{phase}", loss.detach(), self.batches)
             self.tuned.seconds[phase] += time.perf_counter() - started
             pause()
             started = time.perf_counter()
@@ -121,11 +127,12 @@ class ContrastiveTuner(Tuner):
             "task": self.task,
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
             "position": self.position,
+            "batches": self.batches,
             "objective": dict(self.objective.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.task = state["task"]
         self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
-        self.position = state["position"]
+        self.position, self.batches = state["position"], state["batches"]
         self.objective.load_state_dict(state["objective"])

@@ -82,9 +82,12 @@ class Tuner:
     ----------
     moves_backbone : bool
         Class attribute: whether `tune` changes the backbone, so that earlier features are no longer its own.
+    watch : callable, optional
+        Is given the name of a number, the number and how many batches have been gone through, as they come.
     """
 
     moves_backbone: ClassVar[bool] = False
+    watch: Callable[[str, Any, int], None] | None = None
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         options.check()

@@ -1,0 +1,97 @@
+"""How a cell's accuracy on single classes went down."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from mist_ext import metrics
+from mist_ext.report import text
+from mist_ext.report.cells import Cell
+from mist_ext.report.figures.drawing import Drawing, new_figure
+from mist_ext.report.figures.style import cell_colour, cell_title, colour_range, labelled_places
+from mist_ext.report.per_class import ClassMatrix, class_matrix, forgetting_by_class, recorded
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LABELLED = 60  # classes; where there are more, only some places and the most forgotten classes carry a label
+_WORST = 5
+_WIDEST = 12  # tasks; of more, only some carry a number
+
+
+def draw(cell: Cell) -> Drawing | None:
+    """Draw every class's accuracy after every task, and beside it what each class lost; None if not recorded."""
+    if not recorded(cell) or cell.tasks < 2:
+        return None
+    matrix, lost = class_matrix(cell), forgetting_by_class(cell)
+    means = {label: metrics.mean_std(values)[0] for label, values in lost.items()}
+    ranking = sorted(means, key=lambda label: -means[label])
+    figure = new_figure(9.0, min(1.4 + 0.2 * len(matrix.rows), 8.0))
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    image = _heat_map(left, matrix, cell.tasks)
+    bar = figure.colorbar(image, ax=left, label="accuracy (%)", fraction=0.05, pad=0.02)
+    bar.outline.set_visible(False)
+    _bars(right, ranking, means, lost, cell_colour(cell))
+    figure.suptitle(cell_title(cell))
+    overall = metrics.mean_std(list(means.values()))[0]
+    named = ", ".join(f"class {label} {means[label]:.1f}" for label in ranking[:3])
+    description = (
+        f"Forgetting of {len(means)} classes, {cell.title}: {overall:.1f} points on average; most: {named} points."
+    )
+    return Drawing("forgetting", "Forgetting per class", description, figure)
+
+
+def _heat_map(axes: Axes, matrix: ClassMatrix, tasks: int) -> Any:
+    shown = [[math.nan] * (tasks - len(row)) + row for row in matrix.rows]
+    count = len(shown)
+    # Without interpolation the picture inside an SVG has one pixel for each value, and stays sharp.
+    low, high = colour_range([value for row in matrix.rows for value in row])
+    image = axes.imshow(shown, cmap="Blues", vmin=low, vmax=high, aspect="auto", interpolation="none")
+    labelled = labelled_places(tasks, _WIDEST)
+    axes.set_xticks(labelled, [str(task + 1) for task in labelled])
+    axes.set_xlabel("after task")
+    if count <= _LABELLED:
+        axes.set_yticks(range(count), [str(label) for label in matrix.classes], fontsize=min(8, 400 / count))
+        axes.set_ylabel("class, in the order of the stream")
+    else:
+        numbered = labelled_places(count, 10)
+        axes.set_yticks(numbered, [str(place + 1) for place in numbered])
+        axes.set_ylabel("place of the class in the stream")
+    axes.set_title(f"accuracy, {matrix.of}", fontsize="medium")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[Any, list[float]], colour: str) -> None:
+    places = range(len(ranking))
+    few = len(ranking) <= _LABELLED
+    values = [means[label] for label in ranking]
+    # Bars that touch take an edge, or a browser shows the ground between them.
+    axes.barh(places, values, height=0.75 if few else 1.0, color=colour, edgecolor=colour, linewidth=0 if few else 0.6)
+    overall = metrics.mean_std(values)[0]
+    axes.axvline(overall, color="#D55E00", linewidth=1.2, linestyle="--", label=f"mean {overall:.1f}")
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    seeds = max(len(each) for each in lost.values())
+    title = f"forgetting, {text.plural(seeds, 'seed')}"
+    if few:
+        axes.set_yticks(places, [str(label) for label in ranking], fontsize=min(8, 400 / len(ranking)))
+        if seeds > 1:
+            dots = [(value, place) for place, label in zip(places, ranking, strict=True) for value in lost[label]]
+            axes.plot(*zip(*dots, strict=True), ".", color="black", markersize=3.5, label="single seeds")
+        axes.set_ylabel("class")
+    else:
+        title += f", most: {', '.join(str(label) for label in ranking[:_WORST])}"
+        axes.set_yticks([])
+        axes.set_ylabel("classes, most forgotten first")
+    axes.set_ylim(len(ranking) - 0.4, -0.6)
+    axes.margins(x=0.06)
+    axes.set_xlabel("forgetting (percentage points)")
+    axes.grid(axis="x", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(
+        title=title, ncols=2, fontsize="small", frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), borderpad=0
+    )

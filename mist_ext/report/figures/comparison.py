@@ -1,0 +1,77 @@
+"""All cells' accuracy on the classes seen, in one figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mist_ext.report import text
+from mist_ext.report.figures.drawing import Drawing, new_figure
+from mist_ext.report.figures.style import SEEN, accuracy_axes, plain, row_colours
+from mist_ext.report.rows import Row, groups
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def comparison(rows: Sequence[Row]) -> Drawing:
+    """Draw a panel per group: colour by tuner, line by method."""
+    drawn = groups(rows)
+    columns = min(len(drawn), 3)
+    height = math.ceil(len(drawn) / columns)
+    figure = new_figure(4.6 * columns + 1.8, 3.7 * height)
+    shown = [row for members in drawn.values() for row in members]
+    tuners = row_colours(shown)
+    methods = {name: place for place, name in enumerate(sorted({row.cell.method for row in shown}))}
+    for place, (group, members) in enumerate(drawn.items()):
+        axes = figure.add_subplot(height, columns, place + 1)
+        for number, row in enumerate(members):
+            # Beside each other, not on top of each other.
+            shift = 0.2 * ((number + 0.5) / len(members) - 0.5)
+            means, stds = zip(*row.cell.seen_by_task(), strict=True)
+            axes.errorbar(
+                [task + shift for task in range(1, group.tasks + 1)],
+                means,
+                yerr=stds if len(row.seeds) > 1 else None,
+                color=tuners[row.label],
+                elinewidth=1,
+                markersize=5,
+                **_method_style(methods[row.cell.method]),
+            )
+        accuracy_axes(axes, group.tasks)
+        axes.set_title(plain(text.title(group, members)), fontsize="medium")
+        if place % columns == 0:
+            axes.set_ylabel(SEEN)
+    _legend(figure, tuners, methods)
+    return Drawing("accuracy", "All cells", _description(shown), figure)
+
+
+def _description(rows: Sequence[Row]) -> str:
+    ends = [
+        f"{row.cell.data}, {row.label}, {row.cell.method}: {row.last_accuracy.mean:.2f} %"
+        for row in rows
+        if row.last_accuracy is not None
+    ]
+    return f"Accuracy on all classes seen over tasks; after the last task {'; '.join(ends)}."
+
+
+def _legend(figure: Figure, tuners: dict[str, str], methods: dict[str, int]) -> None:
+    from matplotlib.lines import Line2D
+
+    entries = [Line2D([], [], linestyle="none", label="tuner")]
+    entries += [Line2D([], [], color=colour, linewidth=3, label=plain(name)) for name, colour in tuners.items()]
+    entries += [Line2D([], [], linestyle="none", label=" "), Line2D([], [], linestyle="none", label="method")]
+    entries += [
+        Line2D([], [], color="black", label=plain(name), markersize=5, **_method_style(place))
+        for name, place in methods.items()
+    ]
+    legend = figure.legend(handles=entries, loc="outside right center", frameon=False, handlelength=3)
+    for entry in legend.get_texts():
+        if entry.get_text() in ("tuner", "method"):
+            entry.set_fontweight("bold")
+
+
+def _method_style(place: int) -> dict[str, Any]:
+    lines, markers = ("-", "--", ":", "-."), ("o", "s", "^", "D", "v", "P", "X")
+    return {"linewidth": 1.8, "linestyle": lines[place % len(lines)], "marker": markers[place % len(markers)]}

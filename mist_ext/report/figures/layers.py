@@ -1,0 +1,94 @@
+"""Which layers and kinds of parameters a tuner selected, and where the score is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mist_ext.report.cells import Cell
+from mist_ext.report.figures.drawing import Drawing, new_figure
+from mist_ext.report.figures.style import cell_title, plain
+from mist_ext.report.selected import Place, Shares, recorded, shares
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+
+_MOST_BELOW = 16  # layers; of more, the heat maps stand beside each other
+_DECADES = 4  # of the logarithmic colours; what is less looks like the least
+
+
+def draw(cell: Cell) -> Drawing | None:
+    """Draw a heat map of layers and kinds for each share that was recorded; None without any."""
+    if not recorded(cell):
+        return None
+    from matplotlib.colors import LogNorm, Normalize
+
+    found = shares(cell)
+    panels: list[tuple[str, Mapping[Place, float], str, Normalize]] = [
+        ("selected (% of entries)", found.selected, "Blues", Normalize(0, 100))
+    ]
+    if any(found.score.values()):
+        most = 100 * max(found.score.values())
+        panels += [
+            ("share of all scores (%)", found.score, "Oranges", LogNorm(most / 10**_DECADES, most)),
+            ("own score in selected entries (%)", found.held, "Greens", Normalize(0, 100)),
+        ]
+    wide, tall = max(2.6, 0.38 * len(found.kinds)), max(1.2, 0.22 * len(found.layers))
+    below = len(found.layers) <= _MOST_BELOW
+    count = len(panels)
+    figure = new_figure(1.6 + wide, 1.7 + count * (tall + 0.3)) if below else new_figure(1.6 + count * wide, 1.9 + tall)
+    places = figure.subplots(count, 1, squeeze=False)[:, 0] if below else figure.subplots(1, count, squeeze=False)[0]
+    for place, (axes, (title, values, colours, norm)) in enumerate(zip(places, panels, strict=True)):
+        _heat_map(axes, found, values, colours, norm)
+        axes.set_title(title, fontsize="medium")
+        if below and place < count - 1:
+            axes.set_xticks([])
+        if not below and place:
+            axes.set_yticks([])
+    figure.suptitle(cell_title(cell))
+    return Drawing("selection", "Selected layers", _description(cell, found), figure)
+
+
+def _heat_map(axes: Axes, found: Shares, values: Mapping[Place, float], colours: str, norm: Normalize) -> None:
+    from matplotlib import colormaps
+
+    shown = [[100 * values.get((layer, kind), math.nan) for kind in found.kinds] for layer in found.layers]
+    # Zero has no logarithm; it takes the colour of the least.
+    clipped = [[max(value, norm.vmin or 0.0) for value in row] for row in shown]
+    axes.imshow(clipped, cmap=colours, norm=norm, aspect="auto", interpolation="none")
+    axes.set_facecolor("0.94")  # where the model has no such parameter
+    for row, line in enumerate(shown):
+        for column, value in enumerate(line):
+            if not math.isnan(value):
+                red, green, blue, _ = colormaps[colours](norm(clipped[row][column]))
+                ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
+                axes.text(column, row, _short(value), ha="center", va="center", color=ink, fontsize=6, in_layout=False)
+    axes.set_xticks(range(len(found.kinds)), map(plain, found.kinds), rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(found.layers)), map(plain, found.layers))
+    axes.tick_params(length=0, labelsize=8)
+    axes.set_xticks([place - 0.5 for place in range(1, len(found.kinds))], minor=True)
+    axes.set_yticks([place - 0.5 for place in range(1, len(found.layers))], minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _short(percent: float) -> str:
+    """At most three digits, since the fields are small."""
+    if percent >= 9.95 or percent == 0:
+        return f"{percent:.0f}"
+    if percent >= 0.995:
+        return f"{percent:.1f}"
+    return f"{percent:.2f}".removeprefix("0") if percent >= 0.005 else "<.01"
+
+
+def _description(cell: Cell, found: Shares) -> str:
+    count = f"{len(found.layers)} layers and {len(found.kinds)} kinds of parameters"
+    parts = [f"Selected entries of {count}, {cell.title}: {100 * found.overall:.2f} % of all entries"]
+    if found.score:
+        top = sorted(found.score, key=lambda place: -found.score[place])[:3]
+        named = ", ".join(f"{kind} of {layer} {100 * found.score[layer, kind]:.1f} %" for layer, kind in top)
+        parts.append(f"most of the score: {named}")
+    return f"{'; '.join(parts)}."

@@ -1,0 +1,99 @@
+"""Colours that colour-blind readers can tell apart, and axes that look alike in every figure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mist_ext.report.cells import Cell
+from mist_ext.report.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito, "Color Universal Design" (2008), without yellow, which is faint on white. The frozen backbone
+# is a grey reference; the tuners that are compared most keep their colour in every figure, others take what
+# is left.
+TUNER_COLOURS = {"none": "#7F7F7F", "mist": "#0072B2", "full": "#009E73", "random": "#E69F00"}
+OTHER_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#000000")
+PHASE_COLOURS = {
+    "score": "#56B4E9",
+    "select": "#CC79A7",
+    "tune": "#0072B2",
+    "learn": "#E69F00",
+    "evaluate": "#009E73",
+}
+SEEN = "accuracy on all classes seen (%)"
+
+
+def cell_colour(cell: Cell) -> str:
+    """The colour of a cell's tuner in its own figures."""
+    return TUNER_COLOURS.get(cell.tuner, OTHER_COLOURS[0])
+
+
+def row_colours(rows: Sequence[Row]) -> dict[str, str]:
+    """A colour for each tuner, the frozen backbone first."""
+    names = sorted({row.label for row in rows}, key=lambda name: (name != "none", name))
+    free = itertools.cycle(OTHER_COLOURS)
+    return {name: TUNER_COLOURS.get(name) or next(free) for name in names}
+
+
+def cell_title(cell: Cell) -> str:
+    """The title of a cell's figures."""
+    return plain(cell.title)
+
+
+def plain(words: str) -> str:
+    """Text that matplotlib takes as it is: between two dollars it would look for a formula."""
+    return words.replace("$", r"\$")
+
+
+def colour_range(values: Sequence[float]) -> tuple[float, float]:
+    """Whole tens around the values, wide enough that small differences stay small."""
+    high = min(100.0, 10.0 * math.ceil(max(values) / 10))
+    return max(0.0, min(10.0 * math.floor(min(values) / 10), high - 30)), max(high, 30.0)
+
+
+def labelled_places(count: int, most: int) -> list[int]:
+    """Which of so many rows or columns carry their number, counted from 0: all, or where that is too many some."""
+    every = 1 if count <= most else 5 * math.ceil(count / (5 * most))
+    return sorted({0, *range(every - 1, count, every)})
+
+
+def task_axis(axes: Axes, tasks: int) -> None:
+    """Label the horizontal axis with the tasks, counted from 1."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("task")
+    if tasks > 20:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.set_xticks(range(1, tasks + 1))
+
+
+def accuracy_axes(axes: Axes, tasks: int) -> None:
+    """Axes of accuracies in percent over tasks."""
+    from matplotlib.ticker import MaxNLocator
+
+    task_axis(axes, tasks)
+    margin = 0.25 + 0.04 * tasks
+    axes.set_xlim(1 - margin, tasks + margin)
+    # At least five points, so that noise does not fill the figure, and nothing above 100 % but half a marker.
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    low, high = min(low, middle - 2.5), max(high, middle + 2.5)
+    if high > 100:
+        low = min(low, 95.0)
+        high = 100 + 0.03 * (100 - low)
+    axes.set_ylim(max(low, -0.03 * high), high)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+    open_axes(axes)
+
+
+def open_axes(axes: Axes) -> None:
+    """Horizontal lines behind the data, no box around it."""
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

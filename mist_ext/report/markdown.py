@@ -1,0 +1,30 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mist_ext.report import text
+from mist_ext.report.rows import Row, groups
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table per group, all columns in one."""
+    lines = []
+    for group, members in groups(rows).items():
+        headings = ["method", "tuner", *text.accuracy_texts(members[0], members)]
+        headings += [f"{name} %" for name in text.SHARE_HEADINGS] + [f"{name} s" for name in text.SECOND_HEADINGS]
+        rule = ["---", "---", *["---:"] * (len(headings) - 2)]
+        lines += [f"### {text.title(group, members)}", "", _line(headings), _line(rule)]
+        for row in members:
+            label = text.label(row).replace("*", r"\*")
+            numbers = [*text.accuracy_texts(row, members).values(), *text.share_texts(row), *text.second_texts(row)]
+            lines.append(_line([row.cell.method, label, *numbers]))
+        lines.append("")
+    for note in text.notes(rows):
+        lines += [note.replace("*", r"\*"), ""]
+    return "\n".join([*lines, text.LEGEND.replace("_", r"\_"), ""])
+
+
+def _line(values: Sequence[str]) -> str:
+    return f"| {' | '.join(value.replace('|', chr(92) + '|') for value in values)} |"

@@ -1,0 +1,78 @@
+"""What became of single classes, from the accuracies per class that a run recorded."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mist_ext import metrics
+from mist_ext.report.cells import Cell, Run
+
+
+class ClassMatrix(NamedTuple):
+    """The accuracy on each class after each task, percent.
+
+    Attributes
+    ----------
+    classes : list
+        Their numbers in the data set, in the order of the stream.
+    rows : list of list of float
+        One row per class: the accuracies after the task that brought it and after each later one.
+    of : str
+        Which runs it was taken from.
+    """
+
+    classes: list[Any]
+    rows: list[list[float]]
+    of: str
+
+
+def recorded(cell: Cell) -> bool:
+    """Whether every counted run recorded its accuracies per class."""
+    return bool(cell.counted) and all(
+        task.get("accuracy_per_class") is not None for run in cell.counted for task in run.tasks
+    )
+
+
+def class_matrix(cell: Cell) -> ClassMatrix:
+    """The mean over seeds where all met the classes in one order, else the first seed alone."""
+    runs = cell.counted
+    first = runs[0]
+    if any(run.classes != first.classes for run in runs):
+        runs = [first]
+    matrices = [_rows(run) for run in runs]
+    rows = [[metrics.mean_std(values)[0] for values in zip(*same, strict=True)] for same in zip(*matrices, strict=True)]
+    of = f"mean of {len(runs)} seeds" if len(runs) > 1 else f"seed {first.seed}"
+    return ClassMatrix([label for task in first.classes for label in task], rows, of)
+
+
+def forgetting(run: Run) -> dict[Any, float]:
+    """What a run lost on each class of its earlier tasks, in percentage points.
+
+    The best accuracy on the class after any task before the last, minus that after the last: `metrics.forgetting`
+    for classes in the place of tasks. Negative where a class became better.
+
+    Returns
+    -------
+    dict of class to float
+        The last task's classes are not in it, since nothing came after them.
+    """
+    labels = [label for task in run.classes for label in task]
+    return {label: max(row[:-1]) - row[-1] for label, row in zip(labels, _rows(run), strict=True) if len(row) > 1}
+
+
+def forgetting_by_class(cell: Cell) -> dict[Any, list[float]]:
+    """`forgetting` of all counted runs: one value for each seed in which a task followed the class."""
+    joined: dict[Any, list[float]] = {}
+    for run in cell.counted:
+        for label, lost in forgetting(run).items():
+            joined.setdefault(label, []).append(lost)
+    return joined
+
+
+def _rows(run: Run) -> list[list[float]]:
+    rows: list[list[float]] = []
+    for task, classes in zip(run.tasks, run.classes, strict=True):
+        rows += [[] for _ in classes]
+        for row, accuracy in zip(rows, task["accuracy_per_class"], strict=True):
+            row.append(float(accuracy))
+    return rows

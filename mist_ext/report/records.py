@@ -1,0 +1,68 @@
+"""Every number of a row in full precision: JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mist_ext.report.cells import PHASES, Expected
+from mist_ext.report.parsing import SCHEMA
+from mist_ext.report.rows import Row
+
+_SPREADS = {
+    "average_accuracy": ("mean", "std"),
+    "last_accuracy": ("mean", "std"),
+    "forgetting": ("mean", "std"),
+    "gain_over_none": ("mean", "std", "n"),
+}
+
+
+def json_text(rows: Sequence[Row]) -> str:
+    """All rows, null for what was not measured."""
+    return json.dumps({"schema": SCHEMA, "cells": [record(row) for row in rows]}, indent=1) + "\n"
+
+
+def csv_lines(rows: Sequence[Row]) -> str:
+    """One line per cell, full precision, empty for what was not measured."""
+    table = []
+    for row in rows:
+        full = record(row)
+        line = {name: full[name] for name in ("data", "backbone", "tuner", "method", "tasks")}
+        line["seeds"] = " ".join(map(str, row.seeds))
+        line["incomplete"] = "; ".join(row.cell.gaps)
+        for name, parts in _SPREADS.items():
+            line |= {f"{name}_{part}": (full[name] or {}).get(part) for part in parts}
+        line |= {f"{name}_fraction": value for name, value in row.fractions.items()}
+        line |= {f"{phase}_seconds": row.seconds[phase] for phase in (*PHASES, "total")}
+        expected = full["expected"] or {}
+        line |= {f"expected_{part}": expected.get(part) for part in Expected._fields}
+        table.append(line)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, table[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return buffer.getvalue()
+
+
+def record(row: Row) -> dict[str, Any]:
+    """A row as `summary.json` has it: percent, fractions in 0..1, seconds; null for what was not measured."""
+    cell = row.cell
+    return {
+        "data": cell.data, "backbone": cell.backbone, "tuner": cell.tuner, "method": cell.method,
+        "tasks": cell.tasks, "seeds": row.seeds, "incomplete": cell.gaps,
+        "average_accuracy": _named(row.average_accuracy),
+        "last_accuracy": _named(row.last_accuracy),
+        "forgetting": _named(row.forgetting),
+        "gain_over_none": _named(row.gain),
+        "expected": _named(cell.expected),
+        "accuracy_seen": [{"mean": mean, "std": std} for mean, std in cell.seen_by_task()],
+        "fractions": row.fractions,
+        "seconds": row.seconds,
+    }  # fmt: skip
+
+
+def _named(value: Any) -> dict[str, Any] | None:
+    return None if value is None else value._asdict()

@@ -1,0 +1,84 @@
+"""Results with everything that a run can record, for the reports' tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+BLOCK = {"norm1.weight": 8, "norm1.bias": 8, "attn.qkv.weight": 192, "attn.qkv.bias": 24, "mlp.fc1.weight": 256}
+
+
+def tensors(layers: int) -> dict[str, int]:
+    """Names and sizes as a small timm ViT has them."""
+    blocks = {f"blocks.{layer}.{name}": size for layer in range(layers) for name, size in BLOCK.items()}
+    return {"cls_token": 8, "patch_embed.proj.weight": 384, **blocks, "norm.weight": 8}
+
+
+def selection(tuner: str, layers: int) -> list[dict[str, Any]] | None:
+    """A twentieth of each matrix; the later a layer, the higher its score."""
+    if tuner == "none":
+        return None
+    sizes = tensors(layers)
+    weights = {name: size * (1 + place) for place, (name, size) in enumerate(sizes.items())}
+    whole = tuner == "full"
+    return [
+        {
+            "name": name,
+            "entries": size,
+            "selected": size if whole or size < 100 else size // 20,
+            "score_share": None if whole else weights[name] / sum(weights.values()),
+            "score_selected": None if whole else 1.0 if size < 100 else 0.4,
+        }
+        for name, size in sizes.items()
+    ]
+
+
+def make(
+    tuner: str = "mist",
+    method: str = "simplecil",
+    tasks: int = 3,
+    classes_per_task: int = 2,
+    seeds: tuple[int, ...] = (1, 2),
+    layers: int = 2,
+    same_order: bool = False,
+    **config: Any,
+) -> dict[str, Any]:
+    """The content of a `results.json`; class ``c`` loses ``c`` points a task, and each seed has its own order."""
+    runs = []
+    for seed in seeds:
+        order = list(range(tasks * classes_per_task))
+        random.Random(0 if same_order else seed).shuffle(order)
+        records = []
+        for task in range(tasks):
+            seen = order[: (task + 1) * classes_per_task]
+            per_class = [
+                max(0.0, 95.0 - label / 4 * (task - place // classes_per_task)) for place, label in enumerate(seen)
+            ]
+            parts = [per_class[start : start + classes_per_task] for start in range(0, len(seen), classes_per_task)]
+            records.append({
+                "classes": seen[-classes_per_task:],
+                "accuracy_seen": sum(per_class) / len(seen),
+                "accuracy_per_task": [sum(part) / len(part) for part in parts],
+                "accuracy_per_class": per_class,
+                "seconds": {"score": 2.0, "select": 0.25, "tune": 9.0, "learn": 1.5, "evaluate": 0.75 * (task + 1)},
+                "peak_memory_bytes": 3 << 30,
+                "selection": selection(tuner, layers),
+            })  # fmt: skip
+        runs.append({"seed": seed, "tasks": records})
+    parts_of = {"data": "digits", "backbone": "vit_nano", "tuner": tuner, "method": method}
+    return {
+        "schema": 1,
+        "config": {part: {"name": name} for part, name in parts_of.items()} | config,
+        "environment": {"torch": "2.15.0", "device": "cpu", "threads": 2, "instruction_set": None},
+        "runs": runs,
+        "summary": {},
+    }
+
+
+@pytest.fixture(scope="session")
+def result() -> Callable[..., dict[str, Any]]:
+    """Makes the content of a `results.json`."""
+    return make

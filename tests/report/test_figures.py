@@ -1,0 +1,237 @@
+"""Figures of what a run recorded: their numbers, their two formats, and any size of model and stream."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mist_ext.report import Cell, parse_cell, write_cell_figures
+from mist_ext.report.figures import Drawing, cell_drawings
+from mist_ext.report.per_class import class_matrix, forgetting_by_class
+from mist_ext.report.selected import named_places, shares
+
+Result = Callable[..., dict[str, Any]]
+
+
+def drawing(cell: Cell, name: str) -> Drawing:
+    return next(one for one in cell_drawings(cell) if one.name == name)
+
+
+def hand_written(result: Result, **orders: tuple[list[int], list[list[float]]]) -> Cell:
+    """Runs of two tasks of two classes, from each seed's class order and accuracies per class."""
+    content = result(seeds=tuple(range(len(orders))), tasks=2)
+    for run, (order, accuracies) in zip(content["runs"], orders.values(), strict=True):
+        for number, (task, accuracy) in enumerate(zip(run["tasks"], accuracies, strict=True)):
+            task |= {"classes": order[2 * number : 2 * number + 2], "accuracy_per_class": accuracy}
+    return parse_cell(content, "")
+
+
+def test_forgetting_follows_a_class_through_the_orders_of_all_seeds(result: Result) -> None:
+    cell = hand_written(
+        result,
+        one=([4, 7, 1, 2], [[90.0, 80.0], [70.0, 85.0, 50.0, 60.0]]),
+        other=([7, 1, 2, 4], [[60.0, 40.0], [50.0, 10.0, 90.0, 90.0]]),
+    )
+    assert forgetting_by_class(cell) == {4: [20.0], 7: [-5.0, 10.0], 1: [30.0]}
+    assert class_matrix(cell).of == "seed 0"
+    assert class_matrix(cell).classes == [4, 7, 1, 2]
+    assert class_matrix(cell).rows == [[90.0, 70.0], [80.0, 85.0], [50.0], [60.0]]
+    right = drawing(cell, "forgetting").figure.axes[1]
+    assert [bar.get_width() for bar in right.patches] == [30.0, 20.0, 2.5]
+    assert [tick.get_text() for tick in right.get_yticklabels()] == ["1", "4", "7"]
+
+
+def test_the_class_matrix_is_a_mean_where_all_seeds_have_one_order(result: Result) -> None:
+    order = [4, 7, 1, 2]
+    cell = hand_written(
+        result,
+        one=(order, [[90.0, 80.0], [70.0, 85.0, 50.0, 60.0]]),
+        other=(order, [[80.0, 80.0], [60.0, 95.0, 50.0, 80.0]]),
+    )
+    assert class_matrix(cell).of == "mean of 2 seeds"
+    assert class_matrix(cell).rows == [[85.0, 65.0], [80.0, 90.0], [50.0], [70.0]]
+
+
+def test_the_best_of_all_earlier_tasks_counts(result: Result) -> None:
+    content = result(seeds=(1,), tasks=3, classes_per_task=1)
+    for task, accuracies in zip(content["runs"][0]["tasks"], ([50.0], [90.0, 10.0], [60.0, 30.0, 5.0]), strict=True):
+        task["accuracy_per_class"] = accuracies
+    first, second, _ = [task["classes"][0] for task in content["runs"][0]["tasks"]]
+    assert forgetting_by_class(parse_cell(content, "")) == {first: [30.0], second: [-20.0]}
+
+
+NAMES = {
+    "vit": {
+        "cls_token": ("embedding", "cls_token"),
+        "patch_embed.proj.weight": ("embedding", "proj weight"),
+        "blocks.0.norm1.weight": ("blocks.0", "norm weight"),
+        "blocks.0.attn.qkv.weight": ("blocks.0", "qkv weight"),
+        "blocks.11.mlp.fc2.bias": ("blocks.11", "fc2 bias"),
+        "blocks.11.ls2.gamma": ("blocks.11", "ls2 gamma"),
+        "fc_norm.weight": ("head", "norm weight"),
+    },
+    "swin": {
+        "patch_embed.proj.bias": ("embedding", "proj bias"),
+        "layers.0.blocks.1.attn.relative_position_bias_table": ("layers.0", "attn relative_position_bias_table"),
+        "layers.1.downsample.norm.bias": ("layers.1", "norm bias"),
+    },
+    "numbers_in_the_rest": {"stages.2.0.weight": ("stages.2", "weight"), "head.bias": ("head", "head bias")},
+    "sequential": {"0.weight": ("0", "weight"), "0.bias": ("0", "bias"), "weight": ("head", "weight")},
+    "list_of_parameters": {"scale.3": ("scale.3", "scale"), "alone": ("head", "alone")},
+    "no_numbers": {"weight": ("embedding", "weight"), "bias": ("embedding", "bias")},
+}
+
+
+@pytest.mark.parametrize("places", NAMES.values(), ids=NAMES)
+def test_any_name_has_a_layer_and_a_kind(places: dict[str, tuple[str, str]]) -> None:
+    assert named_places(list(places)) == places
+
+
+MODELS = [
+    "vit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "eva02_tiny_patch14_224",
+    "vit_tiny_r_s16_p8_224",
+    "levit_128s",
+    "xcit_nano_12_p16_224",
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_blocks_of_timm_models_share_their_kinds(model: str) -> None:
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    with torch.device("meta"):
+        names = [name for name, _ in timm.create_model(model, num_classes=0).named_parameters()]
+    places = named_places(names)
+    assert list(places) == names
+    layers, kinds = ({place[part] for place in places.values()} for part in (0, 1))
+    assert 3 <= len(layers) <= 40
+    assert len(kinds) <= 40
+
+
+def test_shares_are_those_of_the_entries_and_scores_together(result: Result) -> None:
+    cell = parse_cell(result(), "")
+    found = shares(cell)
+    assert found.layers == ["embedding", "blocks.0", "blocks.1", "head"]
+    assert found.kinds == [
+        "norm weight",
+        "norm bias",
+        "qkv weight",
+        "qkv bias",
+        "fc1 weight",
+        "cls_token",
+        "proj weight",
+    ]
+    assert found.selected["blocks.1", "qkv weight"] == pytest.approx(9 / 192)
+    assert found.selected["head", "norm weight"] == 1.0
+    assert ("head", "qkv weight") not in found.selected
+    assert sum(found.score.values()) == pytest.approx(1.0)
+    assert found.held["blocks.0", "fc1 weight"] == pytest.approx(0.4)
+
+
+def test_tensors_in_one_place_are_summed_by_their_sizes(result: Result) -> None:
+    content = result(seeds=(1,), tasks=1)
+    content["runs"][0]["tasks"][0]["selection"] = [
+        {"name": "b.0.norm1.weight", "entries": 10, "selected": 10, "score_share": 0.1, "score_selected": 1.0},
+        {"name": "b.0.norm2.weight", "entries": 30, "selected": 0, "score_share": 0.3, "score_selected": 0.2},
+    ]
+    found = shares(parse_cell(content, ""))
+    assert found.selected == {("b.0", "norm weight"): 0.25}
+    assert found.score == {("b.0", "norm weight"): pytest.approx(0.4)}
+    assert found.held == {("b.0", "norm weight"): pytest.approx(0.4)}
+
+
+def test_a_tuner_without_scores_shows_its_selection_alone(result: Result) -> None:
+    scored, whole = (drawing(parse_cell(result(tuner), ""), "selection").figure for tuner in ("mist", "full"))
+    titles = [[axes.get_title() for axes in figure.axes] for figure in (scored, whole)]
+    assert titles[0] == ["selected (% of entries)", "share of all scores (%)", "own score in selected entries (%)"]
+    assert titles[1] == titles[0][:1]
+
+
+def test_the_selection_shows_every_share_where_it_belongs(result: Result) -> None:
+    axes = drawing(parse_cell(result(), ""), "selection").figure.axes[0]
+    layers, kinds = ["embedding", "blocks.0", "blocks.1", "head"], shares(parse_cell(result(), "")).kinds
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == layers
+    written = {
+        (layers[entry.get_position()[1]], kinds[entry.get_position()[0]]): entry.get_text() for entry in axes.texts
+    }
+    assert written["blocks.1", "qkv weight"] == "4.7"
+    assert written["head", "norm weight"] == "100"
+    assert len(written) == 2 + 2 * 5 + 1
+
+
+def test_what_was_not_recorded_is_not_drawn(result: Result) -> None:
+    content = result()
+    for run in content["runs"]:
+        for task in run["tasks"]:
+            for name in ("accuracy_per_class", "selection", "seconds", "peak_memory_bytes"):
+                del task[name]
+    assert [one.name for one in cell_drawings(parse_cell(content, ""))] == ["accuracy", "matrix"]
+
+
+def test_seconds_are_stacked_by_phase_and_memory_stands_beside_them(result: Result) -> None:
+    figure = drawing(parse_cell(result(), ""), "costs").figure
+    seconds, memory = figure.axes
+    heights = [[bar.get_height() for bar in phase] for phase in seconds.containers]
+    assert heights == [[2.0] * 3, [0.25] * 3, [9.0] * 3, [1.5] * 3, [0.75, 1.5, 2.25]]
+    assert seconds.containers[-1][2].get_y() == pytest.approx(12.75)
+    assert [bar.get_height() for bar in memory.patches] == [3.0] * 3
+    assert "GiB" in memory.get_ylabel()
+
+
+@pytest.mark.parametrize("classes", [10, 200])
+@pytest.mark.parametrize("same_order", [True, False], ids=["one_order", "an_order_for_each_seed"])
+def test_few_and_many_classes_fit_on_a_page(result: Result, classes: int, same_order: bool) -> None:
+    cell = parse_cell(result(tasks=5, classes_per_task=classes // 5, same_order=same_order), "")
+    one = drawing(cell, "forgetting")
+    width, height = one.figure.get_size_inches()
+    assert 3 < height <= 8 < width < 10
+    left, right, *_ = one.figure.axes
+    assert left.images[0].get_array().shape == (classes, 5)
+    labels = [tick.get_text() for tick in left.get_yticklabels()]
+    assert len(labels) == (10 if classes == 10 else 11)
+    legend = right.get_legend().get_title().get_text()
+    assert ("most: " in legend) == (classes == 200)
+
+
+@pytest.mark.parametrize("layers", [2, 32])
+def test_few_and_many_layers(result: Result, layers: int) -> None:
+    one = drawing(parse_cell(result(layers=layers, tasks=1, seeds=(1,)), ""), "selection")
+    width, height = one.figure.get_size_inches()
+    assert max(width, height) < 14
+    assert one.png().startswith(b"\x89PNG")
+
+
+def test_svg_keeps_text_and_is_the_same_in_every_process(result: Result, tmp_path: Path) -> None:
+    cell = parse_cell(result(), "")
+    files = write_cell_figures(cell, tmp_path)
+    svgs = {file.name: file.read_text(encoding="utf-8") for file in files if file.suffix == ".svg"}
+    assert len(svgs) == 5
+    for content in svgs.values():
+        root = ElementTree.fromstring(content)
+        words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert "digits · mist · simplecil" in words
+        assert "date" not in content
+    code = (
+        "import json, sys; from pathlib import Path; from mist_ext.report import parse_cell, write_cell_figures;"
+        "write_cell_figures(parse_cell(json.load(sys.stdin), ''), Path(sys.argv[1]))"
+    )
+    again = tmp_path / "again"
+    subprocess.run([sys.executable, "-c", code, again], input=json.dumps(result()), text=True, check=True)
+    assert {name: (again / name).read_text(encoding="utf-8") for name in svgs} == svgs
+
+
+def test_dollars_and_angle_brackets_in_names_are_shown_as_they_are(result: Result, tmp_path: Path) -> None:
+    content = result()
+    content["config"]["data"]["name"] = r"a$\frac$ <b> & c"
+    write_cell_figures(parse_cell(content, ""), tmp_path)
+    root = ElementTree.fromstring((tmp_path / "accuracy.svg").read_text(encoding="utf-8"))
+    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert r"a$\frac$ <b> & c · mist · simplecil" in words

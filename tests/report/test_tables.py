@@ -1,0 +1,195 @@
+"""The joint table in every form: published expectations, LaTeX, and what is printed for pasting."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mist_ext import cli
+from mist_ext.report import Cell, ResultsError, as_text, parse_cell, table, write_summary
+
+Result = Callable[..., dict[str, Any]]
+EXPECTED = {"average_accuracy": 87.57, "last_accuracy": 81.26, "source": "EASE repository, table 2"}
+
+
+@pytest.fixture
+def cells(result: Result) -> list[Cell]:
+    """A frozen cell without an expectation and a tuned one with it."""
+    return [parse_cell(result("none"), "a/none/results.json"), parse_cell(result(expected=EXPECTED), "a/mist/r.json")]
+
+
+def printed(cells: list[Cell], width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table(cells))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_published_value_stands_beside_the_obtained_one(cells: list[Cell], width: int) -> None:
+    text = printed(cells, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert re.search(r"mist +\d\d\.\d\d ± \d\.\d\d +87\.57 +\d\d\.\d\d ± \d\.\d\d +81\.26", text)
+    assert re.search(r"none +\d\d\.\d\d ± \d\.\d\d +– +\d\d\.\d\d ± \d\.\d\d +–", text)  # noqa: RUF001
+    assert "gain over none" in text
+    assert "EASE repository, table 2 (digits, mist, simplecil)" in " ".join(text.split())
+
+
+def test_without_an_expectation_there_is_no_column_for_it(result: Result) -> None:
+    cell = parse_cell(result(), "")
+    for form in ("markdown", "latex"):
+        assert "published" not in as_text([cell], form)
+    assert "published" not in printed([cell], 100)
+
+
+def test_every_form_has_the_expectation(cells: list[Cell], tmp_path: Path) -> None:
+    lines = as_text(cells, "markdown").splitlines()
+    heading = next(line for line in lines if line.startswith("| method"))
+    assert [name.strip() for name in heading.split("|")[3:7]] == [
+        "A_avg",
+        "A_avg published",
+        "A_last",
+        "A_last published",
+    ]
+    line = next(line for line in lines if "| mist |" in line).split("|")
+    assert [line[4].strip(), line[6].strip()] == ["87.57", "81.26"]
+    row = next(row for row in csv.DictReader(io.StringIO(as_text(cells, "csv"))) if row["tuner"] == "mist")
+    assert [row[f"expected_{name}"] for name in EXPECTED] == ["87.57", "81.26", EXPECTED["source"]]
+    write_summary(cells, tmp_path)
+    records = json.loads((tmp_path / "summary.json").read_text())["cells"]
+    assert [record["expected"] for record in records] == [None, EXPECTED]
+    assert " & 87.57 & " in as_text(cells, "latex")
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ([87.57], r"config: the entry 'expected' is \[87\.57\]"),
+        ({"last_accuracy": 81.26}, "expected: the entry 'source' is None"),
+        ({"last_accuracy": "81.26", "source": "a table"}, "'last_accuracy' is '81.26'"),
+    ],
+)
+def test_an_expectation_without_source_or_number_is_refused(result: Result, expected: Any, message: str) -> None:
+    with pytest.raises(ResultsError, match=message):
+        parse_cell(result(expected=expected), "x")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("accuracy_per_class", [1.0], r"runs\[0\]\.tasks\[1\]\.accuracy_per_class is \[1\.0\], expected 4 numbers"),
+        ("accuracy_per_class", [1.0, 2.0, 3.0, "4"], "expected 4 numbers"),
+        ("seconds", {"tune": "long"}, r"seconds: the entry 'tune' is 'long'"),
+        ("peak_memory_bytes", "1 GB", "'peak_memory_bytes' is '1 GB'"),
+        ("selection", {"name": "a"}, "'selection' is .*expected list"),
+        ("selection", [{"name": "a", "entries": 4, "selected": 5}], r"selection\[0\]: 5 of 4 entries are selected"),
+        (
+            "selection",
+            [{"name": "a", "entries": 4, "selected": 1, "score_share": "a lot"}],
+            "'score_share' is 'a lot'",
+        ),
+    ],
+)
+def test_a_damaged_optional_entry_is_named(result: Result, entry: str, value: Any, message: str) -> None:
+    content = result()
+    content["runs"][0]["tasks"][1][entry] = value
+    with pytest.raises(ResultsError, match=message):
+        parse_cell(content, "x")
+
+
+def latex_lines(cells: list[Cell]) -> list[list[str]]:
+    return [
+        [field.strip() for field in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))]
+        for line in as_text(cells, "latex").splitlines()
+        if line.endswith(r"\\")
+    ]
+
+
+def test_latex_has_a_line_per_cell_with_as_many_fields_as_columns(cells: list[Cell]) -> None:
+    text = as_text(cells, "latex")
+    columns = re.search(r"\\begin{tabular}{(\w+)}", text)
+    assert columns
+    lines = latex_lines(cells)
+    assert [len(line) for line in lines] == [len(columns[1])] * 3
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{", r"\end{")] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]
+
+
+def test_latex_sets_the_best_of_each_method_and_column_bold(result: Result) -> None:
+    def content(tuner: str, method: str, last: float) -> Cell:
+        made = result(tuner, method, tasks=2, seeds=(1,))
+        task = made["runs"][0]["tasks"][1]
+        made["runs"][0]["tasks"][1] = task | {"accuracy_seen": last, "accuracy_per_task": [last, last]}
+        return parse_cell(made, "")
+
+    values = {
+        ("none", "ranpac"): 60.0,
+        ("mist", "ranpac"): 70.0,
+        ("none", "simplecil"): 50.0,
+        ("mist", "simplecil"): 40.0,
+    }
+    cells = [content(tuner, method, last) for (tuner, method), last in values.items()]
+    _, *lines = latex_lines(cells)
+    bold = {(tuner, place) for _, tuner, *rest in lines[:2] for place, field in enumerate(rest) if "textbf" in field}
+    assert bold == {("mist", 0), ("mist", 1), ("mist", 2)}
+    bold = {(tuner, place) for _, tuner, *rest in lines[2:] for place, field in enumerate(rest) if "textbf" in field}
+    assert bold == {("none", 0), ("none", 1), ("none", 2)}
+
+
+def test_nothing_is_bold_where_there_is_nothing_to_compare(result: Result) -> None:
+    assert "textbf{" not in as_text([parse_cell(result(), "")], "latex").replace("textbackslash", "")
+
+
+def test_latex_takes_every_character_of_a_name_as_text(result: Result) -> None:
+    content = result()
+    content["config"]["data"]["name"] = "50%_of \\input{x} & #1 $y$ ~^\nnext"
+    text = as_text([parse_cell(content, "")], "latex")
+    caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
+    for written in (
+        r"50\%\_of",
+        r"\textbackslash{}input\{x\}",
+        r"\& \#1 \$y\$",
+        r"\textasciitilde{}\textasciicircum{} next",
+    ):
+        assert written in caption
+
+
+@pytest.mark.parametrize("form", ["markdown", "csv", "latex"])
+def test_a_form_is_all_that_is_printed_and_nothing_is_written(
+    result: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    folder = tmp_path / "out" / "cell"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(result()))
+    assert cli.main(["report", str(tmp_path / "out"), "--format", form]) == 0
+    assert capsys.readouterr().out == as_text([parse_cell(result(), str(folder / "results.json"))], form)
+    assert [file.name for file in tmp_path.rglob("*.*")] == ["results.json"]
+
+
+def test_a_report_of_several_folders_is_written_where_it_is_asked_for(result: Result, tmp_path: Path) -> None:
+    for name in ("none", "mist"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(result(name)))
+    assert cli.main(["report", str(tmp_path / "none"), str(tmp_path / "mist"), "--out", str(tmp_path / "joint")]) == 0
+    joint = {file.name for file in (tmp_path / "joint").iterdir()}
+    assert joint == {
+        "summary.json", "summary.md", "summary.csv", "summary.tex", "accuracy.png", "accuracy.svg", "report.html",
+    }  # fmt: skip
+    figures = {file.stem for file in (tmp_path / "mist").glob("*.svg")}
+    assert figures == {"accuracy", "matrix", "forgetting", "selection", "costs"}
+    assert figures == {file.stem for file in (tmp_path / "mist").glob("*.png")}
+    assert (tmp_path / "none" / "forgetting.svg").exists()
+    assert not (tmp_path / "none" / "selection.svg").exists()
