@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -200,3 +201,17 @@ def test_throughput_refuses_an_odd_batch() -> None:
     done = bench("throughput.py", "--batch", "3")
     assert done.returncode == 2
     assert "--batch is 3, expected an even number of at least 2" in done.stderr
+
+
+def test_the_input_pipeline_is_put_beside_the_backbone() -> None:
+    options = ["--images", "12", "--batch", "4", "--rounds", "1", "--workers", "1", "--device", "cpu"]
+    done = bench("input.py", *options, "--backbone", "vit_tiny_patch16_224")
+    assert done.returncode == 0, done.stderr
+    rates = dict(re.findall(r"^(.{18}) +([0-9.]+) images/s$", done.stdout, re.MULTILINE))
+    named = ("decode", "training views", "evaluation views", "evaluation, kept", "second view", "tuning", "features")
+    assert tuple(name.strip() for name in rates) == named
+    assert all(float(rate) > 0 for rate in rates.values())
+    times = float(rates["training views".ljust(18)]) / float(rates["tuning".ljust(18)])
+    said = re.search(r"^training views come ([0-9.]+) x as fast as tuning takes them$", done.stdout, re.MULTILINE)
+    assert said is not None
+    assert float(said[1]) == pytest.approx(times, rel=0.05, abs=0.1)
