@@ -103,6 +103,7 @@ def run(config: Config, console: Console | None = None) -> Path:
     if config.evaluate_on == "validation":
         source = source.validation()
     backbone = backbones.create(config.backbone, config.weights)  # a wrong name or file is found before any work
+    backbones.check_options(backbone, config.compile, config.checkpointing)
     size = backbones.input_spec(backbone).size
     stream = Stream(source, config.classes_per_task, 0, size)
     out = _output_folder(config)

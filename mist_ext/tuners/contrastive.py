@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mist_ext.backbones import train_mode
 from mist_ext.data.stream import batches
 from mist_ext.draws import draw_seed
 from mist_ext.objective import MutualInformation, TwoViews
@@ -57,12 +58,14 @@ class ContrastiveTuner(Tuner):
         loader = batches(images, self.options.batch_size, (self.seed, "order", self.task, epoch))
         height, width = images[0][0].shape[-2:]
         views = self._views((height, width))
-        self.backbone.train()
+        train_mode(self.backbone)
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         for step, (pixels, labels) in enumerate(track(loader, phase, len(loader))):
             both = views(pixels.to(self.device), draw_seed(self.seed, "views", self.task, epoch, step))
-            with autocast:
+            with torch.random.fork_rng(devices=[]), autocast:
+                # A backbone's dropout draws from torch's global generators.
+                torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step))
                 features = self.backbone(both.to(dtype))
                 loss = self.objective(features.to(self.objective.projector.weight.dtype), labels.to(self.device))
             yield loss
