@@ -9,8 +9,8 @@ published projections, Gram matrices and predictions are left out. Against that 
 
 Before anything is timed, lambda and the weights are compared with a float64 solution of the published rule: at the
 given width its weights by one dense solve, and the errors of lambda and its two neighbours by three, with
-`--verify-all` those of all 17. Ours and the solves take turns, and medians are compared. "off by" is the relative distance of the
-weights; "busy cores" are those that other programs kept meanwhile, which should be near 0.
+`--verify-all` those of all 17. Ours and the solves take turns, and medians are compared. "off by" is the relative
+distance of the weights; "busy cores" are those that other programs kept meanwhile, which should be near 0.
 """
 
 from __future__ import annotations

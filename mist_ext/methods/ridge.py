@@ -14,9 +14,11 @@ def best_ridge(hidden: Tensor, targets: Tensor, fitted: int, ridges: Sequence[fl
     """The ridge with the least squared error on held-out rows.
 
     With the fitted rows H and their targets Y, a held-out row x is predicted as ``x (H^T H + ridge I)^-1 H^T Y``, which
-    is ``x H^T (H H^T + ridge I)^-1 Y``: one Cholesky factorisation a ridge of whichever Gram matrix is smaller. Ridges
-    that rounding hides in it (17 published ones begin at 1e-8, where eigenvalues reach 1e10) share one factorisation,
-    that of the rounding itself, and so one error.
+    is ``x H^T (H H^T + ridge I)^-1 Y``: it takes Cholesky factorisations of whichever Gram matrix is smaller, and one
+    serves all ridges that are small beside its eigenvalues. Ridges that rounding hides in it (the 17 published ones
+    begin at 1e-8, where eigenvalues reach 1e10) count as the rounding itself, and so have one error. Where eigenvalues
+    stand well above the rounding, the error is a straight line over these, so the best ridge is the least or none of
+    them.
 
     Parameters
     ----------
@@ -43,12 +45,17 @@ def best_ridge(hidden: Tensor, targets: Tensor, fitted: int, ridges: Sequence[fl
     add_gram_(gram, fit.T if dual else fit)
     cross = known if dual else fit.T @ known
     least = rounding(gram)
-    solutions = {}
-    for shift in {max(ridge, least): None for ridge in ridges}:
-        with Factored(gram, shift) as factored:
+    solutions: dict[float, Tensor] = {}
+    factored = None
+    for shift in sorted({max(ridge, least) for ridge in ridges}):
+        solved = factored.solve_nearby(gram, shift, cross) if factored is not None else None
+        if solved is None:
+            factored = None  # gives its memory back first
+            factored = Factored(gram.clone(), shift)
             if not factored.complete:
                 raise torch.linalg.LinAlgError(f"a Gram matrix plus {shift:g} I is not positive definite")
-            solutions[shift] = factored.solve(cross)
+            solved = factored.solve(cross)
+        solutions[shift] = solved
     stacked = torch.cat(list(solutions.values()), dim=1)
     predicted = torch.linalg.multi_dot([held_out, fit.T, stacked]) if dual else held_out @ stacked
     errors = {

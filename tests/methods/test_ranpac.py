@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mist_ext import memory
 from mist_ext.methods import RanPAC
+from mist_ext.methods import ridge as regression
 from mist_ext.methods.gram import Factored, add_gram_, pivoted_cholesky, rounding
 from mist_ext.methods.ranpac import RIDGES
 from mist_ext.methods.ridge import best_ridge, solve_ridge
@@ -252,11 +253,11 @@ def test_the_fallback_solves_a_singular_system_as_the_exact_one_where_the_ridge_
     gram = torch.zeros(300, 300, dtype=torch.float64)
     add_gram_(gram, rows)
     cross = rows.T @ torch.eye(20, dtype=torch.float64)
-    ridge = 1e-12
-    assert ridge < rounding(gram)
+    lost = 1e-12
+    assert lost < rounding(gram)
     kernel = rows.numpy() @ rows.numpy().T
-    expected = rows.numpy().T @ np.linalg.inv(kernel + ridge * np.eye(20))
-    np.testing.assert_allclose(solve_ridge(gram, cross, ridge).numpy(), expected, rtol=1e-7, atol=1e-11)
+    expected = rows.numpy().T @ np.linalg.inv(kernel + lost * np.eye(20))
+    np.testing.assert_allclose(solve_ridge(gram, cross, lost).numpy(), expected, rtol=1e-7, atol=1e-11)
 
 
 def test_ridges_below_the_rounding_of_large_entries_share_the_least_and_larger_ones_are_exact() -> None:
@@ -269,8 +270,8 @@ def test_ridges_below_the_rounding_of_large_entries_share_the_least_and_larger_o
     assert 1e-8 < rounding(kernel) < 1e3
     ridges = [10.0**exponent for exponent in range(3, 13)]
     errors = []
-    for ridge in ridges:  # the dual form, which numpy solves well
-        weights = np.linalg.solve(kernel.numpy() + ridge * np.eye(160), targets[:160].numpy())
+    for value in ridges:  # the dual form, which numpy solves well
+        weights = np.linalg.solve(kernel.numpy() + value * np.eye(160), targets[:160].numpy())
         predicted = hidden[160:].numpy() @ (hidden[:160].numpy().T @ weights)
         errors.append(float(((predicted - targets[160:].numpy()) ** 2).mean()))
     best = ridges[int(np.argmin(errors))]
@@ -301,3 +302,36 @@ def test_what_is_already_taken_is_not_asked_for_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(memory, "available", lambda device: method.memory(20, 8, 4) - 8 * 300 * 300)
     method.learn(*task(20, range(2, 4), 1.0, 1))
     assert len(method.counts) == 4
+
+
+def test_one_factorisation_serves_shifts_that_are_small_beside_the_eigenvalues() -> None:
+    gram, right = mirrored(400, 100), torch.randn(100, 3, dtype=torch.float64)
+    factored = Factored(gram.clone(), 1e-6)
+    for shift in (1e-5, 1e-3, 1e-1):
+        solved = factored.solve_nearby(gram, shift, right)
+        assert solved is not None
+        expected = np.linalg.solve(gram.numpy() + shift * np.eye(100), right.numpy())
+        np.testing.assert_allclose(solved.numpy(), expected, rtol=1e-10, atol=1e-14)
+    assert factored.solve_nearby(gram, 100.0, right) is None
+    assert factored.solve_nearby(gram, 1e8, right) is None
+
+
+def test_fewer_factorisations_than_ridges_find_the_same_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = task(400, range(5), 1.0, seed=2)
+    projection = torch.randn(8, 600, generator=torch.Generator().manual_seed(1))
+    hidden = torch.relu(features.double() @ projection.double())
+    targets = torch.from_numpy(one_hot(labels, 5))
+    shifts: list[float] = []
+
+    class Counted(Factored):
+        def __init__(self, matrix: Tensor, shift: float) -> None:
+            shifts.append(shift)
+            super().__init__(matrix, shift)
+
+    monkeypatch.setattr(regression, "Factored", Counted)
+    chosen = best_ridge(hidden, targets, 320, RIDGES)
+    assert 0 < len(shifts) < len(RIDGES)
+    shared = len(shifts)
+    monkeypatch.setattr(Counted, "solve_nearby", lambda *_: None)
+    assert best_ridge(hidden, targets, 320, RIDGES) == chosen
+    assert len(shifts) == shared + len(RIDGES)
