@@ -94,7 +94,7 @@ def create(name: str, weights: str = "pretrained") -> nn.Module:
     ValueError
         If the model is unknown or gives no feature vector, or the file's tensors do not fit it.
     FileNotFoundError
-        If ``weights`` is neither a known word nor a file.
+        If ``weights`` is neither a known word nor a file, or cannot be downloaded.
     """
     file = None if weights in ("pretrained", "none") else weight_files.checked_file(weights)
     pretrained = weights == "pretrained"
@@ -216,7 +216,13 @@ def _timm_model(name: str, pretrained: bool) -> nn.Module:
     if pretrained and name not in {*known, *(tagged.partition(".")[0] for tagged in known)}:
         raise ValueError(f"backbone {name!r} has no pre-trained weights in timm; give weights='none' or a file's path")
     num_features, options = _probed(name)
-    backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    try:
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except OSError as error:  # what the hub's client raises without a network, too
+        raise FileNotFoundError(
+            f"the weights of backbone {name!r} are not cached and could not be downloaded: {error}; fetch timm's file "
+            "for it elsewhere and give its path as weights, or weights='none' for random ones"
+        ) from error
     features: Any = num_features
     backbone.num_features = features  # some models count the features before their head's own layers
     return backbone

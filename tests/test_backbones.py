@@ -284,6 +284,21 @@ def test_weights_that_are_no_file_are_refused(tmp_path):
         create("vit_nano", weights=str(text))
 
 
+def test_weights_that_cannot_be_downloaded_are_asked_for_as_a_file(monkeypatch):
+    made = timm.create_model
+
+    def offline(name, pretrained, **options):
+        if pretrained:
+            raise ConnectionError("no route to host")
+        return made(name, pretrained=pretrained, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        FileNotFoundError, match=r"'vit_tiny_patch16_224' are not .* no route to host; fetch .* its path"
+    ):
+        create("vit_tiny_patch16_224")
+
+
 def test_importing_the_module_does_not_import_timm():
     script = "import sys, mist_ext.backbones; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

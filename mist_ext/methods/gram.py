@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mist_ext import memory
+
 _STEPS, _FAST, _ENOUGH = 6, 1e-2, 1e-11  # of a refinement: most steps, each one's gain, and the last one's size
 _BLOCK = 512  # rows: products of this size run at full speed, and 2.5 % of the work at M = 10,000 is done twice
 
@@ -125,6 +127,7 @@ def pivoted_cholesky(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         if not float(left[pivot]) > tolerance:
             break
         if rank == len(factor):
+            memory.require(2 * factor.nbytes, gram.device, f"a factor of rank above {rank}", "lower --ranpac-width")
             factor = torch.cat([factor, torch.empty_like(factor)])
         row = torch.addmv(gram[pivot], factor[:rank].T, factor[:rank, pivot], alpha=-1)
         factor[rank] = (row / left[pivot].sqrt()).masked_fill_(taken, 0)

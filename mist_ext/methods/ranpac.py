@@ -88,7 +88,7 @@ class RanPAC(Method):
         self.weights = self.cross
 
     def memory(self, rows: int, features: int, classes: int) -> int:
-        """Bytes that this method takes at its peak, for tasks of at most so many rows.
+        """Bytes that this method takes at its peak, for tasks and predictions of at most so many rows.
 
         G and the task's random features are the bulk; the Gram matrix of the choice of lambda, W in both
         precisions, Q, the weights and their solver's copies, and a part of a prediction come on top.
@@ -104,7 +104,7 @@ class RanPAC(Method):
         """
         width, fitted = self.width, min(int(rows * self.fit_fraction), self.width)
         kept = width * width + width * classes * 2 + width * features / 2
-        learning = rows * (width + features) + width * features + max(2 * fitted * fitted, 3 * width * classes)
+        learning = rows * (width + 2 * features) + width * features + max(2 * fitted * fitted, 3 * width * classes)
         predicting = min(rows, PREDICT_ROWS) * (width + features) + width * features
         return int(_BYTES * (kept + max(learning, predicting)))
 
