@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # Bounds the memory of a prediction: 4096 rows of RanPAC's published width (10,000) are 330 MB in float64.
-_PREDICT_ROWS = 4096
+PREDICT_ROWS = 4096
 
 
 class Method(ABC):
@@ -101,7 +101,7 @@ class Method(ABC):
         self._check(features)
         self._move(features.device)
         unseen = self.counts == 0
-        for part in features.split(_PREDICT_ROWS):
+        for part in features.split(PREDICT_ROWS):
             yield self._scores(part.to(torch.float64)).masked_fill(unseen, -torch.inf)
 
     def state_dict(self) -> dict[str, Tensor | int | float]:

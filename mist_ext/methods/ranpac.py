@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mist_ext.methods.method import Method
+from mist_ext import memory
+from mist_ext.methods.gram import add_gram_
+from mist_ext.methods.method import PREDICT_ROWS, Method
+from mist_ext.methods.ridge import best_ridge, solve_ridge
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
+_BYTES = 8  # of a float64
 _PROJECTION, _ROW_ORDER = 0, 1  # what a random draw is for: each purpose has a generator of its own
 
 
@@ -26,19 +30,20 @@ class RanPAC(Method):
 
     lambda is chosen anew in each task, by the squared error on the last fifth of the task's rows in shuffled
     order after a fit on the first four fifths, the smallest one where errors are equal. The published code
-    solves one dense system of size M for every lambda; here one eigendecomposition of the fitted part's
-    smaller Gram matrix serves all of them. Targets span all classes, as published: the columns of classes
-    that the task lacks have no error for any lambda.
+    solves one dense system of size M for every lambda; here it is one Cholesky factorisation of the fitted
+    part's smaller Gram matrix (`best_ridge`), and one of G for the weights. Targets span all classes, as
+    published: the columns of classes that the task lacks have no error for any lambda.
 
     A task with a single row has nothing to choose lambda by: the earlier choice stays, or 1 at the start.
 
-    Everything is float64, on CUDA too: eigenvalues of G reach 10^7 and more, and lambda may be 10^-8, which
+    Everything is float64, on CUDA too: eigenvalues of G reach 10^10 and more, and lambda may be 10^-8, which
     float32 (let alone TF32) cannot hold in one sum.
 
     Parameters
     ----------
     width : int
-        M, the number of random features. 10,000 is published for a ViT-B/16 (d = 768); G has width^2 entries.
+        M, the number of random features. 10,000 is published for a ViT-B/16 (d = 768); G has width^2 entries,
+        which exist from the first task on: 800 MB for 10,000 (`memory` tells what a task takes in all).
     ridges : sequence of float
         The values of lambda to choose from, all positive.
     fit_fraction : float
@@ -51,7 +56,8 @@ class RanPAC(Method):
     ridge : float
         The lambda in force.
     projection, gram, cross, weights : Tensor
-        W [d, M] (float32), G [M, M], Q [M, classes] and the weights [M, classes] (float64).
+        W [d, M] (float32), G [M, M], Q [M, classes] and the weights [M, classes] (float64); W and G are empty
+        before the first task.
     tasks : int
         The number of tasks learned.
     """
@@ -78,25 +84,54 @@ class RanPAC(Method):
         self.ridge = 1.0
         self.tasks = 0
         self.projection = torch.zeros(0, width)
-        self.gram = torch.zeros(width, width, dtype=torch.float64)
+        self.gram = torch.zeros(0, 0, dtype=torch.float64)
         self.cross = torch.zeros(width, 0, dtype=torch.float64)
         self.weights = self.cross
+
+    def memory(self, rows: int, features: int, classes: int) -> int:
+        """Bytes that this method takes at its peak, for tasks and predictions of at most so many rows.
+
+        G and the task's random features are the bulk; the Gram matrix of the choice of lambda, W in both
+        precisions, Q, the weights and their solver's copies, and a part of a prediction come on top.
+
+        Parameters
+        ----------
+        rows : int
+            Of the largest task.
+        features : int
+            Their width d.
+        classes : int
+            In all tasks together.
+        """
+        width, fitted = self.width, min(int(rows * self.fit_fraction), self.width)
+        kept = width * width + width * classes * 2 + width * features / 2
+        learning = rows * (width + 2 * features) + width * features + max(2 * fitted * fitted, 3 * width * classes)
+        predicting = min(rows, PREDICT_ROWS) * (width + features) + width * features
+        return int(_BYTES * (kept + max(learning, predicting)))
 
     @property
     def _width(self) -> int:
         return self.projection.shape[0]
 
     def _learn(self, features: Tensor, targets: Tensor) -> None:
+        needed = self.memory(len(features), features.shape[1], targets.shape[1]) - _BYTES * self.gram.numel()
+        memory.require(
+            needed,
+            features.device,
+            f"RanPAC with {self.width} random features and a task of {len(features)} rows",
+            "lower --ranpac-width (memory grows with its square)",
+        )
         if not self._width:
             drawn = torch.randn(features.shape[1], self.width, generator=self._generator(_PROJECTION))
             self.projection = drawn.to(features.device)
+            self.gram = features.new_zeros(self.width, self.width)
         order = torch.randperm(len(features), generator=self._generator(_ROW_ORDER, self.tasks))
         order = order.to(features.device)
         hidden, targets = self._project(features[order]), targets[order]
         fitted = int(len(hidden) * self.fit_fraction)
         if fitted:
             self.ridge = best_ridge(hidden, targets, fitted, self.ridges)
-        self.gram.addmm_(hidden.T, hidden)
+        add_gram_(self.gram, hidden)
         self.cross = functional.pad(self.cross, (0, targets.shape[1] - self.cross.shape[1]))
         self.cross.addmm_(hidden.T, targets)
         self.weights = solve_ridge(self.gram, self.cross, self.ridge)
@@ -113,80 +148,3 @@ class RanPAC(Method):
         # have drawn.
         mixed = numpy.random.SeedSequence([self.seed, *purpose]).generate_state(1, numpy.uint64)
         return torch.Generator().manual_seed(int(mixed[0] >> 1))
-
-
-def best_ridge(hidden: Tensor, targets: Tensor, fitted: int, ridges: Sequence[float]) -> float:
-    """The ridge with the least squared error on held-out rows.
-
-    The fit's Gram matrix is decomposed once. With the fitted rows H = U S V^T, the prediction of a held-out
-    row x is ``x V S (S^2 + lambda)^-1 U^T Y``: only the diagonal depends on lambda. S^2 and V come from H^T
-    H, or S^2 and U from H H^T, whichever is smaller.
-
-    Parameters
-    ----------
-    hidden : Tensor
-        float64, ``[n, M]``.
-    targets : Tensor
-        float64, ``[n, classes]``.
-    fitted : int
-        The first rows are fitted, the others held out; both parts need at least one row.
-    ridges : sequence of float
-        Positive. Of several with the same error the first is taken.
-
-    Returns
-    -------
-    float
-        One of `ridges`.
-    """
-    fit, held_out = hidden[:fitted], hidden[fitted:]
-    if fitted <= hidden.shape[1]:
-        spectrum, vectors = _eigh(fit @ fit.T)
-        left, right = held_out @ fit.T @ vectors, vectors.T @ targets[:fitted]
-    else:
-        spectrum, vectors = _eigh(fit.T @ fit)
-        left, right = held_out @ vectors, vectors.T @ (fit.T @ targets[:fitted])
-    errors = [
-        functional.mse_loss(left @ (right / (spectrum + ridge).unsqueeze(1)), targets[fitted:]) for ridge in ridges
-    ]
-    return ridges[int(torch.stack(errors).argmin())]
-
-
-def solve_ridge(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
-    """Solve ``(gram + ridge I) weights = cross`` for a Gram matrix, in float64.
-
-    By Cholesky factorisation. Where that fails (rounding can make a singular Gram matrix indefinite, and a
-    small ridge is lost beside large entries) by eigendecomposition, without the directions that rounding
-    alone has left.
-
-    Parameters
-    ----------
-    gram : Tensor
-        ``[M, M]``, symmetric, positive semi-definite up to rounding; only its lower triangle is read.
-    cross : Tensor
-        ``[M, classes]``.
-    ridge : float
-        Positive.
-
-    Returns
-    -------
-    Tensor
-        ``[M, classes]``.
-    """
-    shifted = gram.clone()
-    shifted.diagonal().add_(ridge)
-    factor, info = torch.linalg.cholesky_ex(shifted)
-    if int(info) == 0:
-        return torch.cholesky_solve(cross, factor)
-    spectrum, vectors = _eigh(gram)
-    return vectors @ ((vectors.T @ cross) / (spectrum + ridge).unsqueeze(1))
-
-
-def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of a Gram matrix, cut at its numerical rank.
-
-    Below the cut-off (that of numpy.linalg.matrix_rank) an eigenvalue is rounding error, which a ridge of
-    10^-8 would blow up.
-    """
-    spectrum, vectors = torch.linalg.eigh(gram)
-    kept = spectrum > spectrum[-1] * len(spectrum) * torch.finfo(gram.dtype).eps
-    return spectrum[kept], vectors[:, kept]

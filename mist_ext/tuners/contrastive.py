@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mist_ext.backbones import train_mode
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Batches
 from mist_ext.draws import draw_seed
@@ -103,14 +104,16 @@ class ContrastiveTuner(Tuner):
         batches = Batches(images, self.options.batch_size, order, first, self.device)
         height, width = images[0][0].shape[-2:]
         views = self._views((height, width))
-        self.backbone.train()
+        train_mode(self.backbone)
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         started = time.perf_counter()
         for step, (pixels, labels) in enumerate(track(batches, description, len(batches)), first):
             self.position = (epoch, step)
             both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step))
-            with autocast:
+            with torch.random.fork_rng(devices=[]), autocast:
+                # A backbone's dropout draws from torch's global generators.
+                torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step))
                 features = self.backbone(both.to(dtype))
                 loss = self.objective(features.to(self.objective.projector.weight.dtype), labels)
             yield loss

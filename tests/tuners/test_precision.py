@@ -26,7 +26,7 @@ def embedded() -> nn.Module:
 def features(backbone: nn.Module, images: TaskImages) -> Tensor:
     backbone.eval()
     dtype = next(backbone.parameters()).dtype
-    return torch.cat([backbone(pixels.to(dtype)).float() for pixels, _ in batches(images, 256, None)])
+    return torch.cat([backbone(pixels.to(dtype)).float() for pixels, _ in Batches(images, 256, None)])
 
 
 def accuracy(backbone: nn.Module, task: Task) -> float:

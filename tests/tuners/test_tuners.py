@@ -160,7 +160,7 @@ def test_compiled_blocks_tune_as_others_do() -> None:
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("compile", "Linear has no list of blocks"), ("checkpointing", "Linear has no set_grad_checkpointing")],
+    [("compile", "Linear has no list of blocks"), ("checkpointing", "Linear does not support checkpointing")],
 )
 def test_what_a_backbone_cannot_do_is_refused(option: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

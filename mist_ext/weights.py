@@ -1,0 +1,175 @@
+"""Reads a backbone's weights from a local file, without unpickling anything but tensors.
+
+A file may hold the model's own tensors (timm's names), or those of the original release, where timm knows how to
+convert them (DINOv2, OpenCLIP, EVA, ...): its ``checkpoint_filter_fn`` of the model is tried then, which also resamples
+position embeddings of another image size.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+_HEADS = ("head.", "head_dist.", "fc.", "classifier.")
+_SHOWN = 3  # tensors that an error names
+
+
+def checked_file(weights: str) -> Path:
+    """The file, if it is one of a kind that can be read; FileNotFoundError or ValueError if not."""
+    file = Path(weights)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"weights {weights!r} is no file; give 'pretrained', 'none' or the path of a .safetensors, "
+            ".npz or .pth file"
+        )
+    if file.suffix not in SUFFIXES:
+        expected = ", ".join(SUFFIXES)
+        raise ValueError(f"weights file {weights!r} ends in {file.suffix!r}; expected one of {expected}")
+    return file
+
+
+def load(backbone: nn.Module, file: Path, name: str) -> None:
+    """Load a file into a backbone; a classifier's weights in it are left out.
+
+    Parameters
+    ----------
+    backbone : Module
+    file : Path
+        ``.safetensors``, ``.pth``/``.pt``/``.bin`` (tensors only) or ``.npz`` (Google's JAX format).
+    name : str
+        The backbone's, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, holds more than tensors, or its tensors do not fit: the message names them.
+    """
+    if file.suffix == ".npz":
+        _load_jax(backbone, file, name)
+        return
+    state = _tensors(file)
+    wrong = _differences(backbone, state)
+    if wrong and (converted := _converted(backbone, state)) is not None and not _differences(backbone, converted):
+        state, wrong = converted, []
+    if wrong:
+        raise _misfit(file, name, wrong)
+    own = backbone.state_dict()
+    backbone.load_state_dict({key: state[key] for key in own})
+
+
+def _misfit(file: Path, name: str, wrong: list[str]) -> ValueError:
+    shown = "; ".join(wrong[:_SHOWN])
+    return ValueError(
+        f"weights file '{file}' does not fit backbone {name!r}: {len(wrong)} tensors differ ({shown}); "
+        "give the model's own name or a file made for it"
+    )
+
+
+def _tensors(file: Path) -> dict[str, Any]:
+    """The file's tensors by name, taken out of what a training checkpoint puts around them."""
+    from safetensors import SafetensorError
+    from timm.models import load_state_dict
+
+    try:
+        return load_state_dict(str(file), weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
+        if "weights_only" not in str(error) and "WeightsUnpickler" not in str(error):
+            raise ValueError(f"weights file '{file}' cannot be read, is it whole? {error}") from error
+        found = _foreign(file)
+        raise ValueError(
+            f"weights file '{file}' holds more than tensors{found}: it is read with weights_only, since unpickling the "
+            "rest could run any code; save its state_dict alone, best as .safetensors, and give that"
+        ) from error
+
+
+def _foreign(file: Path) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except (RuntimeError, pickle.UnpicklingError, ValueError):  # an older format, which cannot be looked through
+        return ""
+    return f" ({', '.join(sorted(names))})" if names else ""
+
+
+def _differences(backbone: nn.Module, state: dict[str, Any]) -> list[str]:
+    """What keeps a state from being loaded, a line a tensor."""
+    own = backbone.state_dict()
+    heads = _heads(backbone)
+    return [
+        *(
+            f"{key!r} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+            for key, tensor in own.items()
+            if isinstance(state.get(key), Tensor) and state[key].shape != tensor.shape
+        ),
+        *(f"{key!r} is unknown" for key in state if key not in own and not key.startswith(heads)),
+        *(f"{key!r} is missing" for key in own if not isinstance(state.get(key), Tensor)),
+    ]
+
+
+def _heads(backbone: nn.Module) -> tuple[str, ...]:
+    """Where the classifiers' weights begin, which a backbone lacks."""
+    named = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return (*_HEADS, *(f"{head}." for head in ((named,) if isinstance(named, str) else named)))
+
+
+def _converted(backbone: nn.Module, state: dict[str, Any]) -> dict[str, Any] | None:
+    """The state in timm's names, if timm can convert it."""
+    convert = getattr(inspect.getmodule(type(backbone)), "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    try:
+        return convert(dict(state), backbone)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
+        return None  # not what it is made for: the differences are reported instead
+
+
+def _load_jax(backbone: nn.Module, file: Path, name: str) -> None:
+    load_pretrained = getattr(backbone, "load_pretrained", None)
+    if load_pretrained is None:
+        raise ValueError(f"weights file '{file}': backbone {name!r} reads no .npz; give a .safetensors or .pth file")
+    if wrong := _jax_differences(backbone, file):
+        raise _misfit(file, name, wrong)
+    try:
+        load_pretrained(str(file))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"weights file '{file}' does not fit backbone {name!r}: {error}; give a file of Google's JAX format that "
+            "was made for it"
+        ) from error
+
+
+def _jax_differences(backbone: nn.Module, file: Path) -> list[str]:
+    """Blocks that are too many or too few, and normalisations of another width: timm's reader does not look."""
+    import zipfile
+
+    import numpy
+
+    own = backbone.state_dict()
+    try:
+        with numpy.load(file, allow_pickle=False) as arrays:
+            scales = {key: arrays[key].shape for key in arrays.files if key.endswith("LayerNorm_0/scale")}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"weights file '{file}' cannot be read as .npz without unpickling: {error}") from error
+    norms = {key: tensor.shape for key, tensor in own.items() if re.fullmatch(r"blocks\.\d+\.norm1\.weight", key)}
+    stored: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for key, shape in scales.items():
+        numbered = re.search(r"Transformer/encoderblock_(\d+)/", key)
+        if numbered:
+            stored[f"blocks.{numbered[1]}.norm1.weight"] = (key, shape)
+        elif "Transformer/encoderblock/" in key:  # all blocks in one array
+            stored |= {f"blocks.{i}.norm1.weight": (key, shape[1:]) for i in range(shape[0])}
+    return [
+        *(
+            f"{stored[ours][0]!r} has shape {stored[ours][1]}, expected {tuple(shape)}"
+            for ours, shape in norms.items()
+            if ours in stored and tuple(stored[ours][1]) != tuple(shape)
+        ),
+        *(f"{theirs!r} is unknown" for ours, (theirs, _) in stored.items() if ours not in norms),
+        *(f"{ours!r} is missing" for ours in norms if ours not in stored),
+    ]
