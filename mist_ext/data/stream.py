@@ -47,24 +47,31 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
         return len(self.indices)
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
-        ((pixels, label),) = self.__getitems__([item])
+        pixels, label = self.stored(item)
         return self.views.normalised(pixels[None])[0], label
 
-    def __getitems__(self, items: list[int | tuple[int, int]]) -> list[tuple[Tensor, int]]:
-        """The items of a batch before normalisation, uint8: a quarter of the bytes on the way from a worker."""
-        batch = []
-        for item in items:
-            i, seed = item if isinstance(item, tuple) else (item, None)
-            row = int(self.indices[i])
-            pixels = self.views.evaluation(row) if seed is None else self.views.training(row, seed)
-            batch.append((pixels, int(self.labels[i])))
-        return batch
+    def stored(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
+        """An item before normalisation, uint8."""
+        i, seed = item if isinstance(item, tuple) else (item, None)
+        row = int(self.indices[i])
+        pixels = self.views.evaluation(row) if seed is None else self.views.training(row, seed)
+        return pixels, int(self.labels[i])
 
     def leave_out(self, items: list[int]) -> None:
         """Do without some items, which cannot be decoded."""
         kept = torch.ones(len(self), dtype=torch.bool)
         kept[items] = False
         self.indices, self.labels = self.indices[kept], self.labels[kept]
+
+
+class _Stored(Dataset[tuple[Tensor, int]]):
+    """A task's images before normalisation: a quarter of the bytes on the way from a worker process."""
+
+    def __init__(self, images: TaskImages) -> None:
+        self.images = images
+
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
+        return self.images.stored(item)
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ class Batches:
         # The loader draws a seed for its workers, by default from torch's global generator.
         own = generator(*(order or ("stored",)))
         self._loader: DataLoader = DataLoader(
-            images,
+            _Stored(images) if isinstance(images, TaskImages) else images,
             batch_sampler=batches,
             generator=own,
             num_workers=min(workers, len(batches)),

@@ -8,6 +8,7 @@ import operator
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from mist_ext.data.source import Images, Source
 from mist_ext.data.stream import Batches, Stream, views_of
@@ -115,6 +116,14 @@ def test_the_order_follows_its_key_alone() -> None:
     assert order(images, 1, "order", 0, 3) == first
     for other in ((2, "order", 0, 3), (1, "views", 0, 3), (1, "order", 1, 3), (1, "order", 0, 4)):
         assert order(images, *other) != first
+
+
+def test_a_subset_of_a_task_is_like_the_task() -> None:
+    (task,) = Stream(source(classes=4), 4, 1993)
+    pixels, labels = next(iter(Batches(Subset(task.train, range(0, 12, 2)), 8, None)))
+    assert pixels.dtype == torch.float32
+    assert labels.tolist() == task.train.labels[::2].tolist()
+    assert torch.equal(pixels, torch.stack([task.train[i][0] for i in range(0, 12, 2)]))
 
 
 def test_making_an_order_leaves_the_global_generator_alone() -> None:

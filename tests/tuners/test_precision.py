@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from mist_ext import backbones, data, methods, tuners
-from mist_ext.data.stream import Stream, Task, TaskImages, batches
+from mist_ext.data.stream import Batches, Stream, Task, TaskImages
 from mist_ext.tuners.tuner import TuningOptions
 
 SHOTS, CHOICES, SEED = 20, 40, 1
@@ -45,8 +45,7 @@ def accuracy(backbone: nn.Module, task: Task) -> float:
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    size = backbones.input_spec(embedded()).size
-    (only,) = Stream(data.load("digits"), 10, SEED, size)
+    (only,) = Stream(data.load("digits"), 10, SEED)
     return only
 
 
