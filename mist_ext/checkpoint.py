@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -56,7 +55,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     unfinished = folder / f".{final.name}.unfinished"
     unfinished.mkdir()
     tensors: dict[str, Tensor] = {}
-    tree = _without_tensors(state, "", tensors)
+    tree = _without_tensors(state, "", tensors, set())
     save_file(tensors, unfinished / TENSORS)
     with open(unfinished / TENSORS, "rb") as file:
         os.fsync(file.fileno())
@@ -134,16 +133,20 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor], memory: set[int]) -> Any:
     """JSON for a state; its tensors go to ``tensors`` under the names that stand in their place."""
     if isinstance(value, Tensor):
-        # A copy where memory is shared (tied weights): the file holds every name on its own.
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        tensor = value.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in memory:  # tied weights: the file holds every name on its own
+            tensor = tensor.clone()
+        memory.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
         return {"tensor": name}
     if isinstance(value, dict):  # as pairs, since JSON would turn a key that is a number into a string
-        return {"dict": [[key, _without_tensors(entry, f"{name}/{key}", tensors)] for key, entry in value.items()]}
+        pairs = [[key, _without_tensors(entry, f"{name}/{key}", tensors, memory)] for key, entry in value.items()]
+        return {"dict": pairs}
     if isinstance(value, list | tuple):
-        entries = [_without_tensors(entry, f"{name}/{i}", tensors) for i, entry in enumerate(value)]
+        entries = [_without_tensors(entry, f"{name}/{i}", tensors, memory) for i, entry in enumerate(value)]
         return {"tuple": entries} if isinstance(value, tuple) else entries
     if value is None or isinstance(value, bool | int | float | str):
         return value

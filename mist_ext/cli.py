@@ -130,7 +130,8 @@ def run_command(options: Any) -> int:
     if folder is None:
         out = experiment.run(Config(**values), console)
     else:
-        values["out"] = None  # the folder itself
+        if Path(values["out"]) != Path(folder) or values["overwrite"]:
+            raise ValueError(f"--resume {folder} goes on in that folder; leave --out and --overwrite out")
         out = experiment.resume(folder, console, **values)
     _print_report([str(out)], console)
     console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)

@@ -42,7 +42,7 @@ def prepare(options: Config) -> Path:
             f"output folder {out} cannot be written: no permission for {existing}; choose another with --out"
         )
     for path in used:
-        if (path / "results.json").is_file() or path.name == "checkpoint":
+        if (path / "results.json").is_file() or (path.is_dir() and path.name in ("checkpoint", "tensorboard")):
             shutil.rmtree(path)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / CONFIG, config.to_yaml(options))

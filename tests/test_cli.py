@@ -139,6 +139,9 @@ def test_an_interrupted_run_goes_on(asked: signal.Signals, status: int, tmp_path
     status, _, errors = mist("run", "--resume", str(tmp_path), "--lr", "0.1")
     assert status == 2
     assert "lr is 0.1, was 0.003" in errors
+    status, _, errors = mist("run", "--resume", str(tmp_path), "--out", "elsewhere")
+    assert status == 2
+    assert "leave --out and --overwrite out" in errors
     status, output, errors = mist("run", "--resume", str(tmp_path))
     assert status == 0, errors
     assert "A_last" in output
