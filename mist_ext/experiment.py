@@ -126,6 +126,8 @@ class Setting:
         if options.evaluate_on == "validation":
             source = source.validation()
         backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
+        for name in options.tuner:
+            tuners.named(name).check(backbone, options)
         spec = backbones.input_spec(backbone)
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         workers = _workers(options, source)
