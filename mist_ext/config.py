@@ -132,6 +132,11 @@ class Config(TuningOptions):
     device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1.")
     deterministic: bool = option(False, "Refuse GPU algorithms whose result varies from run to run.")
     checkpoint_every: str = option("5min", "How often an unfinished run is saved: 30s, 5min, 1h, or never.")
+    diagnose: bool = option(
+        False,
+        "Measure what tuning on each task does to the backbone: drift of earlier classes' features, a linear probe on "
+        "Latin letters, accuracy on the new classes alone.",
+    )
     save: Literal["first", "all", "none"] = option(
         "first", "Whose trained classifiers are kept for mist predict: those of the first seed, of all, or none."
     )
