@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from dataclasses import replace
@@ -19,6 +20,7 @@ from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.letters import PER_CLASS, letters
 from mist_ext.data.stream import Stream
+from mist_ext.report import parse_cell, table, write_summary
 
 
 def drawn(rows: int, seed: int, width: int = 6) -> torch.Tensor:
@@ -162,3 +164,48 @@ def test_the_diagnosis_changes_nothing_else(tmp_path: Path) -> None:
         assert all(("backbone" in task) == diagnose for task in run["tasks"])
         matrices.append(run["accuracy_matrix"])
     assert matrices[0] == matrices[1]
+
+
+def cell(tuner: str, *seeds: list[dict | None]):
+    """A cell as read from results.json, of one diagnosis (or none) for each task of each seed."""
+    runs = []
+    for number, found in enumerate(seeds):
+        tasks = []
+        for task, entry in enumerate(found):
+            record = {"classes": [task], "accuracy_seen": 50.0, "accuracy_per_task": [50.0] * (task + 1)}
+            tasks.append(record | ({} if entry is None else {"backbone": entry}))
+        runs.append({"seed": number, "tasks": tasks})
+    parts = {"data": "digits", "backbone": "vit_nano", "tuner": tuner, "method": "simplecil"}
+    config = {part: {"name": name} for part, name in parts.items()}
+    return parse_cell({"schema": 1, "config": config, "runs": runs, "summary": {}}, f"out/{tuner}/results.json")
+
+
+def test_reports_show_the_diagnosis_where_there_is_one(tmp_path: Path) -> None:
+    def of_task(drift: float | None, letters: float, plasticity: float) -> dict:
+        return {"drift": drift, "letters": letters, "plasticity": plasticity}
+
+    seeds = [
+        [of_task(None, 90.0, 80.0), of_task(0.9, 70.0, 60.0), of_task(0.7, 50.0, 70.0)],
+        [of_task(None, 90.0, 90.0), of_task(0.9, 70.0, 90.0), of_task(0.9, 60.0, 90.0)],
+    ]
+    cells = [cell("full", *seeds), cell("none", [None, None, None], [None, None, None])]
+    output = io.StringIO()
+    Console(file=output, width=120).print(table(cells))
+    for value in ("0.8500 ± 0.0707", "55.00 ± 7.07", "80.00 ± 14.14", "drift: cosine"):
+        assert value in output.getvalue()
+    write_summary(cells, tmp_path)
+    (none, full) = csv.DictReader((tmp_path / "summary.csv").open())
+    assert float(full["drift_mean"]) == pytest.approx(0.85)
+    assert none["drift_mean"] == ""
+    joined = json.loads((tmp_path / "summary.json").read_text())["cells"]
+    assert joined[0]["backbone_change"] == {"drift": None, "letters": None, "plasticity": None}
+    assert joined[1]["backbone_change"]["letters"]["mean"] == 55.0
+    assert "| 0.8500 ± 0.0707 | 55.00 ± 7.07 | 80.00 ± 14.14 |" in (tmp_path / "summary.md").read_text()
+
+
+def test_reports_without_a_diagnosis_do_not_speak_of_it(tmp_path: Path) -> None:
+    output = io.StringIO()
+    Console(file=output, width=120).print(table([cell("none", [None])]))
+    assert "plasticity" not in output.getvalue()
+    write_summary([cell("none", [None])], tmp_path)
+    assert "plasticity" not in (tmp_path / "summary.md").read_text()

@@ -91,6 +91,7 @@ def _record(row: Row) -> dict[str, Any]:
         "gain_over_none": _named(row.gain),
         "accuracy_seen": [{"mean": mean, "std": std} for mean, std in cell.seen_by_task()],
         "fractions": row.fractions,
+        "backbone_change": {name: _named(value) for name, value in row.backbone.items()},
         "seconds": row.seconds,
     }  # fmt: skip
 
@@ -100,7 +101,9 @@ def _named(value: Any) -> dict[str, float] | None:
 
 
 def _markdown(rows: Sequence[Row]) -> str:
-    headings = ["method", "tuner", *text.ACCURACY_HEADINGS, *(f"{name} %" for name in text.SHARE_HEADINGS)]
+    diagnosed = text.diagnosed(rows)
+    headings = ["method", "tuner", *text.ACCURACY_HEADINGS, *(text.BACKBONE_HEADINGS if diagnosed else ())]
+    headings += [f"{name} %" for name in text.SHARE_HEADINGS]
     headings += [f"{name} s" for name in text.SECOND_HEADINGS]
     rule = ["---", "---", *["---:"] * (len(headings) - 2)]
     lines = []
@@ -108,12 +111,14 @@ def _markdown(rows: Sequence[Row]) -> str:
         lines += [f"### {text.title(group, members)}", "", _line(headings), _line(rule)]
         for row in members:
             label = text.label(row).replace("*", r"\*")
-            numbers = [*text.accuracy_texts(row), *text.share_texts(row), *text.second_texts(row)]
+            numbers = [*text.accuracy_texts(row), *(text.backbone_texts(row) if diagnosed else ())]
+            numbers += [*text.share_texts(row), *text.second_texts(row)]
             lines.append(_line([row.cell.method, label, *numbers]))
         lines.append("")
     for note in text.notes(rows):
         lines += [note.replace("*", r"\*"), ""]
-    return "\n".join([*lines, text.LEGEND.replace("_", r"\_"), ""])
+    legend = f"{text.LEGEND} {text.BACKBONE_LEGEND}" if diagnosed else text.LEGEND
+    return "\n".join([*lines, legend.replace("_", r"\_"), ""])
 
 
 def _line(values: Sequence[str]) -> str:
@@ -131,6 +136,8 @@ def _csv(rows: Sequence[Row]) -> str:
         for name, parts in _CSV_SPREADS.items():
             line |= {f"{name}_{part}": (record[name] or {}).get(part) for part in parts}
         line |= {f"{name}_fraction": value for name, value in row.fractions.items()}
+        for name, value in record["backbone_change"].items():
+            line |= {f"{name}_{part}": (value or {}).get(part) for part in ("mean", "std")}
         line |= {f"{phase}_seconds": row.seconds[phase] for phase in (*PHASES, "total")}
         table.append(line)
     buffer = io.StringIO()

@@ -36,10 +36,14 @@ class CellTables:
         for group, rows in groups(self.rows).items():
             yield Text(text.title(group, rows), style="bold")
             yield _table(rows, text.ACCURACY_HEADINGS, [_accuracies(row, rows) for row in rows])
+            if text.diagnosed(rows):
+                yield _table(rows, text.BACKBONE_HEADINGS, [list(map(Text, text.backbone_texts(row))) for row in rows])
             yield from _costs(rows, wide=options.max_width >= _WIDE)
         for note in text.notes(self.rows):
             yield Text(note, style="yellow")
         yield Text(text.LEGEND, style="dim")
+        if text.diagnosed(self.rows):
+            yield Text(text.BACKBONE_LEGEND, style="dim")
 
 
 def _costs(rows: Sequence[Row], wide: bool) -> Iterator[Table]:
