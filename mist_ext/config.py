@@ -26,8 +26,8 @@ class TuningOptions:
     batch_size: int = option(32, "Images a batch; the second view doubles them.")
     lr: float = option(3e-3, "Learning rate of the backbone for the sparse tuners: mist, random, magnitude, gradient.")
     full_lr: float = option(2e-4, "Learning rate of the backbone for the tuner full.")
-    bitfit_lr: float = option(1e-3, "Learning rate of the biases for the tuner bitfit.")
-    lora_lr: float = option(1e-2, "Learning rate of the adapters for the tuner lora.")
+    bitfit_lr: float = option(3e-3, "Learning rate of the biases for the tuner bitfit.")
+    lora_lr: float = option(3e-3, "Learning rate of the adapters for the tuner lora.")
     projector_lr: float = option(1e-2, "Learning rate of the objective's projector.")
     classifier_lr: float = option(1e-2, "Learning rate of cross-entropy's classifier.")
     score_objective: Literal["mi", "ce"] = option(

@@ -123,11 +123,12 @@ def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkey
     if options["tuner"] == ["lora"]:
         pytest.importorskip("peft")
     run(tmp_path / "whole", **options)
-    moments = iter(range(1000))
+    every = 10 if case == "diagnosis" else 4  # features are extracted without a stop, or anew
+    moments = iter(range(100))
     original = Saver.moment
 
     def moment(self: Saver, state: Callable) -> None:
-        if next(moments) % 4 == 3:
+        if next(moments) % every == every - 1:
             self._stop = signal.SIGTERM
         original(self, state)
 
@@ -142,7 +143,7 @@ def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkey
                 break
             except Interrupted:
                 stops += 1
-    assert stops > 3
+    assert stops >= 3
     assert left(tmp_path / "stopped") == left(tmp_path / "whole")
 
 
