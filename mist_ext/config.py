@@ -24,9 +24,18 @@ class TuningOptions:
 
     epochs: int = option(6, "Passes over a task's training images. MIST's first one scores and updates nothing.")
     batch_size: int = option(32, "Images a batch; the second view doubles them.")
-    lr: float = option(3e-3, "Learning rate of the backbone for the sparse tuners, mist and random.")
+    lr: float = option(3e-3, "Learning rate of the backbone for the sparse tuners: mist, random, magnitude, gradient.")
     full_lr: float = option(2e-4, "Learning rate of the backbone for the tuner full.")
+    bitfit_lr: float = option(3e-3, "Learning rate of the biases for the tuner bitfit.")
+    lora_lr: float = option(3e-3, "Learning rate of the adapters for the tuner lora.")
     projector_lr: float = option(1e-2, "Learning rate of the objective's projector.")
+    classifier_lr: float = option(1e-2, "Learning rate of cross-entropy's classifier.")
+    score_objective: Literal["mi", "ce"] = option(
+        "mi",
+        "What mist scores by: mi, the mutual information of two views; ce, cross-entropy over the task's classes, by a "
+        "linear classifier that is new for each task.",
+    )
+    tune_objective: Literal["mi", "ce"] = option("mi", "What every tuner that trains tunes by: mi or ce, as above.")
     momentum: float = option(0.9, "SGD's momentum.")
     weight_decay: float = option(5e-4, "SGD's weight decay; in exact dynamics only kept entries decay.")
     rate: float = option(0.05, "Fraction of each tensor's entries that is selected.")
@@ -40,6 +49,9 @@ class TuningOptions:
         "bias|norm",
         "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
     )
+    lora_rank: int = option(4, "Rank of the adapters of the tuner lora.")
+    lora_alpha: int = option(8, "The adapters' product is multiplied by this and divided by the rank.")
+    lora_layers: str = option("qkv", "Regular expression: linear layers whose name it matches get an adapter.")
     strike_factor: float = option(
         0.9, "A gradient is multiplied by this for every earlier task that selected its entry."
     )
@@ -56,8 +68,8 @@ class TuningOptions:
 
     def check(self) -> None:
         """Raise ValueError for the first option that is out of range."""
-        above_zero = ("epochs", "batch_size", "lr", "full_lr", "projector_lr", "rate", "keep", "strike_factor")
-        for name in above_zero:
+        rates = ("lr", "full_lr", "bitfit_lr", "lora_lr", "projector_lr", "classifier_lr", "rate", "keep")
+        for name in ("epochs", "batch_size", *rates, "lora_rank", "lora_alpha", "strike_factor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
         for name in ("momentum", "weight_decay", "freeze_rate"):
@@ -66,6 +78,17 @@ class TuningOptions:
         for name in ("rate", "keep", "strike_factor", "freeze_rate", "momentum"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at most 1")
+        for name in ("dynamics", "precision", "score_objective", "tune_objective"):
+            choices = typing.get_args(typing.get_type_hints(TuningOptions)[name])
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
+        for name in ("whole", "lora_layers"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, which is no regular expression: {error}"
+                ) from None
         if self.in_backward and self.dynamics == "published":
             raise ValueError(
                 "in_backward is True, but published dynamics need the gradients of the whole model at once; "
@@ -101,7 +124,7 @@ class Config(TuningOptions):
     image_memory: float = option(4.0, "Decoded images are kept in at most this many GB.")
     backbone: str = option("vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.")
     weights: str = option("pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.")
-    tuner: list[str] = option(["none", "mist"], "How the backbone is adapted: none, mist, full, random.")
+    tuner: list[str] = option(["none", "mist"], f"How the backbone is adapted: {', '.join(tuners.TUNERS)}.")
     method: list[str] = option(["simplecil", "ranpac"], "The freeze-based methods that follow: simplecil, ranpac.")
     ranpac_width: int = option(2000, "Random features of ranpac; 10000 is published for a ViT-B/16.")
     seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
@@ -109,6 +132,11 @@ class Config(TuningOptions):
     device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1.")
     deterministic: bool = option(False, "Refuse GPU algorithms whose result varies from run to run.")
     checkpoint_every: str = option("5min", "How often an unfinished run is saved: 30s, 5min, 1h, or never.")
+    diagnose: bool = option(
+        False,
+        "Measure what tuning on each task does to the backbone: drift of earlier classes' features, a linear probe on "
+        "Latin letters, accuracy on the new classes alone.",
+    )
     save: Literal["first", "all", "none"] = option(
         "first", "Whose trained classifiers are kept for mist predict: those of the first seed, of all, or none."
     )
@@ -134,9 +162,11 @@ class Config(TuningOptions):
             for name in given:
                 if name not in known:
                     raise unknown(kind, name, known)
+        for name in self.tuner:
+            tuners.check_name(name)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
             raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
-        for name in ("dynamics", "precision", "evaluate_on", "normalize", "save"):
+        for name in ("evaluate_on", "normalize", "save"):
             choices = typing.get_args(typing.get_type_hints(Config)[name])
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)

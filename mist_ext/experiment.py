@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from mist_ext import backbones, checkpoint, config, data, methods, report, results, run_folder, trained, tuners
+from mist_ext.backbone_change import BackboneChange
 from mist_ext.config import Config
 from mist_ext.data.doctor import unreadable
 from mist_ext.data.source import BrokenImage, Source
@@ -115,6 +116,7 @@ class Setting:
     device: torch.device
     source: Source
     streams: Callable[[int], Stream]  # by the class order's seed
+    letters: tuple[TaskImages, TaskImages] | None = None  # what the diagnosis probes
 
     @classmethod
     def of(cls, options: Config, console: Console) -> Setting:
@@ -131,13 +133,21 @@ class Setting:
             source = source.validation()
         backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
         backbones.check_options(backbone, options.compile, options.checkpointing)
+        for name in options.tuner:
+            tuners.named(name).check(backbone, options)
         spec = backbones.input_spec(backbone)
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         workers = _workers(options, source)
         views = views_of(source, spec.size, normalisation, round(options.image_memory * 1e9), workers)
         streams = partial(Stream, source, options.classes_per_task, views=views)
         streams(0)  # a wrong number of classes is found before any work
-        return cls(options, console, device, source, streams)
+        letters = None
+        if options.diagnose:
+            from mist_ext.data.letters import letters as letter_source
+
+            (task,) = Stream(probed := letter_source(), None, 0, views_of(probed, spec.size, normalisation))
+            letters = (task.train, task.test)
+        return cls(options, console, device, source, streams, letters)
 
 
 @dataclass
@@ -152,6 +162,8 @@ class Unit:
         What tuning on the task at hand took, once that is done.
     features : list
         Of the test images of earlier tasks, where the backbone stays as it is; empty otherwise.
+    change : BackboneChange
+        What the diagnosis keeps from task to task.
     """
 
     seed: int
@@ -163,6 +175,7 @@ class Unit:
     task: int = 0
     tuned: Tuned | None = None
     features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    change: BackboneChange = field(default_factory=BackboneChange)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the unit depends on, torch's random states included."""
@@ -171,6 +184,7 @@ class Unit:
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
             "backbone": dict(self.backbone.state_dict()),
             "tuner": self.tuner.state_dict(),
+            "change": self.change.state_dict(),
             "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -182,6 +196,7 @@ class Unit:
         self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
         self.backbone.load_state_dict(state["backbone"])
         self.tuner.load_state_dict(state["tuner"])
+        self.change.load_state_dict(state["change"])
         for name, learner in self.learners.items():
             learner.load_state_dict(state["learners"][name])
         torch.set_rng_state(state["random"])
@@ -292,6 +307,7 @@ class _Run:
             unit.features = []
         unit.features += [self._extract(unit, earlier.test, moment) for earlier in seen[len(unit.features) :]]
         evaluating = time.perf_counter() - started
+        diagnosis = self._diagnosis(unit, (features, labels), moment)
         records = {}
         for name, learner in unit.learners.items():
             started = time.perf_counter()
@@ -312,8 +328,16 @@ class _Run:
                 **tuned.fractions(),
                 "selection": tuned.selection,
                 "peak_memory_bytes": peak_memory(device),
+                **diagnosis,
             }
         return records
+
+    def _diagnosis(self, unit: Unit, train: tuple[Tensor, Tensor], moment: Callable[[], None]) -> dict[str, Any]:
+        """A record's entry on the backbone, where it was asked for. Its time counts under no phase."""
+        if self.setting.letters is None:
+            return {}
+        fitted, held_out = (self._extract(unit, images, moment) for images in self.setting.letters)
+        return {"backbone": unit.change.measure(train, unit.features, (fitted, held_out))}
 
     @torch.no_grad()
     def _extract(self, unit: Unit, images: TaskImages, moment: Callable[[], None]) -> tuple[Tensor, Tensor]:

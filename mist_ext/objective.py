@@ -1,4 +1,6 @@
-"""MIST's objective: supervised InfoNCE, a lower bound of mutual information, between two views of a batch.
+"""What tuning minimises, on two views of a batch: MIST's objective, and cross-entropy, its ablation.
+
+MIST's is supervised InfoNCE, a lower bound of mutual information between the views.
 
 The five steps are in the paper's section 3 (arXiv 2505.19943); the supervised term follows SupCon (arXiv 2004.11362).
 """
@@ -71,6 +73,33 @@ class MutualInformation(nn.Module):
         """The loss of features ``[2 B, num_features]`` (`TwoViews` order) and labels int64 ``[B]``."""
         projection = self.projector(features).float()  # the similarities need float32 under autocast
         return mutual_information_loss(nn.functional.normalize(projection), labels, self.temperature)
+
+
+class CrossEntropy(nn.Module):
+    """The ablation's objective: cross-entropy of a linear classifier over the classes of one task, both views alike.
+
+    ``mean_i -log softmax(W f_i + b)[class of i]`` over the 2 B rows. Earlier classes have no output, so nothing pushes
+    their features away. The classifier serves tuning alone: what predicts is the freeze-based method.
+
+    Parameters
+    ----------
+    num_features : int
+        Width of the backbone's features.
+    classes : Tensor
+        int64, ``[c]``, ascending: the labels that occur in the task.
+    """
+
+    classes: Tensor
+
+    def __init__(self, num_features: int, classes: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("classes", classes)
+        self.classifier = nn.Linear(num_features, len(classes))
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss of features ``[2 B, num_features]`` (`TwoViews` order) and labels int64 ``[B]``, all of the task."""
+        targets = torch.searchsorted(self.classes, labels)
+        return nn.functional.cross_entropy(self.classifier(features).float(), targets.repeat(2))
 
 
 class TwoViews(nn.Module):

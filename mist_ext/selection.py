@@ -108,7 +108,7 @@ class Selection(Mapping[str, "Tensor | None"]):
         ValueError
             If a score is NaN; the message names the parameter.
         """
-        sparse = [name for name, score in scores.items() if not _is_whole(name, score, whole)]
+        sparse = [name for name, score in scores.items() if not is_whole(name, score, whole)]
         try:
             chosen = ops.select([scores[name].contiguous() for name in sparse], [
                 selected_count(scores[name].numel(), rate) for name in sparse
@@ -169,7 +169,8 @@ def named(error: Exception, names: list[str]) -> str:
     )
 
 
-def _is_whole(name: str, tensor: Tensor, pattern: str | None) -> bool:
+def is_whole(name: str, tensor: Tensor, pattern: str | None) -> bool:
+    """Whether `Selection.from_scores` selects a tensor whole."""
     return tensor.ndim <= 1 or (pattern is not None and re.search(pattern, name) is not None)
 
 

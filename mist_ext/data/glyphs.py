@@ -19,17 +19,19 @@ _SEED = 2505  # any number; a different one is a different data set
 _BLOCK = 1000  # images distorted at once, which keeps the working memory below 100 MB
 
 
-def _draws(part: int, label: int, sample: int) -> np.ndarray:
+def _draws(seed: int, part: int, label: int, sample: int) -> np.ndarray:
     """Uniform numbers [0, 1) of one image: float32 ``[DRAWS + 1]``.
 
     numpy promises that a bit generator's ``random_raw`` stays the same in every version, but not that
     ``Generator``'s methods do. 24 bits fill a float32.
     """
-    raw = np.random.Philox(key=[_SEED, part], counter=[0, sample, label, 0]).random_raw(DRAWS + 1)
+    raw = np.random.Philox(key=[seed, part], counter=[0, sample, label, 0]).random_raw(DRAWS + 1)
     return (raw >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
 
 
-def make(bitmaps: Tensor, part: int, labels: Tensor, samples: Tensor) -> Tensor:
+def make(
+    bitmaps: Tensor, part: int, labels: Tensor, samples: Tensor, seed: int = _SEED, strength: float = STRENGTH
+) -> Tensor:
     """Distorted images, each a pure function of its part, its class and its number in the class.
 
     Parameters
@@ -40,6 +42,10 @@ def make(bitmaps: Tensor, part: int, labels: Tensor, samples: Tensor) -> Tensor:
         0 for training, 1 for test.
     labels, samples : Tensor
         int64 ``[n]``: the class, and the number of the sample in it.
+    seed : int
+        Of all draws.
+    strength : float
+        Of the distortion (`soften`).
 
     Returns
     -------
@@ -50,10 +56,10 @@ def make(bitmaps: Tensor, part: int, labels: Tensor, samples: Tensor) -> Tensor:
     for start in range(0, len(labels), _BLOCK):
         rows = slice(start, start + _BLOCK)
         pairs = zip(labels[rows].tolist(), samples[rows].tolist(), strict=True)
-        draws = torch.from_numpy(np.stack([_draws(part, label, sample) for label, sample in pairs]))
+        draws = torch.from_numpy(np.stack([_draws(seed, part, label, sample) for label, sample in pairs]))
         style = (draws[:, 0] * bitmaps.shape[1]).long()
         ink = bitmaps[labels[rows], style].to(torch.float32) / 255
-        made.append(distort(ink, soften(draws[:, 1:], STRENGTH)))
+        made.append(distort(ink, soften(draws[:, 1:], strength)))
     return torch.cat(made)
 
 

@@ -2,5 +2,6 @@
 
 from mist_ext.optim.adamw import SparseAdamW as SparseAdamW
 from mist_ext.optim.in_backward import InBackward as InBackward
+from mist_ext.optim.largest import LargestGradientSGD as LargestGradientSGD
 from mist_ext.optim.masked import MaskedGradient as MaskedGradient
 from mist_ext.optim.sgd import SparseSGD as SparseSGD

@@ -144,6 +144,16 @@ class Cell:
             return None
         return max(numbers) if of == "max" else metrics.mean_std(numbers)[0]
 
+    def backbone_change(self, name: str, last: bool = False) -> list[float]:
+        """What the diagnosis found under a name: each counted run's mean over tasks, or its last task's value."""
+        found = []
+        for run in self.counted:
+            values = [(task.get("backbone") or {}).get(name) for task in run.tasks]
+            numbers = [float(value) for value in values if value is not None]
+            if numbers:
+                found.append(numbers[-1] if last else metrics.mean_std(numbers)[0])
+        return found
+
     def seconds(self, phase: str) -> float | None:
         """The seconds of a phase, summed over tasks, averaged over seeds; None if there was no such phase."""
         totals = []

@@ -12,18 +12,21 @@ def markdown(rows: Sequence[Row]) -> str:
     """A table per group, all columns in one."""
     lines = []
     for group, members in groups(rows).items():
+        changed = text.diagnosed(members)
         headings = ["method", "tuner", *text.accuracy_texts(members[0], members)]
+        headings += text.BACKBONE_HEADINGS if changed else ()
         headings += [f"{name} %" for name in text.SHARE_HEADINGS] + [f"{name} s" for name in text.SECOND_HEADINGS]
         rule = ["---", "---", *["---:"] * (len(headings) - 2)]
         lines += [f"### {text.title(group, members)}", "", _line(headings), _line(rule)]
         for row in members:
             label = text.label(row).replace("*", r"\*")
-            numbers = [*text.accuracy_texts(row, members).values(), *text.share_texts(row), *text.second_texts(row)]
+            numbers = [*text.accuracy_texts(row, members).values(), *(text.backbone_texts(row) if changed else ())]
+            numbers += [*text.share_texts(row), *text.second_texts(row)]
             lines.append(_line([row.cell.method, label, *numbers]))
         lines.append("")
     for note in text.notes(rows):
         lines += [note.replace("*", r"\*"), ""]
-    return "\n".join([*lines, text.LEGEND.replace("_", r"\_"), ""])
+    return "\n".join([*lines, text.legend(rows).replace("_", r"\_"), ""])
 
 
 def _line(values: Sequence[str]) -> str:

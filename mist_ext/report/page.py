@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def page(rows: Sequence[Row], joint: Drawing | None, drawings: Mapping[int, Sequ
         ],
         incomplete=text.incomplete(rows),
         sources=text.sources(rows),
-        legend=text.LEGEND,
+        legend=text.legend(rows),
         joint=None if joint is None else _figure(joint, "joint"),
         cells=[_section(row, anchors[id(row)], drawings[id(row.cell)]) for row in rows],
     )
@@ -58,17 +58,14 @@ def page(rows: Sequence[Row], joint: Drawing | None, drawings: Mapping[int, Sequ
 def _tables(rows: Sequence[Row], anchors: Mapping[int, str]) -> list[dict[str, Any]]:
     headings = list(text.accuracy_texts(rows[0], rows))
     costs = [f"{name}, %" for name in text.SHARE_HEADINGS] + [f"{name}, s" for name in text.SECOND_HEADINGS]
-    values = [
-        [{"text": value, "look": ""} for value in (*text.share_texts(row), *text.second_texts(row))] for row in rows
-    ]
-    return [
-        {"caption": "Accuracy, %", "headings": headings, "rows": [_line(row, rows, anchors) for row in rows]},
-        {
-            "caption": "Costs",
-            "headings": costs,
-            "rows": [_names(row, anchors) | {"values": line} for row, line in zip(rows, values, strict=True)],
-        },
-    ]
+
+    def table(caption: str, headings: Sequence[str], texts: Callable[[Row], Sequence[str]]) -> dict[str, Any]:
+        lines = [_names(row, anchors) | {"values": [{"text": each, "look": ""} for each in texts(row)]} for row in rows]
+        return {"caption": caption, "headings": headings, "rows": lines}
+
+    accuracies = {"caption": "Accuracy, %", "headings": headings, "rows": [_line(row, rows, anchors) for row in rows]}
+    change = [table("The backbone", text.BACKBONE_HEADINGS, text.backbone_texts)] if text.diagnosed(rows) else []
+    return [accuracies, *change, table("Costs", costs, lambda row: [*text.share_texts(row), *text.second_texts(row)])]
 
 
 def _line(row: Row, rows: Sequence[Row], anchors: Mapping[int, str]) -> dict[str, Any]:

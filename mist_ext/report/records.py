@@ -36,6 +36,8 @@ def csv_lines(rows: Sequence[Row]) -> str:
         for name, parts in _SPREADS.items():
             line |= {f"{name}_{part}": (full[name] or {}).get(part) for part in parts}
         line |= {f"{name}_fraction": value for name, value in row.fractions.items()}
+        for name, value in full["backbone_change"].items():
+            line |= {f"{name}_{part}": (value or {}).get(part) for part in ("mean", "std")}
         line |= {f"{phase}_seconds": row.seconds[phase] for phase in (*PHASES, "total")}
         expected = full["expected"] or {}
         line |= {f"expected_{part}": expected.get(part) for part in Expected._fields}
@@ -60,6 +62,7 @@ def record(row: Row) -> dict[str, Any]:
         "expected": _named(cell.expected),
         "accuracy_seen": [{"mean": mean, "std": std} for mean, std in cell.seen_by_task()],
         "fractions": row.fractions,
+        "backbone_change": {name: _named(value) for name, value in row.backbone.items()},
         "seconds": row.seconds,
     }  # fmt: skip
 

@@ -41,6 +41,8 @@ class Row:
         Of A_last over the tuner `none`, paired over seeds; None for that tuner, or where nothing pairs.
     fractions : dict of str to float or None
         In 0..1, by name.
+    backbone : dict of str to Spread or None
+        What the diagnosis found: ``drift`` and ``plasticity`` as means over tasks, ``letters`` after the last one.
     seconds : dict of str to float or None
         By phase, summed over tasks, and their sum as ``total``.
     """
@@ -52,6 +54,7 @@ class Row:
     forgetting: Spread | None
     gain: metrics.Gain | None
     fractions: dict[str, float | None]
+    backbone: dict[str, Spread | None]
     seconds: dict[str, float | None]
 
     @property
@@ -122,6 +125,11 @@ def _row(cell: Cell, label: str, cells: Sequence[Cell]) -> Row:
             "changed_max": cell.fraction("changed_fraction", "max"),
             "changed_all": cell.fraction("changed_fraction_all", "mean"),
             "changed_all_max": cell.fraction("changed_fraction_all", "max"),
+        },
+        backbone={
+            "drift": _spread(cell.backbone_change("drift")),
+            "letters": _spread(cell.backbone_change("letters", last=True)),
+            "plasticity": _spread(cell.backbone_change("plasticity")),
         },
         seconds={**seconds, "total": sum(spent) if spent else None},
     )

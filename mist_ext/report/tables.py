@@ -36,10 +36,12 @@ class CellTables:
         for group, rows in groups(self.rows).items():
             yield Text(text.title(group, rows), style="bold")
             yield from _accuracies(rows, wide=options.max_width >= _WIDE)
+            if text.diagnosed(rows):
+                yield _table(rows, text.BACKBONE_HEADINGS, [list(map(Text, text.backbone_texts(row))) for row in rows])
             yield from _costs(rows, wide=options.max_width >= _WIDE)
         for note in text.notes(self.rows):
             yield Text(note, style="yellow")
-        yield Text(text.LEGEND, style="dim")
+        yield Text(text.legend(self.rows), style="dim")
 
 
 def _costs(rows: Sequence[Row], wide: bool) -> Iterator[Table]:

@@ -10,8 +10,9 @@ from mist_ext.report.rows import Group, Row, Spread
 
 DASH = "–"  # noqa: RUF001 - an en dash: what was not measured
 
-# Headings of the columns, in the order of `share_texts` and `second_texts`.
+# Headings of the columns, in the order of `share_texts`, `backbone_texts` and `second_texts`.
 SHARE_HEADINGS = ("selected", "kept", "changed", "of all")
+BACKBONE_HEADINGS = ("drift", "letters", "plasticity")
 SECOND_HEADINGS = (*PHASES, "total")
 
 LEGEND = (
@@ -21,6 +22,16 @@ LEGEND = (
     "changed: % of the score-selected tensors that a step changes; of all: of the whole backbone. "
     "Seconds are sums over tasks, averaged over seeds."
 )
+BACKBONE_LEGEND = (
+    "drift: cosine between the features of earlier tasks' test images before and after tuning on a task, mean over "
+    "tasks, 1 where nothing moves; letters: % of held-out Latin letters that a linear probe recognises after the last "
+    "task; plasticity: % right among a task's own classes, by class means, mean over tasks."
+)
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """What the columns mean."""
+    return f"{LEGEND} {BACKBONE_LEGEND}" if diagnosed(rows) else LEGEND
 
 
 def title(group: Group, rows: Sequence[Row]) -> str:
@@ -57,16 +68,28 @@ def share_texts(row: Row) -> list[str]:
     return [percent(row.fractions[name]) for name in ("selected", "kept", "changed", "changed_all")]
 
 
+def backbone_texts(row: Row) -> list[str]:
+    """What tuning did to the backbone."""
+    drift, *percents = (row.backbone[name] for name in BACKBONE_HEADINGS)
+    return [spread(drift, len(row.seeds), 4), *(spread(value, len(row.seeds)) for value in percents)]
+
+
+def diagnosed(rows: Sequence[Row]) -> bool:
+    """Whether any row tells what tuning did to the backbone."""
+    return any(value is not None for row in rows for value in row.backbone.values())
+
+
 def second_texts(row: Row) -> list[str]:
     """Seconds of each phase, and their sum."""
     return [seconds(row.seconds[phase]) for phase in SECOND_HEADINGS]
 
 
-def spread(value: Spread | None, seeds: int) -> str:
+def spread(value: Spread | None, seeds: int, digits: int = 2) -> str:
     """Mean and standard deviation, the latter only where there is more than one seed."""
     if value is None:
         return DASH
-    return f"{value.mean:.2f} ± {value.std:.2f}" if seeds > 1 else f"{value.mean:.2f}"
+    mean, std = f"{value.mean:.{digits}f}", f"{value.std:.{digits}f}"
+    return f"{mean} ± {std}" if seeds > 1 else mean
 
 
 def gain(value: Gain | None) -> str:

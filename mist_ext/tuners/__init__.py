@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pkgutil
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,31 @@ if TYPE_CHECKING:
 TUNERS = {
     "none": "mist_ext.tuners.none:Frozen",
     "mist": "mist_ext.tuners.mist:MIST",
-    "full": "mist_ext.tuners.full:Full",
     "random": "mist_ext.tuners.random:Random",
+    "magnitude": "mist_ext.tuners.magnitude:Magnitude",
+    "gradient": "mist_ext.tuners.gradient:Gradient",
+    "full": "mist_ext.tuners.full:Full",
+    "bitfit": "mist_ext.tuners.bitfit:BitFit",
+    "lora": "mist_ext.tuners.lora:LoRA",
 }
+EXTRAS = {"lora": "peft"}  # what a tuner needs besides, by the name of the package and of the extra
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for an unknown tuner, with the nearest names, or one whose package is not installed."""
+    if name not in TUNERS:
+        raise unknown("tuner", name, TUNERS)
+    extra = EXTRAS.get(name)
+    if extra is not None and importlib.util.find_spec(extra) is None:
+        raise ValueError(f'tuner {name!r} needs {extra}, which is not installed: pip install ".[{extra}]"')
+
+
+def named(name: str) -> type[Tuner]:
+    """The class of a tuner; ValueError as `check_name` raises it."""
+    check_name(name)
+    return pkgutil.resolve_name(TUNERS[name])
 
 
 def create(name: str, backbone: nn.Module, options: TuningOptions, seed: int) -> Tuner:
-    """Make a tuner for a backbone; an unknown name raises ValueError with the nearest ones."""
-    if name not in TUNERS:
-        raise unknown("tuner", name, TUNERS)
-    return pkgutil.resolve_name(TUNERS[name])(backbone, options, seed)
+    """Make a tuner for a backbone; ValueError for an unknown name, and for options or a backbone that do not suit."""
+    return named(name)(backbone, options, seed)

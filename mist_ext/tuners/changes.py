@@ -15,7 +15,7 @@ BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: 
 
 
 def measure_step(
-    values: Mapping[str, Tensor],
+    values: Callable[[], Mapping[str, Tensor]],
     sizes: Mapping[str, int],
     by_score: Iterable[str],
     step: Callable[[], None],
@@ -25,8 +25,8 @@ def measure_step(
 
     Parameters
     ----------
-    values : mapping of str to Tensor
-        What a step changes, by name: parameters, or the float32 masters of 16-bit ones.
+    values : callable
+        Gives what a step changes, by name: parameters, or the float32 masters of 16-bit ones.
     sizes : mapping of str to int
         Each parameter's number of entries.
     by_score : iterable of str
@@ -34,11 +34,11 @@ def measure_step(
     step : callable
     tuned : Tuned
     """
-    before = {name: value.detach().clone() for name, value in values.items()}
+    before = {name: value.detach().clone() for name, value in values().items()}
     step()
     differing = {
         name: int((value.view(BITS[value.dtype]) != before[name].view(BITS[value.dtype])).sum())
-        for name, value in values.items()
+        for name, value in values().items()
     }
     scored = list(by_score)
     if scored:

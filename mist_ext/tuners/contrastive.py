@@ -1,4 +1,4 @@
-"""Tuning with the mutual-information objective: batches, views and loss, for every tuner that trains."""
+"""Batches, views and loss, for every tuner that trains."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ from mist_ext.backbones import train_mode
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Batches
 from mist_ext.draws import draw_seed
-from mist_ext.objective import MutualInformation, TwoViews
+from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
 from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
 
 
 class ContrastiveTuner(Tuner):
-    """Holds the projector, which is kept over all tasks, and runs epochs of two-view batches.
+    """Holds the objectives and runs epochs of two-view batches.
+
+    The projector of the mutual-information objective is kept over all tasks. Where cross-entropy scores or tunes, each
+    task gets a new classifier, drawn as torch draws a linear layer.
 
     Attributes
     ----------
+    network : Module
+        What losses go backward through: the backbone, or what a tuner puts around it.
+    classifier : CrossEntropy or None
+        The cross-entropy objective of the task at hand, where the options ask for it.
     task : int
         The number of the task at hand, from 0; -1 before the first.
     tuned : Tuned or None
@@ -42,6 +49,8 @@ class ContrastiveTuner(Tuner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(seed, "projector"))
             self.objective = MutualInformation(int(backbone.num_features)).to(self.device)  # type: ignore[arg-type]
+        self.network = backbone
+        self.classifier: CrossEntropy | None = None
         self.task = -1
         self.tuned: Tuned | None = None
         self.position = (0, 0)
@@ -50,35 +59,47 @@ class ContrastiveTuner(Tuner):
         self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The backbone's parameters, then the projector's."""
-        return [*self.backbone.named_parameters(), *self.objective.named_parameters()]
+        """The backbone's parameters, then the projector's and the classifier's."""
+        return [*self.backbone.named_parameters(), *(pair for group in self.head_groups() for pair in group["params"])]
 
     def groups(self, lr: float) -> list[dict]:
-        """Parameter groups for an optimiser, by name: the backbone at ``lr``, the projector at its own rate."""
-        return [
-            {"params": list(self.backbone.named_parameters()), "lr": lr},
-            {"params": list(self.objective.named_parameters()), "lr": self.options.projector_lr},
-        ]
+        """Parameter groups for an optimiser, by name: the backbone at ``lr``, the objectives' own at their rates."""
+        return [{"params": list(self.backbone.named_parameters()), "lr": lr}, *self.head_groups()]
 
-    def begin_task(self) -> Tuned:
+    def head_groups(self) -> list[dict]:
+        """The parameter groups of the objectives' own layers."""
+        groups = [{"params": list(self.objective.named_parameters()), "lr": self.options.projector_lr}]
+        if self.classifier is not None:
+            groups.append({"params": list(self.classifier.named_parameters()), "lr": self.options.classifier_lr})
+        return groups
+
+    def begin_task(self, images: Dataset) -> Tuned:
         """The next task's measurements, or those of the task that was interrupted."""
         if self.tuned is None:
             self.task += 1
             self.tuned = Tuned()
             self.position = (0, 0)
+            if "ce" in (self.options.score_objective, self.options.tune_objective):
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(draw_seed(self.seed, "classifier", self.task))
+                    self.classifier = self._classifier(_labels(images).unique())
         return self.tuned
+
+    def _classifier(self, classes: Tensor) -> CrossEntropy:
+        return CrossEntropy(int(self.backbone.num_features), classes).to(self.device)  # type: ignore[arg-type]
 
     def end_task(self) -> Tuned:
         """What was measured; the next task may begin."""
         assert self.tuned is not None
         tuned, self.tuned = self.tuned, None
+        self.classifier = None
         return tuned
 
     def _views(self, size: tuple[int, int]) -> TwoViews:
         return self.views.setdefault(size, TwoViews(size))
 
     def epoch(
-        self, images: Dataset, epoch: int, phase: str, description: str, track: Track, pause: Pause
+        self, images: Dataset, epoch: int, phase: str, description: str, objective: str, track: Track, pause: Pause
     ) -> Iterator[Tensor]:
         """Forward of every batch of one epoch; yields its loss, for the tuner to go backward from.
 
@@ -93,6 +114,8 @@ class ContrastiveTuner(Tuner):
             Under which the time counts.
         description : str
             What the progress display calls it.
+        objective : str
+            ``mi`` or ``ce``.
         track : callable
             The progress display.
         pause : callable
@@ -104,7 +127,10 @@ class ContrastiveTuner(Tuner):
         batches = Batches(images, self.options.batch_size, order, first, self.device)
         height, width = images[0][0].shape[-2:]
         views = self._views((height, width))
-        train_mode(self.backbone)
+        train_mode(self.network)
+        loss_of = self.objective if objective == "mi" else self.classifier
+        assert loss_of is not None
+        head_dtype = next(loss_of.parameters()).dtype
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         started = time.perf_counter()
@@ -114,8 +140,8 @@ class ContrastiveTuner(Tuner):
             with torch.random.fork_rng(devices=[]), autocast:
                 # A backbone's dropout draws from torch's global generators.
                 torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step))
-                features = self.backbone(both.to(dtype))
-                loss = self.objective(features.to(self.objective.projector.weight.dtype), labels)
+                features = self.network(both.to(dtype))
+                loss = loss_of(features.to(head_dtype), labels)
             yield loss
             self.position = (epoch, step + 1)
             self.batches += 1
@@ -132,6 +158,7 @@ class ContrastiveTuner(Tuner):
             "position": self.position,
             "batches": self.batches,
             "objective": dict(self.objective.state_dict()),
+            "classifier": None if self.classifier is None else dict(self.classifier.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -139,3 +166,12 @@ class ContrastiveTuner(Tuner):
         self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
         self.position, self.batches = state["position"], state["batches"]
         self.objective.load_state_dict(state["objective"])
+        if state["classifier"] is not None:
+            self.classifier = self._classifier(state["classifier"]["classes"])
+            self.classifier.load_state_dict(state["classifier"])
+
+
+def _labels(images: Dataset) -> Tensor:
+    """The labels of all images, int64 ``[n]``, without decoding any where the data set tells them."""
+    labels = getattr(images, "labels", None)
+    return torch.tensor([int(label) for _, label in images]) if labels is None else labels  # type: ignore[attr-defined]

@@ -1,11 +1,13 @@
-"""Full fine-tuning: the same objective, every parameter, torch's own SGD."""
+"""Full fine-tuning: every parameter, torch's own SGD."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext.config import TuningOptions
@@ -15,38 +17,60 @@ from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 
 class Full(ContrastiveTuner):
-    """Every parameter follows its whole gradient in every step."""
+    """Every parameter follows its whole gradient in every step.
+
+    What tunes fewer parameters in the same way says which (`trained`) and at which learning rate (`lr`).
+    """
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
         self._optimizer: torch.optim.SGD | None = None  # one for each task
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of what is trained, but for the objective's own layers."""
+        return self.options.full_lr
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that follow the gradient, by name."""
+        return list(self.backbone.named_parameters())
+
+    def values(self) -> Mapping[str, Tensor]:
+        """The backbone's weights as they count at the moment."""
+        return dict(self.backbone.named_parameters())
+
+    def reached(self) -> float:
+        """The share of the backbone's entries that can change."""
+        return sum(p.numel() for _, p in self.trained()) / sum(p.numel() for p in self.backbone.parameters())
+
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
-        tuned = self.begin_task()
-        tuned.selected_fraction = 1.0
-        if self._optimizer is None:
-            self._optimizer = self._new_optimizer()
-        optimizer = self._optimizer
-        values = dict(self.backbone.named_parameters())
-        sizes = {name: value.numel() for name, value in values.items()}
-        epochs = self.options.epochs
-        for epoch in range(self.position[0], epochs):
-            for loss in self.epoch(images, epoch, "tune", f"tune {epoch + 1}/{epochs}", track, pause):
-                loss.backward()
-                if self.position[1] == 0:
-                    measure_step(values, sizes, values, optimizer.step, tuned)
-                    tuned.kept.append(1.0)
-                else:
-                    optimizer.step()
-                optimizer.zero_grad()
+        tuned = self.begin_task(images)
+        with _all_frozen_but(self.trained(), self.backbone):
+            self._tune(images, tuned, track, pause)
         self._optimizer = None
         return self.end_task()
 
+    def _tune(self, images: Dataset, tuned: Tuned, track: Track, pause: Pause) -> None:
+        tuned.selected_fraction = self.reached()
+        if self._optimizer is None:
+            self._optimizer = self._new_optimizer()
+        optimizer = self._optimizer
+        sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
+        epochs, objective = self.options.epochs, self.options.tune_objective
+        for epoch in range(self.position[0], epochs):
+            for loss in self.epoch(images, epoch, "tune", f"tune {epoch + 1}/{epochs}", objective, track, pause):
+                loss.backward()
+                if self.position[1] == 0:
+                    measure_step(self.values, sizes, sizes, optimizer.step, tuned)
+                    tuned.kept.append(tuned.selected_fraction)
+                else:
+                    optimizer.step()
+                optimizer.zero_grad()
+
     def _new_optimizer(self) -> torch.optim.SGD:
         options = self.options
-        return torch.optim.SGD(
-            self.groups(options.full_lr), momentum=options.momentum, weight_decay=options.weight_decay
-        )
+        groups = [{"params": self.trained(), "lr": self.lr}, *self.head_groups()]
+        return torch.optim.SGD(groups, momentum=options.momentum, weight_decay=options.weight_decay)
 
     def state_dict(self) -> dict[str, Any]:
         own = None if self._optimizer is None else self._optimizer.state_dict()
@@ -57,3 +81,17 @@ class Full(ContrastiveTuner):
         if state["optimizer"] is not None:
             self._optimizer = self._new_optimizer()
             self._optimizer.load_state_dict(state["optimizer"])
+
+
+@contextmanager
+def _all_frozen_but(trained: list[tuple[str, nn.Parameter]], backbone: nn.Module) -> Iterator[None]:
+    """Within it, backward makes no gradient of the backbone's other parameters."""
+    kept = {id(p) for _, p in trained}
+    frozen = [p for p in backbone.parameters() if p.requires_grad and id(p) not in kept]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)

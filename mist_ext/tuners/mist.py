@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
 TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients
+Values = Callable[[], Mapping[str, Tensor]]
 
 
 @contextmanager
@@ -81,14 +82,13 @@ class MIST(ContrastiveTuner):
 
     @property
     def whole(self) -> str:
-        """The pattern of the tensors that are selected whole: the options' own, and the projector."""
-        return rf"{self.options.whole}|^projector\."
+        """The pattern of the tensors that are selected whole: the options' own, and the objectives' layers."""
+        return rf"{self.options.whole}|^projector\.|^classifier\."
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
-        tuned = self.begin_task()
+        tuned = self.begin_task(images)
         if self._selection is None:
             self._selection, self._to_freeze = self.select(images, tuned, track, pause)
-            tuned.selected_fraction = self._selection.selected_fraction
             self.position = (1, 0)
         self.apply(images, self._selection, tuned, track, pause)
         self.finish_task(self._selection, self._to_freeze)
@@ -102,7 +102,7 @@ class MIST(ContrastiveTuner):
         frozen = {name: bits.to(self.device) for name, bits in self.frozen.items()}
         with Sensitivity(self.named_parameters(), frozen, scores=self._scores) as sensitivity:
             self._scores = sensitivity.scores()
-            for loss in self.epoch(images, 0, "score", "score", track, pause):
+            for loss in self.epoch(images, 0, "score", "score", self.options.score_objective, track, pause):
                 loss.backward()
         started = time.perf_counter()
         scores, self._scores = self._scores, None
@@ -110,6 +110,7 @@ class MIST(ContrastiveTuner):
             scores[name].view(-1)[ops.unpack_bits(bits, scores[name].numel())] = -1
         selection = Selection.from_scores(scores, self.options.rate, self.whole)
         to_freeze = self._highest({name: scores[name] for name in selection.by_score})
+        tuned.selected_fraction = selection.selected_fraction
         tuned.selection = described(selection, self.backbone, scores)
         tuned.seconds["select"] = time.perf_counter() - started
         return selection, to_freeze
@@ -130,23 +131,30 @@ class MIST(ContrastiveTuner):
         """Tune the selected entries for the remaining epochs."""
         steps, values = self._steps(selection)
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
-        by_score = selection.by_score
-        epochs = self.options.epochs
+        by_score = self.by_score(selection)
+        epochs, objective = self.options.epochs, self.options.tune_objective
         with steps as take_step:
             for epoch in range(self.position[0], epochs):
                 description = f"tune {epoch}/{epochs - 1}"
-                for loss in self.epoch(images, epoch, "tune", description, track, pause):
+                for loss in self.epoch(images, epoch, "tune", description, objective, track, pause):
                     if self.position[1] == 0:
-                        tuned.kept.append(kept_fraction(selection, self.options.keep, self.keep_seed, self.steps))
+                        tuned.kept.append(self.kept_fraction(selection))
                         measure_step(values, sizes, by_score, partial(take_step, loss), tuned)
                     else:
                         take_step(loss)
                     self.steps += 1
 
-    def _steps(self, selection: Selection) -> tuple[AbstractContextManager[TakeStep], dict[str, Tensor]]:
+    def by_score(self, selection: Selection) -> list[str]:
+        """The tensors of which a few entries are tuned."""
+        return selection.by_score
+
+    def kept_fraction(self, selection: Selection) -> float:
+        """Entries that keep their gradient in the step at hand, over all entries of those tensors."""
+        return kept_fraction(selection, self.options.keep, self.keep_seed, self.steps)
+
+    def _steps(self, selection: Selection) -> tuple[AbstractContextManager[TakeStep], Values]:
         """A context with what goes backward from a loss and takes a step, and the values it changes, by name."""
         options = self.options
-        backbone = dict(self.backbone.named_parameters())
         drawing: dict[str, Any] = {
             "keep": options.keep,
             "seed": self.keep_seed,
@@ -157,7 +165,7 @@ class MIST(ContrastiveTuner):
         sgd: dict[str, Any] = {"momentum": options.momentum, "weight_decay": options.weight_decay}
         saved, self._saved_optimizers = self._saved_optimizers, {}
         if options.dynamics == "exact":
-            optimizer = SparseSGD(self.groups(options.lr), selection, **sgd, **drawing)
+            optimizer = self._sparse_optimizer(selection, **sgd, **drawing)
             self._optimizers = {"sparse": optimizer}
         else:
             masked = MaskedGradient(self.named_parameters(), selection, **drawing)
@@ -165,10 +173,14 @@ class MIST(ContrastiveTuner):
             self._optimizers = {"masked": masked, "dense": dense}
         for name, state in saved.items():
             self._optimizers[name].load_state_dict(state)
+        backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
             values = {name: optimizer.state[p].get("master", p) for name, p in backbone.items()}
-            return _sparse_steps(optimizer, options.in_backward is not False), values
-        return _masked_steps(masked, dense), dict(backbone)
+            return _sparse_steps(optimizer, options.in_backward is not False), lambda: values
+        return _masked_steps(masked, dense), lambda: backbone
+
+    def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
+        return SparseSGD(self.groups(self.options.lr), selection, **options)
 
     def _scale_codes(self, selection: Selection) -> dict[str, Tensor]:
         """The strikes of the selected entries, for the tensors that have any."""

@@ -20,5 +20,6 @@ class Random(MIST):
         """Draw the entries to tune."""
         seed = draw_seed(self.seed, "selection", self.task)
         selection = Selection.random(self.named_parameters(), self.options.rate, seed, self.whole)
+        tuned.selected_fraction = selection.selected_fraction
         tuned.selection = described(selection, self.backbone)
         return selection, Selection({}, {})

@@ -91,6 +91,7 @@ class Tuner:
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         options.check()
+        self.check(backbone, options)
         if options.precision == "bf16-pure":
             backbone.to(torch.bfloat16)
         if options.checkpointing:
@@ -100,6 +101,10 @@ class Tuner:
         self.backbone = backbone
         self.options = options
         self.seed = seed
+
+    @classmethod
+    def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        """Raise ValueError where the backbone or the options do not suit this tuner."""
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         """Adapt the backbone to the next task's training images, or go on with a task that was interrupted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from mist_ext.data.source import Images
 from mist_ext.tuners import TUNERS, create
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
 
-TRAINED = ["mist", "full", "random"]
+LORA = pytest.param("lora", marks=pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft"))
+TRAINED = ["mist", "full", "random", "magnitude", "gradient", "bitfit", LORA]
 
 
 def backbone() -> nn.Module:
@@ -62,7 +64,7 @@ def test_full_changes_nearly_everything() -> None:
     assert report.changed == report.changed_all
 
 
-@pytest.mark.parametrize("name", ["mist", "random"])
+@pytest.mark.parametrize("name", ["mist", "random", "magnitude"])
 def test_sparse_tuners_change_at_most_what_they_select(name: str) -> None:
     tuner, report = tuned(name)
     whole = sum(p.numel() for n, p in tuner.backbone.named_parameters() if p.ndim <= 1)
@@ -114,7 +116,7 @@ def test_progress_passes_every_batch_of_every_epoch() -> None:
 def test_an_unknown_tuner_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(ValueError, match=r"'mits'.*mist"):
         create("mits", backbone(), TuningOptions(), 1)
-    assert set(TUNERS) == {"none", "mist", "full", "random"}
+    assert set(TUNERS) == {"none", "mist", "full", "random", "magnitude", "gradient", "bitfit", "lora"}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,8 @@ def test_an_unknown_tuner_is_refused_with_the_nearest_names() -> None:
     [
         ("epochs", 0), ("batch_size", 0), ("lr", 0.0), ("rate", 0.0), ("rate", 1.5), ("keep", 0.0), ("keep", 1.1),
         ("momentum", -0.1), ("momentum", 1.1), ("weight_decay", -1e-4), ("freeze_rate", -0.1), ("strike_factor", 0.0),
-        ("strike_factor", 1.1), ("full_lr", -1.0), ("projector_lr", 0.0),
+        ("strike_factor", 1.1), ("full_lr", -1.0), ("projector_lr", 0.0), ("classifier_lr", 0.0),
+        ("bitfit_lr", 0.0), ("lora_lr", 0.0), ("lora_rank", 0), ("lora_alpha", 0),
     ],
 )  # fmt: skip
 def test_an_option_out_of_range_is_named(option: str, value: float) -> None:

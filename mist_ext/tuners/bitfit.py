@@ -1,0 +1,28 @@
+"""BitFit (Ben Zaken et al., arXiv 2106.10199): the bias terms alone are tuned."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mist_ext.config import TuningOptions
+from mist_ext.tuners.full import Full
+
+
+class BitFit(Full):
+    """Every bias of the backbone, those of its norms included, follows its whole gradient in every step."""
+
+    @classmethod
+    def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        if not _biases(backbone):
+            raise ValueError(f"tuner 'bitfit' tunes biases, but {type(backbone).__name__} has no parameter named bias")
+
+    @property
+    def lr(self) -> float:
+        return self.options.bitfit_lr
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        return _biases(self.backbone)
+
+
+def _biases(backbone: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in backbone.named_parameters() if name.rpartition(".")[2] == "bias"]

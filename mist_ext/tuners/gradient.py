@@ -1,0 +1,64 @@
+"""The largest gradients of every step: what MIST's selection by a whole epoch's scores, and its draw, are worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from mist_ext.config import TuningOptions
+from mist_ext.optim import LargestGradientSGD, SparseSGD
+from mist_ext.selection import Selection, is_whole, selected_count
+from mist_ext.tuners.mist import MIST
+from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
+
+
+class Gradient(MIST):
+    """In every step, in each tensor, the entries with the largest absolute gradient follow it; the others stay.
+
+    A step changes as many entries as a step of MIST does on average: rate x keep of the tensors that MIST selects by
+    score, keep of those that it selects whole. Equal selections would not be an equal budget, since nothing is dropped
+    of what has just been chosen. The objectives' own layers are tuned as MIST tunes them, by the same draws, so that
+    the difference lies in the backbone alone. As many epochs update as in MIST. No entry belongs to a task, so there
+    are no strikes, and nothing is frozen.
+    """
+
+    @classmethod
+    def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        if options.dynamics != "exact":
+            raise ValueError(
+                f"tuner 'gradient' has exact dynamics only, but dynamics is {options.dynamics!r}: a dense optimiser's "
+                "momentum would move entries that no step chose; use --dynamics exact"
+            )
+
+    def select(
+        self, images: Dataset, tuned: Tuned, track: Track = untracked, pause: Pause = never
+    ) -> tuple[Selection, Selection]:
+        """Select everything: the steps choose."""
+        selection = Selection.whole(self.named_parameters())
+        tuned.selected_fraction = self.kept_fraction(selection)
+        return selection, Selection({}, {})
+
+    def by_score(self, selection: Selection) -> list[str]:
+        parameters = self.backbone.named_parameters()
+        return [name for name, p in parameters if not is_whole(name, p, self.options.whole)]
+
+    def kept_fraction(self, selection: Selection) -> float:
+        sizes = [selection.numel(name) for name in self.by_score(selection)]
+        return sum(selected_count(size, self._rate) for size in sizes) / sum(sizes) if sizes else 0.0
+
+    @property
+    def _rate(self) -> float:
+        return self.options.rate * self.options.keep
+
+    def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
+        backbone, *heads = self.groups(self.options.lr)
+        by_score = set(self.by_score(selection))
+        few, whole = (
+            {**backbone, "params": [(name, p) for name, p in backbone["params"] if (name in by_score) == scored]}
+            for scored in (True, False)
+        )
+        few |= {"rate": self._rate, "keep": 1.0}
+        whole |= {"rate": self.options.keep, "keep": 1.0}
+        return LargestGradientSGD([few, whole, *heads], selection, **options)
