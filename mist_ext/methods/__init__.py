@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 METHODS = {
     "simplecil": "mist_ext.methods.simplecil:SimpleCIL",
     "ranpac": "mist_ext.methods.ranpac:RanPAC",
+    "fecam": "mist_ext.methods.fecam:FeCAM",
+    "aper_adapter": "mist_ext.methods.aper:AperAdapter",
+    "aper_ssf": "mist_ext.methods.aper:AperSSF",
+    "aper_vpt_shallow": "mist_ext.methods.aper:AperVPTShallow",
+    "aper_vpt_deep": "mist_ext.methods.aper:AperVPTDeep",
+    "aper_finetune": "mist_ext.methods.aper:AperFinetune",
+    "ease": "mist_ext.methods.ease:Ease",
+    "slca": "mist_ext.methods.slca:SLCA",
+    "l2p": "mist_ext.methods.l2p:L2P",
+    "dualprompt": "mist_ext.methods.dualprompt:DualPrompt",
+    "coda_prompt": "mist_ext.methods.coda_prompt:CodaPrompt",
 }
 
 
