@@ -1,6 +1,7 @@
 """Freeze-based methods: classifiers that learn task after task from the features of a backbone.
 
-Each is one file. To add one, derive a class from `mist_ext.methods.method.Method` and name it in `METHODS`.
+Each is one file. To add one, derive a class from `mist_ext.methods.method.Method`, or from
+`mist_ext.methods.trained.TrainedMethod` if it trains on images, and name it in `METHODS`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def named(name: str) -> type[Method]:
     return pkgutil.resolve_name(METHODS[name])
 
 
+def options_of(name: str) -> list[str]:
+    """The arguments of a method's class; an unknown name raises ValueError with the nearest ones."""
+    return [option for option in inspect.signature(named(name).__init__).parameters if option != "self"]
+
+
 def create(name: str, **options: object) -> Method:
     """Make a method that has learned nothing yet.
 
@@ -55,9 +61,8 @@ def create(name: str, **options: object) -> Method:
     ValueError
         If the method or an option is unknown; the nearest names are suggested.
     """
-    method = named(name)
-    known = [option for option in inspect.signature(method.__init__).parameters if option != "self"]
+    known = options_of(name)
     for option in options:
         if option not in known:
             raise unknown(f"option of method {name!r}", option, known)
-    return method(**options)
+    return named(name)(**options)

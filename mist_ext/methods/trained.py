@@ -119,6 +119,7 @@ class TrainedMethod(Method):
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
         """Images ``[n, 3, height, width]`` to what the method learns from: float32 ``[n, d]``."""
+        self.network.to(self.device)  # which may have moved
         with borrowed(self.backbone):
             return self._features(pixels)
 
@@ -187,7 +188,7 @@ class TrainedMethod(Method):
         def batches(epoch: int) -> Batches:
             return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device)
 
-        fit(loss, groups, self.recipe, batches, key, track)
+        fit(loss, groups, self.recipe, batches, key, track, type(self).__name__)
 
     def frozen(self, pixels: Tensor) -> Tensor:
         """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""

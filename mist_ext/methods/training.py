@@ -70,6 +70,7 @@ def fit(
     batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
     key: tuple[int | str, ...],
     track: Track,
+    phase: str,
 ) -> None:
     """Minimise a loss over epochs of batches.
 
@@ -86,6 +87,8 @@ def fit(
         Names the draws: those of torch's generator in a step (dropout) are a pure function of key, epoch and step.
     track : callable
         The progress display.
+    phase : str
+        What the display calls it.
     """
     parameters = [(list(group), factor) for group, factor in groups]
     settings = [{"params": group, "lr": recipe.lr * factor} for group, factor in parameters]
@@ -99,8 +102,8 @@ def fit(
     devices = sorted({parameter.device.index for parameter in everything if parameter.is_cuda})
     for epoch in range(recipe.epochs):
         steps = batches(epoch)
-        phase = f"{key[-2]} {epoch + 1}/{recipe.epochs}"
-        for step, (inputs, labels) in enumerate(track(steps, phase, len(steps))):  # type: ignore[arg-type]
+        tracked = track(steps, f"{phase} {epoch + 1}/{recipe.epochs}", len(steps))  # type: ignore[arg-type]
+        for step, (inputs, labels) in enumerate(tracked):
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 torch.manual_seed(draw_seed(*key, epoch, step))
                 loss(inputs, labels).backward()
