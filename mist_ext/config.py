@@ -125,7 +125,14 @@ class Config(TuningOptions):
     backbone: str = option("vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.")
     weights: str = option("pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.")
     tuner: list[str] = option(["none", "mist"], f"How the backbone is adapted: {', '.join(tuners.TUNERS)}.")
-    method: list[str] = option(["simplecil", "ranpac"], "The freeze-based methods that follow: simplecil, ranpac.")
+    method: list[str] = option(
+        ["simplecil", "ranpac"], "The freeze-based methods that follow: " + ", ".join(methods.METHODS) + "."
+    )
+    method_options: list[str] = option(
+        [],
+        "NAME=VALUE for every method that has the option, such as epochs=5, or METHOD.NAME=VALUE for one, such as "
+        "l2p.length=3; by default what was published.",
+    )
     ranpac_width: int = option(2000, "Random features of ranpac; 10000 is published for a ViT-B/16.")
     seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
     class_order_seed: int | None = option(None, "Fixes the class order over all seeds; the field uses 1993.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,13 +25,16 @@ from mist_ext.data.stream import Batches, Stream, Task, TaskImages, views_of
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
 from mist_ext.methods.method import Method
+from mist_ext.methods.options import options_by_method
+from mist_ext.methods.trained import TrainedMethod
 from mist_ext.progress import Progress
 from mist_ext.results import CellResults, peak_memory
 from mist_ext.scalars import Scalars, require_tensorboard
-from mist_ext.tuners.tuner import Tuned, Tuner
+from mist_ext.tuners.tuner import Tuned, Tuner, never
 
 EVALUATION_BATCH = 256  # images; only speed and memory depend on it
 MOST_WORKERS = 8
+SHARED = ""  # in place of a method's name: the backbone's own features, for all methods that train nothing
 CHECKPOINTS = "checkpoint"  # the folder of a run that holds them while it is unfinished
 
 
@@ -138,6 +141,8 @@ class Setting:
         spec = backbones.input_spec(backbone)
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         workers = _workers(options, source)
+        for name in options.method:  # so is a method's wrong option, and a backbone that it cannot be attached to
+            _learner(options, name, options.seeds[0], backbone)
         views = views_of(source, spec.size, normalisation, round(options.image_memory * 1e9), workers)
         streams = partial(Stream, source, options.classes_per_task, views=views)
         streams(0)  # a wrong number of classes is found before any work
@@ -160,8 +165,9 @@ class Unit:
         The number of the task at hand.
     tuned : Tuned or None
         What tuning on the task at hand took, once that is done.
-    features : list
-        Of the test images of earlier tasks, where the backbone stays as it is; empty otherwise.
+    features : dict of list
+        Of the test images of earlier tasks, by the method whose own they are or ``SHARED``; what has changed since is
+        not kept.
     change : BackboneChange
         What the diagnosis keeps from task to task.
     """
@@ -174,7 +180,7 @@ class Unit:
     learners: dict[str, Method]
     task: int = 0
     tuned: Tuned | None = None
-    features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    features: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     change: BackboneChange = field(default_factory=BackboneChange)
 
     def state_dict(self) -> dict[str, Any]:
@@ -202,6 +208,25 @@ class Unit:
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["random_cuda"])
+
+
+@dataclass
+class Prepared:
+    """What a method learns from and is tested on, and the seconds that it took.
+
+    Attributes
+    ----------
+    train : tuple of Tensor
+        Features and labels of the task.
+    tests : list of tuple
+        Of every task so far.
+    learning, testing : float
+    """
+
+    train: tuple[Tensor, Tensor]
+    tests: list[tuple[Tensor, Tensor]]
+    learning: float
+    testing: float
 
 
 class _Run:
@@ -238,7 +263,9 @@ class _Run:
         return _wound_up(self.out)
 
     def _cell(self, tuner: str, method: str) -> Config:
-        return dataclasses.replace(self.options, tuner=[tuner], method=[method])
+        own = options_by_method(self.options.method_options, self.options.method)[method]
+        given = [f"{name}={value!r}" for name, value in own.items()]
+        return dataclasses.replace(self.options, tuner=[tuner], method=[method], method_options=given)
 
     def _say(self, message: str) -> None:
         self.setting.console.print(message, highlight=False, soft_wrap=True, markup=False)
@@ -255,7 +282,7 @@ class _Run:
                 self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
                 unit.task = task.number
                 self._check_images(number, unit)
-                self._finish_task(task, unit, self._task(task, unit, lambda: self._moment(number, unit)))
+                self._finish_task(task, unit, self._task(task, unit, number))
                 if unit.task < len(unit.stream):
                     self._moment(number, unit)
         self._save_classifiers(unit)
@@ -279,7 +306,12 @@ class _Run:
         torch.manual_seed(draw_seed(seed, "model"))
         backbone = backbones.create(options.backbone, options.weights).to(self.setting.device)
         tuner = tuners.create(tuner_name, backbone, options, seed)
-        learners = {name: methods.create(name, **_method_options(options, name, seed)) for name in options.method}
+        learners = {name: _learner(options, name, seed, backbone) for name in options.method}
+        for name, learner in learners.items():
+            if tuner.moves_backbone and isinstance(learner, TrainedMethod) and learner.stale:
+                self._say(
+                    f"tuner {tuner_name} moves the backbone between tasks, and {name} goes stale: {learner.stale}"
+                )
         return Unit(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
 
     def _moment(self, number: int, unit: Unit) -> None:
@@ -290,40 +322,34 @@ class _Run:
         runs = [(key, cell.content["runs"]) for key, cell in self.cells.items()]
         return {"unit": number, "state": unit.state_dict(), "runs": runs}
 
-    def _task(self, task: Task, unit: Unit, moment: Callable[[], None]) -> dict[str, dict[str, Any]]:
+    def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
         device = self.setting.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         if unit.tuned is None:
-            unit.tuned = unit.tuner.tune(task.train, self.progress.track, moment)
+            unit.tuned = unit.tuner.tune(task.train, self.progress.track, lambda: self._moment(number, unit))
         tuned = unit.tuned
-        started = time.perf_counter()
-        features, labels = self._extract(unit, task.train, moment)
-        learning = time.perf_counter() - started
+        prepared = self._prepared(task, unit, number)
         seen = unit.stream.tasks[: task.number + 1]
-        started = time.perf_counter()
-        if unit.tuner.moves_backbone:
-            unit.features = []
-        unit.features += [self._extract(unit, earlier.test, moment) for earlier in seen[len(unit.features) :]]
-        evaluating = time.perf_counter() - started
-        diagnosis = self._diagnosis(unit, (features, labels), moment)
+        diagnosis = self._diagnosis(unit, prepared[SHARED]) if SHARED in prepared else {}
         records = {}
         for name, learner in unit.learners.items():
+            own = prepared[name if name in prepared else SHARED]
             started = time.perf_counter()
-            learner.learn(features, labels)
+            learner.learn(*own.train)
             learned = time.perf_counter()
-            right = [learner.predict(x) == y for x, y in unit.features]
+            right = [learner.predict(x) == y for x, y in own.tests]
             evaluated = time.perf_counter()
             classes = [position for earlier in seen for position in earlier.classes]
             records[name] = {
                 "classes": [unit.stream.class_order[position] for position in task.classes],
                 "accuracy_per_task": [_percent(hits) for hits in right],
-                "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in unit.features]), classes),
+                "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in own.tests]), classes),
                 "seconds": {
                     **tuned.seconds,
-                    "learn": learning + learned - started,
-                    "evaluate": evaluating + evaluated - learned,
+                    "learn": own.learning + learned - started,
+                    "evaluate": own.testing + evaluated - learned,
                 },
                 **tuned.fractions(),
                 "selection": tuned.selection,
@@ -332,22 +358,76 @@ class _Run:
             }
         return records
 
-    def _diagnosis(self, unit: Unit, train: tuple[Tensor, Tensor], moment: Callable[[], None]) -> dict[str, Any]:
+    def _diagnosis(self, unit: Unit, shared: Prepared) -> dict[str, Any]:
         """A record's entry on the backbone, where it was asked for. Its time counts under no phase."""
         if self.setting.letters is None:
             return {}
-        fitted, held_out = (self._extract(unit, images, moment) for images in self.setting.letters)
-        return {"backbone": unit.change.measure(train, unit.features, (fitted, held_out))}
+        extract = partial(_features, unit.backbone)
+        fitted, held_out = (self._extract(extract, images, never) for images in self.setting.letters)
+        return {"backbone": unit.change.measure(shared.train, shared.tests, (fitted, held_out))}
+
+    def _prepared(self, task: Task, unit: Unit, number: int) -> dict[str, Prepared]:
+        """Features for each method that trains (which it does here), and ``SHARED`` ones for all others."""
+        made = {}
+        own = {name: learner for name, learner in unit.learners.items() if isinstance(learner, TrainedMethod)}
+        if len(own) < len(unit.learners) or self.setting.letters is not None:
+            made[SHARED] = self._extracted(
+                task,
+                unit,
+                SHARED,
+                partial(_features, unit.backbone),
+                unit.tuner.moves_backbone,
+                lambda: self._moment(number, unit),
+            )
+        # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
+        whole = self._state(number, unit) if own else {}
+
+        def pause() -> None:
+            self.saver.moment(lambda: whole)
+
+        def track(iterable: Iterable[Any], phase: str, total: int) -> Iterator[Any]:
+            for item in self.progress.track(iterable, phase, total):
+                yield item
+                pause()
+
+        for name, learner in own.items():
+            started = time.perf_counter()
+            changed = learner.train(task.train, task.classes, track)
+            trained = time.perf_counter() - started
+            moved = changed or unit.tuner.moves_backbone
+            made[name] = self._extracted(task, unit, name, learner.features, moved, pause)
+            made[name].learning += trained
+        return made
+
+    def _extracted(
+        self,
+        task: Task,
+        unit: Unit,
+        name: str,
+        extract: Callable[[Tensor], Tensor],
+        moved: bool,
+        moment: Callable[[], None],
+    ) -> Prepared:
+        """Features of the task's training images and of all tests so far; earlier ones are kept unless they moved."""
+        started = time.perf_counter()
+        train = self._extract(extract, task.train, moment)
+        learning = time.perf_counter() - started
+        seen = unit.stream.tasks[: task.number + 1]
+        started = time.perf_counter()
+        kept = [] if moved else unit.features.get(name, [])
+        kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
+        unit.features[name] = kept
+        return Prepared(train, kept, learning, time.perf_counter() - started)
 
     @torch.no_grad()
-    def _extract(self, unit: Unit, images: TaskImages, moment: Callable[[], None]) -> tuple[Tensor, Tensor]:
+    def _extract(
+        self, extract: Callable[[Tensor], Tensor], images: TaskImages, moment: Callable[[], None]
+    ) -> tuple[Tensor, Tensor]:
         """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device."""
-        unit.backbone.eval()
         batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device)
-        dtype = next(unit.backbone.parameters()).dtype
         features = []
         for pixels, _ in self.progress.track(batches, "extract", len(batches)):
-            features.append(unit.backbone(pixels.to(dtype)).float())
+            features.append(extract(pixels))
             moment()
         return torch.cat(features), images.labels.to(self.setting.device)
 
@@ -408,6 +488,11 @@ def write_reports(folder: Path) -> None:
     report.write_report(report.read_cells([folder]), folder)
 
 
+def _features(backbone: nn.Module, pixels: Tensor) -> Tensor:
+    """The backbone's own: float32 ``[n, d]``."""
+    return backbone.eval()(pixels.to(next(backbone.parameters()).dtype)).float()
+
+
 def _percent(hits: Tensor) -> float:
     return 100 * float(hits.double().mean())
 
@@ -424,7 +509,15 @@ def _method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
         chosen["seed"] = draw_seed(seed, "method", name)
     if name == "ranpac":
         chosen["width"] = options.ranpac_width
-    return chosen
+    return chosen | options_by_method(options.method_options, options.method)[name]
+
+
+def _learner(options: Config, name: str, seed: int, backbone: nn.Module) -> Method:
+    """A method that has learned nothing, attached to the backbone if it trains; ValueError where that cannot be."""
+    learner = methods.create(name, **_method_options(options, name, seed))
+    if isinstance(learner, TrainedMethod):
+        learner.attach(backbone)
+    return learner
 
 
 def _device(options: Config) -> torch.device:

@@ -17,6 +17,7 @@ from mist_ext import compiled, metrics
 from mist_ext.config import Config, TuningOptions, to_yaml
 from mist_ext.data.stream import Stream
 from mist_ext.files import write_atomically
+from mist_ext.methods.options import options_by_method
 from mist_ext.presets import expected
 
 SCHEMA = 1
@@ -131,6 +132,7 @@ def _described(options: Config, data: str, stream: Stream) -> dict[str, Any]:
     method: dict[str, Any] = {"name": options.method[0]}
     if options.method[0] == "ranpac":
         method["width"] = options.ranpac_width
+    method |= options_by_method(options.method_options, options.method)[options.method[0]]
     described = {
         "data": {
             "name": data,

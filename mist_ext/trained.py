@@ -19,6 +19,7 @@ from mist_ext.data.source import BrokenImage, pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.files import write_atomically
 from mist_ext.methods.method import Method
+from mist_ext.methods.trained import TrainedMethod
 
 FILE = "classifier-seed{seed}.safetensors"
 _BACKBONE, _METHOD = "backbone/", "method/"
@@ -61,8 +62,13 @@ class Classifier:
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         normalised = (pixels.to(torch.float32) / 255 - mean) / std
         self.backbone.eval()
-        features = [self.backbone(part.to(parameter.device, parameter.dtype)).float() for part in normalised.split(64)]
+        features = [self._features(part.to(parameter.device)) for part in normalised.split(64)]
         return self.method.scores(torch.cat(features))
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        if isinstance(self.method, TrainedMethod):
+            return self.method.features(pixels)
+        return self.backbone(pixels.to(next(self.backbone.parameters()).dtype)).float()
 
     def predict(self, images: Iterable[Image.Image | str | Path], top: int = 5) -> list[list[tuple[str, float]]]:
         """The names and scores of the best classes for each image, best first."""
@@ -141,6 +147,8 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
         backbone.load_state_dict(own)
     method = methods.create(content["method"], **content["method_options"])
     state = {name.removeprefix(_METHOD): value for name, value in tensors.items() if name.startswith(_METHOD)}
+    if isinstance(method, TrainedMethod):
+        method.attach(backbone)
     method.load_inference_state({**state, **content["state"]})
     transform = Transform.named(content["transform"])(content["size"])
     mean, std = tuple(content["mean"]), tuple(content["std"])

@@ -9,6 +9,7 @@ import random
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,33 @@ def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkey
             except Interrupted:
                 stops += 1
     assert stops >= 3
+    assert left(tmp_path / "stopped") == left(tmp_path / "whole")
+
+
+def test_stops_while_methods_train_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"tuner": ["mist"], "method": ["simplecil", "aper_ssf", "dualprompt"], "seeds": [1], "epochs": 2}
+    options |= {"method_options": ["epochs=1", "batch_size=32"]}
+    run(tmp_path / "whole", **options)
+    moments = iter(range(1000))
+    original = Saver.moment
+    stops = []
+
+    def moment(self: Saver, state: Callable) -> None:
+        if next(moments) in (9, 18, 42):  # while aper_ssf trains, while dualprompt does, and in the second task
+            self._stop = signal.SIGTERM
+            stops.append(state()["state"]["learners"]["aper_ssf"]["sessions"].tolist())
+        original(self, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Saver, "moment", moment)
+        go = partial(run, tmp_path / "stopped", **options)
+        while True:
+            try:
+                go()
+                break
+            except Interrupted:
+                go = partial(go_on, tmp_path / "stopped")
+    assert stops == [[], [], [5]]  # the state from before the method's training
     assert left(tmp_path / "stopped") == left(tmp_path / "whole")
 
 

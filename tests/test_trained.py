@@ -18,6 +18,8 @@ from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
 
+FROM_FEATURES = ("simplecil", "ranpac")
+
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> data.source.Source:
@@ -35,9 +37,9 @@ def run(folder: Path, **options) -> None:
 
 
 @pytest.mark.parametrize("tuner", ["mist", "none"])
-@pytest.mark.parametrize("method", ["simplecil", "ranpac"])
+@pytest.mark.parametrize("method", ["simplecil", "ranpac", "aper_adapter", "l2p", "slca"])
 def test_a_loaded_classifier_is_as_accurate_as_the_run_s_own(tuner, method, few_digits, tmp_path: Path) -> None:
-    run(tmp_path, tuner=[tuner], method=[method])
+    run(tmp_path, tuner=[tuner], method=[method], method_options=[] if method in FROM_FEATURES else ["epochs=1"])
     classifier = mist_ext.load(tmp_path)
     test = few_digits.test
     predicted = classifier.predict([test.read(i) for i in range(len(test))], top=1)

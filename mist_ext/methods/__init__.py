@@ -1,6 +1,7 @@
 """Freeze-based methods: classifiers that learn task after task from the features of a backbone.
 
-Each is one file. To add one, derive a class from `mist_ext.methods.method.Method` and name it in `METHODS`.
+Each is one file. To add one, derive a class from `mist_ext.methods.method.Method`, or from
+`mist_ext.methods.trained.TrainedMethod` if it trains on images, and name it in `METHODS`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 METHODS = {
     "simplecil": "mist_ext.methods.simplecil:SimpleCIL",
     "ranpac": "mist_ext.methods.ranpac:RanPAC",
+    "fecam": "mist_ext.methods.fecam:FeCAM",
+    "aper_adapter": "mist_ext.methods.aper:AperAdapter",
+    "aper_ssf": "mist_ext.methods.aper:AperSSF",
+    "aper_vpt_shallow": "mist_ext.methods.aper:AperVPTShallow",
+    "aper_vpt_deep": "mist_ext.methods.aper:AperVPTDeep",
+    "aper_finetune": "mist_ext.methods.aper:AperFinetune",
+    "ease": "mist_ext.methods.ease:Ease",
+    "slca": "mist_ext.methods.slca:SLCA",
+    "l2p": "mist_ext.methods.l2p:L2P",
+    "dualprompt": "mist_ext.methods.dualprompt:DualPrompt",
+    "coda_prompt": "mist_ext.methods.coda_prompt:CodaPrompt",
 }
 
 
@@ -26,6 +38,11 @@ def named(name: str) -> type[Method]:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return pkgutil.resolve_name(METHODS[name])
+
+
+def options_of(name: str) -> list[str]:
+    """The arguments of a method's class; an unknown name raises ValueError with the nearest ones."""
+    return [option for option in inspect.signature(named(name).__init__).parameters if option != "self"]
 
 
 def create(name: str, **options: object) -> Method:
@@ -44,9 +61,8 @@ def create(name: str, **options: object) -> Method:
     ValueError
         If the method or an option is unknown; the nearest names are suggested.
     """
-    method = named(name)
-    known = [option for option in inspect.signature(method.__init__).parameters if option != "self"]
+    known = options_of(name)
     for option in options:
         if option not in known:
             raise unknown(f"option of method {name!r}", option, known)
-    return method(**options)
+    return named(name)(**options)

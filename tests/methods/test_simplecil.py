@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mist_ext.methods import METHODS, create
+from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.method import Method
 from mist_ext.methods.simplecil import SimpleCIL
+from mist_ext.methods.trained import TrainedMethod
+
+FROM_FEATURES = [name for name in METHODS if not issubclass(named(name), TrainedMethod)]
 
 
 def blobs(labels: list[int], seed: int = 0, spread: float = 0.7) -> tuple[Tensor, Tensor]:
@@ -74,8 +77,8 @@ def small(name: str) -> Method:
     return create(name, **({"width": 60} if name == "ranpac" else {}))
 
 
-@pytest.mark.parametrize("name", METHODS)
-class TestEveryMethod:
+@pytest.mark.parametrize("name", FROM_FEATURES)
+class TestEveryMethodThatLearnsFromFeaturesAlone:
     def test_only_classes_that_were_seen_are_predicted(self, name: str) -> None:
         method = small(name)
         method.learn(*blobs([2, 5] * 10))

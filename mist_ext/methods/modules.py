@@ -1,0 +1,125 @@
+"""Small networks beside a frozen ViT: adapters, SSF, visual prompts, and a copy that is tuned itself."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mist_ext.methods.attachments import Hook, attached, beside_mlp, scaled, tokens
+
+
+class Beside(nn.Module):
+    """Parameters that are attached to a backbone while it runs."""
+
+    def hooks(self, backbone: Any) -> list[Hook]:
+        """How they are attached."""
+        raise NotImplementedError
+
+    def features(self, backbone: Any, pixels: Tensor) -> Tensor:
+        """The backbone's features with these parameters attached: float32 ``[n, num_features]``."""
+        with attached(self.hooks(backbone)):
+            return backbone(pixels.to(next(backbone.parameters()).dtype)).float()
+
+
+class Adapter(nn.Module):
+    """A bottleneck ``s W_up relu(W_down x)`` (AdaptFormer, arXiv 2205.13535): nothing before it is trained."""
+
+    def __init__(self, width: int, bottleneck: int, scale: float) -> None:
+        super().__init__()
+        self.down, self.up, self.scale = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width), scale
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., width]`` to the same shape; dropout 0.1 while it is trained, as published."""
+        hidden = functional.dropout(self.down(x).relu(), 0.1, self.training)
+        return self.scale * self.up(hidden)
+
+
+class Adapters(Beside):
+    """An adapter beside every block's MLP."""
+
+    def __init__(self, backbone: Any, bottleneck: int, scale: float = 0.1) -> None:
+        super().__init__()
+        width = int(backbone.num_features)
+        self.blocks = nn.ModuleList(Adapter(width, bottleneck, scale) for _ in backbone.blocks)
+
+    def hooks(self, backbone: Any) -> list[Hook]:
+        """One pair for each block."""
+        pairs = zip(backbone.blocks, self.blocks, strict=True)
+        return [hook for block, adapter in pairs for hook in beside_mlp(block, adapter)]
+
+
+class ScaleShift(Beside):
+    """SSF (arXiv 2210.08823): ``y * gamma + beta`` after the patch embedding, every norm and every linear layer."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.names = [
+            name
+            for name, module in backbone.named_modules()
+            if name == "patch_embed"
+            or (isinstance(module, nn.LayerNorm | nn.Linear) and name.startswith(("blocks.", "norm", "fc_norm")))
+        ]
+        modules = dict(backbone.named_modules())
+        widths = [_outputs(modules[name]) for name in self.names]
+        self.gamma = nn.ParameterList(torch.normal(1.0, 0.02, (width,)) for width in widths)
+        self.beta = nn.ParameterList(torch.normal(0.0, 0.02, (width,)) for width in widths)
+
+    def hooks(self, backbone: Any) -> list[Hook]:
+        """One for each operation."""
+        modules = dict(backbone.named_modules())
+        parts = zip(self.names, self.gamma, self.beta, strict=True)
+        return [scaled(modules[name], gamma, beta) for name, gamma, beta in parts]
+
+
+class VisualPrompts(Beside):
+    """VPT (arXiv 2203.12119): prompts beside the first block's tokens (shallow), or new ones in every block (deep).
+
+    They are drawn as VPT draws them, uniform within ``sqrt(6 / (3 patch^2 + d))``. APER's published code begins with
+    zeros, from where all prompts of a block get the same gradient and stay equal for ever.
+    """
+
+    def __init__(self, backbone: Any, length: int, deep: bool) -> None:
+        super().__init__()
+        height, width = backbone.patch_embed.patch_size
+        dimensions = int(backbone.num_features)
+        bound = math.sqrt(6 / (3 * height * width + dimensions))
+        layers = len(backbone.blocks) if deep else 1
+        self.prompts = nn.Parameter(torch.empty(layers, length, dimensions).uniform_(-bound, bound))
+
+    def hooks(self, backbone: Any) -> list[Hook]:
+        """A pair for all blocks, or for each."""
+        blocks = list(backbone.blocks)
+        if len(self.prompts) == 1:
+            return tokens(blocks[0], blocks[-1], self.prompts[0])
+        return [hook for block, own in zip(blocks, self.prompts, strict=True) for hook in tokens(block, block, own)]
+
+
+class Copy(Beside):
+    """A float32 copy of the whole backbone, itself tuned."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.own = copy.deepcopy(backbone).float()
+        for parameter in self.own.parameters():
+            parameter.requires_grad_(True)
+            parameter.grad = None
+
+    def features(self, backbone: Any, pixels: Tensor) -> Tensor:
+        """The copy's features."""
+        return self.own(pixels)
+
+
+def _outputs(module: Any) -> int:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, nn.LayerNorm):
+        return int(module.normalized_shape[0])
+    return int(module.proj.out_channels)

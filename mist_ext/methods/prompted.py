@@ -1,0 +1,80 @@
+"""What the prompt pools share: a query, prompts that it selects, and a linear classifier."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mist_ext.methods.attachments import Hook, attached
+from mist_ext.methods.trained import TrainedMethod
+from mist_ext.methods.training import TaskHeads
+from mist_ext.tuners.tuner import Track
+
+
+class PromptedMethod(TrainedMethod):
+    """Trains prompts and a classifier; the query that selects prompts is the backbone's own feature of the image.
+
+    Each image is answered on its own. (Published code of L2P and DualPrompt lets a batch of test images vote on the
+    prompts, so that an answer depends on the other images in its batch.)
+    """
+
+    stale = "its prompts were learned on an earlier backbone"
+
+    @property
+    def _width(self) -> int:
+        return self.feature_width if self.sessions else 0
+
+    @property
+    def _heads(self) -> TaskHeads:
+        return self.network.heads
+
+    def _build(self) -> nn.Module:
+        network = nn.Module()
+        network.heads = TaskHeads(self.feature_width)
+        return network
+
+    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
+        def loss(pixels: Tensor, labels: Tensor) -> Tensor:
+            hooks, penalty = self._prompts(self._query(pixels), training=True)
+            with attached(hooks):
+                features = self.frozen(pixels)
+            return self._heads.loss(features, labels, classes) + penalty
+
+        self.fit(loss, [((*self._trained(), *self._heads.tasks[-1].parameters()), 1.0)], images, track)
+        return True
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        hooks, _ = self._prompts(self._query(pixels), training=False)
+        with attached(hooks):
+            return self.frozen(pixels)
+
+    @torch.no_grad()
+    def _query(self, pixels: Tensor) -> Tensor:
+        return self.frozen(pixels)
+
+    def _learn(self, features: Tensor, targets: Tensor) -> None:
+        """Everything was learned in training."""
+
+    def _scores(self, features: Tensor) -> Tensor:
+        return self._heads(features.float()).double()
+
+    @abstractmethod
+    def _trained(self) -> Iterable[nn.Parameter]:
+        """The prompts and keys that the newest task trains."""
+
+    @abstractmethod
+    def _prompts(self, query: Tensor, training: bool) -> tuple[list[Hook], Tensor]:
+        """How the prompts for queries ``[n, d]`` are attached, and what the loss gets added."""
+
+
+def check_blocks(backbone: Any, option: str, numbers: tuple[int, ...]) -> None:
+    """Raise ValueError unless a backbone has these blocks, counted from 0."""
+    count = len(backbone.blocks)
+    for number in numbers:
+        if not 0 <= number < count:
+            raise ValueError(f"{option}={numbers}: the backbone has no block {number}, expected 0 to {count - 1}")

@@ -1,0 +1,211 @@
+"""What the methods share that train parameters of their own on a task's images: prompts, adapters, a tuned copy."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mist_ext.data.stream import Batches
+from mist_ext.draws import draw_seed
+from mist_ext.methods.attachments import borrowed, check_vit
+from mist_ext.methods.method import Method
+from mist_ext.methods.training import Recipe, fit
+from mist_ext.tuners.tuner import Track, untracked
+
+_SESSIONS, _NETWORK = "sessions", "network/"
+
+
+class TrainedMethod(Method):
+    """A method with parameters of its own, trained on every task's images before it learns from their features.
+
+    For each task: `train`, then `learn` and `predict` as with every method, but from the method's own `features`. The
+    backbone is only borrowed: outside of these calls it is as it was, bit for bit.
+
+    Every draw is a pure function of the seed, the task, the epoch and the step, so `train` gives the same bits whenever
+    it begins from the same state.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    seed : int
+
+    Attributes
+    ----------
+    network : Module
+        The method's own parameters.
+    sessions : list of range
+        The classes of every task that `train` was given; what the network consists of follows from them.
+    stale : str
+        Class attribute: why what was trained no longer fits a backbone that moves between tasks; empty if it does.
+    """
+
+    draws = True
+    needs_vit: ClassVar[bool] = True
+    stale: ClassVar[str] = ""
+    _fixed: ClassVar[tuple[str, ...]] = ("seed",)
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        super().__init__()
+        if seed < 0:
+            raise ValueError(f"seed={seed}: expected a non-negative integer")
+        self.recipe, self.seed = recipe, seed
+        self.network: Any = nn.Module()  # whose attributes no type checker knows
+        self.sessions: list[range] = []
+        self._borrowed: Any = None
+
+    @property
+    def backbone(self) -> Any:
+        """The backbone that the method was attached to; RuntimeError before that."""
+        if self._borrowed is None:
+            raise RuntimeError(f"{type(self).__name__} trains beside a backbone: call attach(backbone) first")
+        return self._borrowed
+
+    @property
+    def device(self) -> torch.device:
+        """Of the backbone."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def feature_width(self) -> int:
+        """Of the backbone's features."""
+        return int(self.backbone.num_features)
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Take the backbone to train beside, and draw the first parameters.
+
+        Raises
+        ------
+        ValueError
+            If the method cannot work with this backbone.
+        """
+        if self.needs_vit:
+            check_vit(backbone, type(self).__name__)
+        self._borrowed = backbone
+        self._rebuild([])
+
+    def train(self, images: Dataset, task_classes: range, track: Track = untracked) -> bool:
+        """Train on a task.
+
+        Parameters
+        ----------
+        images : Dataset
+            Of float32 images ``[3, height, width]`` and labels: positions in the class order.
+        task_classes : range
+            The task's classes; they follow those of the task before.
+        track : callable
+            The progress display.
+
+        Returns
+        -------
+        bool
+            Whether `features` of earlier images may have changed.
+        """
+        start = self.sessions[-1].stop if self.sessions else 0
+        if task_classes.start != start or not len(task_classes):
+            raise ValueError(f"classes {task_classes}: expected one or more from {start} on, where the last task ended")
+        self._extend(task_classes)
+        with borrowed(self.backbone):
+            self.network.train()
+            changed = self._train(images, task_classes, track)
+            self.network.eval()
+        return changed
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Tensor:
+        """Images ``[n, 3, height, width]`` to what the method learns from: float32 ``[n, d]``."""
+        self.network.to(self.device)  # which may have moved
+        with borrowed(self.backbone):
+            return self._features(pixels)
+
+    def state_dict(self) -> dict[str, Tensor | int | float]:
+        return {**super().state_dict(), **self._own_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | int | float]) -> None:
+        rest = {name: value for name, value in state.items() if name != _SESSIONS and not name.startswith(_NETWORK)}
+        if _SESSIONS not in state:
+            expected = sorted({*self._fixed, *self._state, _SESSIONS})
+            raise ValueError(
+                f"a state of {type(self).__name__} has {expected} and its network, this is {sorted(state)}"
+            )
+        super().load_state_dict(rest)
+        self._load_own(state)
+
+    def inference_state(self) -> dict[str, Tensor | int | float]:
+        return {**super().inference_state(), **self._own_state()}
+
+    def load_inference_state(self, state: Mapping[str, Tensor | int | float]) -> None:
+        super().load_inference_state(state)
+        self._load_own(state)
+
+    def _own_state(self) -> dict[str, Tensor | int | float]:
+        ends = torch.tensor([session.stop for session in self.sessions], dtype=torch.int64)
+        tensors = self.network.state_dict()
+        return {_SESSIONS: ends, **{_NETWORK + name: value.detach().clone() for name, value in tensors.items()}}
+
+    def _load_own(self, state: Mapping[str, Tensor | int | float]) -> None:
+        ends = torch.as_tensor(state[_SESSIONS]).tolist()
+        self._rebuild([range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)])
+        own = {name.removeprefix(_NETWORK): value for name, value in state.items() if name.startswith(_NETWORK)}
+        self.network.load_state_dict(own)
+
+    def _rebuild(self, sessions: Iterable[range]) -> None:
+        self.sessions = []
+        with self.drawn("network"):
+            self.network = self._build()
+        for session in sessions:
+            self._extend(session)
+        self.network.to(self.device).eval()
+
+    def _extend(self, classes: range) -> None:
+        self.sessions.append(classes)
+        with self.drawn("network", len(self.sessions)):
+            self._grow(classes)
+        self.network.to(self.device)
+
+    @contextmanager
+    def drawn(self, *purpose: int | str) -> Iterator[None]:
+        """Torch's CPU generator draws what the seed and a purpose say, and afterwards goes on as before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw_seed(self.seed, *purpose))
+            yield
+
+    def fit(
+        self,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        groups: list[tuple[Iterable[nn.Parameter], float]],
+        images: Dataset,
+        track: Track,
+    ) -> None:
+        """Minimise a loss of pixels and labels over the recipe's epochs."""
+        key = (self.seed, "train", len(self.sessions))
+
+        def batches(epoch: int) -> Batches:
+            return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device)
+
+        fit(loss, groups, self.recipe, batches, key, track, type(self).__name__)
+
+    def frozen(self, pixels: Tensor) -> Tensor:
+        """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""
+        return self.backbone(pixels.to(next(self.backbone.parameters()).dtype)).float()
+
+    @abstractmethod
+    def _build(self) -> nn.Module:
+        """The network before the first task."""
+
+    @abstractmethod
+    def _grow(self, classes: range) -> None:
+        """Give the network what belongs to a task; `sessions` has it already."""
+
+    @abstractmethod
+    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
+        """Train on a task; whether earlier images' features may have changed."""
+
+    @abstractmethod
+    def _features(self, pixels: Tensor) -> Tensor:
+        """The method's own features."""

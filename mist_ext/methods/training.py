@@ -1,0 +1,164 @@
+"""The one training loop of the methods that train parameters of their own, and the heads that they train with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mist_ext.draws import draw_seed
+from mist_ext.tuners.tuner import Track
+
+
+def cosine(progress: float) -> float:
+    """The learning rate's factor after a share of the epochs: from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def constant(progress: float) -> float:
+    """No schedule."""
+    return 1.0
+
+
+def last_tenth(progress: float) -> float:
+    """A tenth of the rate in the last tenth of the epochs."""
+    return 1.0 if progress < 0.9 else 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method trains on a task.
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+    lr : float
+    optimizer : str
+        sgd (momentum 0.9) or adam.
+    weight_decay : float
+    schedule : callable
+        From the share of the epochs that is done to the learning rate's factor.
+    clip : float or None
+        The largest norm of all gradients together.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    schedule: Callable[[float], float] = cosine
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a whole number from 1 on")
+        if not self.lr > 0:
+            raise ValueError(f"lr={self.lr}: expected more than 0")
+
+
+def fit(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    groups: Sequence[tuple[Iterable[nn.Parameter], float]],
+    recipe: Recipe,
+    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    key: tuple[int | str, ...],
+    track: Track,
+    phase: str,
+) -> None:
+    """Minimise a loss over epochs of batches.
+
+    Parameters
+    ----------
+    loss : callable
+        Of a batch's inputs and labels.
+    groups : sequence
+        Parameters, each group with a factor of the recipe's learning rate.
+    recipe : Recipe
+    batches : callable
+        The batches of an epoch; they have a length.
+    key : tuple
+        Names the draws: those of torch's generator in a step (dropout) are a pure function of key, epoch and step.
+    track : callable
+        The progress display.
+    phase : str
+        What the display calls it.
+    """
+    parameters = [(list(group), factor) for group, factor in groups]
+    settings = [{"params": group, "lr": recipe.lr * factor} for group, factor in parameters]
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(settings, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
+    else:
+        optimizer = torch.optim.Adam(settings, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: recipe.schedule(epoch / recipe.epochs))
+    everything = [parameter for group, _ in parameters for parameter in group]
+    devices = sorted({parameter.device.index for parameter in everything if parameter.is_cuda})
+    for epoch in range(recipe.epochs):
+        steps = batches(epoch)
+        tracked = track(steps, f"{phase} {epoch + 1}/{recipe.epochs}", len(steps))  # type: ignore[arg-type]
+        for step, (inputs, labels) in enumerate(tracked):
+            with torch.random.fork_rng(devices=devices), torch.enable_grad():
+                torch.manual_seed(draw_seed(*key, epoch, step))
+                loss(inputs, labels).backward()
+            if recipe.clip is not None:
+                nn.utils.clip_grad_norm_(everything, recipe.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        scheduler.step()
+
+
+class CosineHead(nn.Module):
+    """Logits ``sigma cos(f, w_c)`` with a learned scale sigma that begins at 1 (APER, EASE).
+
+    Parameters
+    ----------
+    width : int
+        Of the features.
+    classes : range
+        Those of the task: labels are positions in the class order.
+    """
+
+    def __init__(self, width: int, classes: range) -> None:
+        super().__init__()
+        self.classes = classes
+        self.weight = nn.Parameter(torch.empty(len(classes), width).uniform_(-(width**-0.5), width**-0.5))
+        self.sigma = nn.Parameter(torch.ones(1))
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy over the task's classes."""
+        logits = self.sigma * functional.linear(functional.normalize(features), functional.normalize(self.weight))
+        return functional.cross_entropy(logits, labels - self.classes.start)
+
+
+class TaskHeads(nn.Module):
+    """A linear classifier that gets rows for every task; a task's loss reaches its own rows alone.
+
+    Parameters
+    ----------
+    width : int
+        Of the features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.tasks = nn.ModuleList()
+
+    def extend(self, classes: range) -> None:
+        """Rows for a task's classes."""
+        self.tasks.append(nn.Linear(self.width, len(classes)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The logits of all classes so far."""
+        return torch.cat([head(features) for head in self.tasks], dim=1)
+
+    def loss(self, features: Tensor, labels: Tensor, classes: range) -> Tensor:
+        """Cross-entropy over the newest task's classes."""
+        return functional.cross_entropy(self.tasks[-1](features), labels - classes.start)
