@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -56,7 +57,11 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     unfinished.mkdir()
     tensors: dict[str, Tensor] = {}
     tree = _without_tensors(state, "", tensors, set())
-    save_file(tensors, unfinished / TENSORS)
+    try:
+        save_file(tensors, unfinished / TENSORS)
+    except SafetensorError as error:  # a full disk, for one
+        shutil.rmtree(unfinished)
+        raise OSError(f"{unfinished / TENSORS}: {error}") from error
     with open(unfinished / TENSORS, "rb") as file:
         os.fsync(file.fileno())
     write_atomically(unfinished / STATE, json.dumps(tree))
@@ -87,6 +92,8 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
     ------
     CheckpointError
         If there are checkpoints and all are damaged.
+    OSError
+        If one cannot be read: it may be whole.
     """
     found = _numbered(folder)
     for place, one in enumerate(reversed(found)):
@@ -120,7 +127,7 @@ def _damage(checkpoint: Path) -> str | None:
         for name in (TENSORS, STATE):
             if sums[name] != _checksum(checkpoint / name):
                 return f"{name} does not have its checksum"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         return f"{CHECKSUMS} or a file named in it cannot be read: {error}"
     return None
 

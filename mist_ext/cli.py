@@ -20,6 +20,9 @@ from mist_ext.suggest import unknown
 class Parser(ArgumentParser):
     """jsonargparse's parser, whose errors are one sentence and suggest the nearest options."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and leave with status 2."""
         _fail(_with_suggestion(message, _flags(self)))
@@ -47,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run.set_defaults(**_basis(given[1:]))
         chosen = parser.parse_args(given)
         return COMMANDS[chosen.command](chosen[chosen.command])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         _fail(str(error))
     except KeyboardInterrupt as interruption:
-        how = "; go on with mist run --resume and the output folder" if given[:1] == ["run"] else ""
-        print(f"mist: interrupted{how}", file=sys.stderr)
+        folder = getattr(interruption, "folder", None)
+        print(f"mist: interrupted{f'; go on with mist run --resume {folder}' if folder else ''}", file=sys.stderr)
         return 128 + getattr(interruption, "signal", signal.SIGINT)
 
 
@@ -141,9 +144,13 @@ def run_command(options: Any) -> int:
 def predict_command(options: Any) -> int:
     """``mist predict``."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from mist_ext import trained
+
+    if options.top < 1:
+        raise ValueError(f"top is {options.top}, expected at least 1 class")
 
     missing = [image for image in options.images if not Path(image).is_file()]
     if missing:
@@ -154,7 +161,7 @@ def predict_command(options: Any) -> int:
         console.print(image, style="bold", highlight=False, soft_wrap=True, markup=False)
         table = Table("class", "score", box=None, padding=(0, 2, 0, 0))
         for name, score in best:
-            table.add_row(name, f"{score:.4f}")
+            table.add_row(escape(name), f"{score:.4f}")
         console.print(table)
     return 0
 
@@ -264,7 +271,7 @@ def _basis(arguments: list[str]) -> dict[str, Any]:
 
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--resume", "--preset", "--config"):
-        early.add_argument(flag)
+        early.add_argument(flag, nargs="?")
     known, _ = early.parse_known_args(arguments)
     if known.resume is not None:
         return dataclasses.asdict(run_folder.read_config(Path(known.resume)))
@@ -272,8 +279,13 @@ def _basis(arguments: list[str]) -> dict[str, Any]:
     if name is None and known.config is not None and Path(known.config).is_file():
         import yaml
 
-        content = yaml.safe_load(Path(known.config).read_text(encoding="utf-8"))
+        try:
+            content = yaml.safe_load(Path(known.config).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{known.config} is no valid YAML: {error}") from error
         name = content.get("preset") if isinstance(content, dict) else None
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"preset is {name!r}, expected a name such as mist/cifar100")
     return presets.preset(name) if name is not None else {}
 
 

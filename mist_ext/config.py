@@ -89,6 +89,15 @@ class TuningOptions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, which is no regular expression: {error}"
                 ) from None
+        if self.precision == "bf16-pure" and self.dynamics == "published":
+            raise ValueError(
+                "precision is bf16-pure, but published dynamics have a dense optimiser without fp32 masters, whose "
+                "steps would be lost in rounding; use precision bf16, or dynamics exact"
+            )
+        try:
+            re.compile(self.whole)
+        except re.error as error:
+            raise ValueError(f"whole is {self.whole!r}, which is no regular expression: {error}") from error
         if self.in_backward and self.dynamics == "published":
             raise ValueError(
                 "in_backward is True, but published dynamics need the gradients of the whole model at once; "
@@ -154,6 +163,11 @@ class Config(TuningOptions):
     out: str | None = option(None, "Output folder; by default runs/ with date and time.")
     overwrite: bool = option(False, "Replace the results in an output folder that was used before.")
 
+    def __post_init__(self) -> None:
+        for name in ("tuner", "method", "method_options", "seeds"):  # a single value stands for a list of one
+            if not isinstance(getattr(self, name), list):
+                setattr(self, name, [getattr(self, name)])
+
     def check(self) -> None:
         """Raise ValueError for the first name that is unknown or value that is out of range."""
         super().check()
@@ -177,6 +191,10 @@ class Config(TuningOptions):
             choices = typing.get_args(typing.get_type_hints(Config)[name])
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
+        if self.class_order_seed is not None and not 0 <= self.class_order_seed < 2**32:
+            raise ValueError(f"class_order_seed is {self.class_order_seed}, expected a number from 0 to 2^32 - 1")
+        if self.ranpac_width < 1:
+            raise ValueError(f"ranpac_width is {self.ranpac_width}, expected at least 1 random feature")
         if not 0 < self.test_fraction < 1:
             raise ValueError(f"test_fraction is {self.test_fraction}, expected a share between 0 and 1")
         if self.workers is not None and self.workers < 0:

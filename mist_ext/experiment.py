@@ -16,10 +16,11 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+import mist_ext
 from mist_ext import backbones, checkpoint, config, data, methods, report, results, run_folder, trained, tuners
 from mist_ext.backbone_change import BackboneChange
 from mist_ext.config import Config
-from mist_ext.data.doctor import unreadable
+from mist_ext.data.doctor import cores, unreadable
 from mist_ext.data.source import BrokenImage, Source
 from mist_ext.data.stream import Batches, Stream, Task, TaskImages, views_of
 from mist_ext.draws import draw_seed
@@ -66,7 +67,9 @@ def run(options: Config, console: Console | None = None) -> Path:
     """
     options.check()
     setting = Setting.of(options, console or Console())
-    return _Run(setting, run_folder.prepare(options)).go()
+    out = run_folder.prepare(options)
+    with run_folder.locked(out):
+        return _Run(setting, out).go()
 
 
 def resume(folder: str | os.PathLike[str], console: Console | None = None, **changes: Any) -> Path:
@@ -97,17 +100,30 @@ def resume(folder: str | os.PathLike[str], console: Console | None = None, **cha
     out = Path(folder)
     before = run_folder.read_config(out)
     options = dataclasses.replace(before, **changes)
-    options.check()
+    try:
+        options.check()
+    except TypeError as error:
+        raise ValueError(f"{out / run_folder.CONFIG} holds a value of a wrong type: {error}") from error
     if different := config.differing(options, before):
         raise ValueError(
             f"the run in {out} has another configuration: {'; '.join(different)}. Leave these options out, or start a "
             "new run with another --out"
         )
-    if run_folder.finished(out, len(options.tuner) * len(options.method)):
-        console.print(f"The run in {out} is finished; nothing to go on with.", highlight=False, soft_wrap=True)
-        return _wound_up(out)  # which may be where it was interrupted
-    saved = checkpoint.load_latest(out / CHECKPOINTS, lambda message: console.print(message, soft_wrap=True))
-    return _Run(Setting.of(options, console), out).go(saved)
+
+    def say(message: str) -> None:
+        console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+    with run_folder.locked(out):
+        setting = Setting.of(options, console)
+        if run_folder.finished(results.cell_folders(out, setting.source.name, options)):
+            say(f"The run in {out} is finished; nothing to go on with.")
+            return _wound_up(out)  # which may be where it was interrupted
+        saved = checkpoint.load_latest(out / CHECKPOINTS, say)
+        if saved is not None:
+            _check_origin(saved, setting)
+        elif any(path.is_file() for path in out.glob("*/results.json")):
+            say("There is no checkpoint: the run begins anew.")
+        return _Run(setting, out).go(saved)
 
 
 @dataclass
@@ -320,7 +336,8 @@ class _Run:
 
     def _state(self, number: int, unit: Unit) -> dict[str, Any]:
         runs = [(key, cell.content["runs"]) for key, cell in self.cells.items()]
-        return {"unit": number, "state": unit.state_dict(), "runs": runs}
+        origin = {"version": mist_ext.__version__, "data": self.setting.source.fingerprint()}
+        return {**origin, "unit": number, "state": unit.state_dict(), "runs": runs}
 
     def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
@@ -452,6 +469,10 @@ class _Run:
                     )
                 self._say(f"{len(broken)} {part} images of task {task.number + 1} are left out:\n{names}")
                 images.leave_out(broken)
+                for position in images.classes:
+                    if not (images.labels == position).any():
+                        name = self.setting.source.class_names[unit.stream.class_order[position]]
+                        raise BrokenImage(f"class {name!r} has no {part} image left that can be decoded; replace some")
 
     def _save_classifiers(self, unit: Unit) -> None:
         options = self.options
@@ -459,7 +480,7 @@ class _Run:
             return
         source = self.setting.source
         views = unit.stream.tasks[0].test.views
-        as_created = not unit.tuner.moves_backbone and options.weights != "none"
+        as_created = not (unit.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure")
         for name, learner in unit.learners.items():
             description = {
                 "backbone": options.backbone,
@@ -474,6 +495,18 @@ class _Run:
             }
             folder = self.cells[unit.tuner_name, name].folder
             trained.save_classifier(folder, unit.seed, None if as_created else unit.backbone, learner, description)
+
+
+def _check_origin(saved: dict[str, Any], setting: Setting) -> None:
+    """Raise ValueError if a checkpoint was written by another version, or on other data."""
+    version, images = saved["version"], setting.source.fingerprint()
+    if version != mist_ext.__version__:
+        raise ValueError(f"the checkpoint was written by mist_ext {version}, this is {mist_ext.__version__}")
+    if saved["data"] != images:
+        raise ValueError(
+            f"the data is not what the run was begun on: it has {images}, it had {saved['data']}. Bring that back, or "
+            "start a new run with another --out"
+        )
 
 
 def _wound_up(out: Path) -> Path:
@@ -527,6 +560,8 @@ def _device(options: Config) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {options.device!r} cannot be used: {error}") from error
     torch.use_deterministic_algorithms(options.deterministic)
@@ -537,4 +572,4 @@ def _workers(options: Config, source: Source) -> int:
     if options.workers is not None:
         return options.workers
     drawn = source.transform.random  # else an image is done in microseconds, and workers only cost
-    return min(MOST_WORKERS, os.cpu_count() or 1) if drawn else 0
+    return min(MOST_WORKERS, cores()) if drawn else 0

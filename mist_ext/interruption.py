@@ -23,11 +23,14 @@ class Interrupted(KeyboardInterrupt):
     ----------
     signal : int
         Which signal asked.
+    folder : Path
+        Of the run.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, folder: Path) -> None:
         super().__init__(signal.Signals(number).name)
         self.signal = number
+        self.folder = folder
 
 
 class Saver:
@@ -67,12 +70,10 @@ class Saver:
             signal.signal(number, handler)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked worker: Ctrl-C reaches it too, and it ends with its parent
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
+        if os.getpid() != self._process:  # a worker that was forked, and has not begun yet
             return
         if self._stop is not None:
-            raise Interrupted(number)
+            raise Interrupted(number, self.folder.parent)
         self._stop = number
         self.say("stopping after this step; once more stops at once")
 
@@ -88,12 +89,12 @@ class Saver:
         if due:
             self.save(state())
         if self._stop is not None:
-            raise Interrupted(self._stop)
+            raise Interrupted(self._stop, self.folder.parent)
 
     def save(self, state: dict[str, Any]) -> None:
         """Save the run's state now."""
         try:
             checkpoint.save(self.folder, state)
         except OSError as error:  # a full disk: the run is worth more than its checkpoint, and the last one is whole
-            self.say(f"the checkpoint could not be written ({error}); the run goes on")
+            self.say(f"the checkpoint could not be written ({error}); the last one that could is kept")
         self._saved = time.monotonic()

@@ -15,6 +15,7 @@ import torch
 import mist_ext
 from mist_ext import compiled, metrics
 from mist_ext.config import Config, TuningOptions, to_yaml
+from mist_ext.data import published_splits
 from mist_ext.data.stream import Stream
 from mist_ext.files import write_atomically
 from mist_ext.methods.options import options_by_method
@@ -36,6 +37,11 @@ def environment(device: torch.device) -> dict[str, Any]:
         "instruction_set": compiled.C.instruction_set() if compiled.C else None,
         "threads": torch.get_num_threads(),
     }
+
+
+def cell_folders(out: Path, data: str, options: Config) -> list[Path]:
+    """The folders of a run's cells, by the data set's name as folders are called after it."""
+    return [out / f"{data}-{tuner}-{method}" for tuner in options.tuner for method in options.method]
 
 
 def peak_memory(device: torch.device) -> int:
@@ -63,12 +69,12 @@ class CellResults:
     """
 
     def __init__(self, out: Path, options: Config, data: str, stream: Stream, environment: dict[str, Any]) -> None:
-        self.folder = out / f"{data}-{options.tuner[0]}-{options.method[0]}"
+        (self.folder,) = cell_folders(out, data, options)
         self.folder.mkdir(exist_ok=True)
         write_atomically(self.folder / "config.yaml", to_yaml(options))
         described = _described(options, data, stream)
         self.content: dict[str, Any] = {"schema": SCHEMA, "config": described, "environment": environment, "runs": []}
-        for name in ("log.jsonl", "results.json"):  # of an interrupted run that goes on from its start
+        for name in ("log.jsonl", "results.json"):  # of an interrupted run, which brings them back from its checkpoint
             (self.folder / name).unlink(missing_ok=True)
 
     def restore(self, runs: list[dict[str, Any]]) -> None:
@@ -150,4 +156,7 @@ def _described(options: Config, data: str, stream: Stream) -> dict[str, Any]:
         "deterministic": options.deterministic,
         "preset": options.preset,
     }
-    return described | {"expected": found} if (found := expected(options)) else described
+    source = stream.source
+    split = published_splits.matching(source.name, len(source.train), len(source.test))
+    found = expected(options, "" if split is None else split.words)
+    return described | {"expected": found} if found else described

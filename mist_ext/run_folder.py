@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from mist_ext import config
+from mist_ext import config, data
 from mist_ext.config import Config
 from mist_ext.files import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, which has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG = "run.yaml"
 
@@ -45,8 +54,18 @@ def prepare(options: Config) -> Path:
         if (path / "results.json").is_file() or (path.is_dir() and path.name in ("checkpoint", "tensorboard")):
             shutil.rmtree(path)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / CONFIG, config.to_yaml(options))
+    write_atomically(out / CONFIG, config.to_yaml(_absolute(options)))
     return out
+
+
+def _absolute(options: Config) -> Config:
+    """The options with whole paths: a run may go on from another working directory."""
+    own: dict[str, Any] = {"data_root": str(data.root_folder(options.data_root).absolute())}
+    if options.data.startswith(data.FOLDER):
+        own["data"] = data.FOLDER + str(Path(options.data.removeprefix(data.FOLDER)).expanduser().absolute())
+    if Path(options.weights).is_file():
+        own["weights"] = str(Path(options.weights).absolute())
+    return dataclasses.replace(options, **own)
 
 
 def read_config(out: Path) -> Config:
@@ -70,7 +89,31 @@ def read_config(out: Path) -> Config:
         ) from error
 
 
-def finished(out: Path, cells: int) -> bool:
-    """Whether all cells of the run are complete."""
-    files = list(out.glob("*/results.json"))
-    return len(files) == cells and all("summary" in json.loads(file.read_text(encoding="utf-8")) for file in files)
+def finished(cells: Iterable[Path]) -> bool:
+    """Whether all cells of a run, given by their folders, are complete."""
+    return all(_complete(cell / "results.json") for cell in cells)
+
+
+def _complete(file: Path) -> bool:
+    try:
+        return "summary" in json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):  # which the run writes anew
+        return False
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other processes from working in a run's folder.
+
+    Raises
+    ------
+    ValueError
+        If one does.
+    """
+    with open(out / CONFIG, "rb") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"another process works on the run in {out}; wait for it or stop it") from error
+        yield

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -137,9 +137,12 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
         If there is no such classifier; the message lists those that are there.
     """
     path = _found(Path(run), seed)
-    with safe_open(path, framework="pt") as file:
-        content = json.loads(file.metadata()["classifier"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads(file.metadata()["classifier"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no whole classifier: {error}; repeat the run") from error
     own = {name.removeprefix(_BACKBONE): value for name, value in tensors.items() if name.startswith(_BACKBONE)}
     backbone = backbones.create(content["backbone"], "none" if own else content["weights"])
     if own:
@@ -163,7 +166,7 @@ def _opened(image: Image.Image | str | Path) -> Image.Image:
             return opened.convert("RGB")
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BrokenImage(f"{image} cannot be decoded as an image: {error}") from error
 
 
@@ -171,7 +174,7 @@ def _found(run: Path, seed: int | None) -> Path:
     if not run.is_dir():
         raise FileNotFoundError(f"{run} is no folder; give the folder of a run, or of one of its cells")
     pattern = FILE.format(seed="*" if seed is None else seed)
-    own = sorted(run.glob(pattern))
+    own = sorted(run.glob(pattern), key=lambda path: int(path.stem.rpartition("seed")[2]))
     cells = sorted(run.glob(f"*/{pattern}"))
     if own:
         return own[0]
@@ -179,7 +182,7 @@ def _found(run: Path, seed: int | None) -> Path:
         wanted = "no trained classifier" if seed is None else f"no trained classifier of seed {seed}"
         raise FileNotFoundError(f"{wanted} in {run}; runs keep them with --save first or --save all, once finished")
     folders = sorted({path.parent for path in cells})
-    if len(folders) > 1:
-        listed = ", ".join(str(folder) for folder in folders)
-        raise FileNotFoundError(f"{run} has several trained classifiers; give the folder of one: {listed}")
-    return cells[0]
+    if len(folders) == 1:
+        return _found(folders[0], seed)
+    listed = ", ".join(str(folder) for folder in folders)
+    raise FileNotFoundError(f"{run} has several trained classifiers; give the folder of one: {listed}")

@@ -78,7 +78,12 @@ def _tensors(file: Path) -> dict[str, Any]:
     from timm.models import load_state_dict
 
     try:
-        return load_state_dict(str(file), weights_only=True)
+        state = load_state_dict(str(file), weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise RuntimeError("it holds no tensors by name")
+        return state
+    except AttributeError as error:  # timm looks into something that is no dict
+        raise ValueError(f"weights file '{file}' holds no tensors by name; save a state_dict") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
         if "weights_only" not in str(error) and "WeightsUnpickler" not in str(error):
             raise ValueError(f"weights file '{file}' cannot be read, is it whole? {error}") from error

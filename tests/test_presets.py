@@ -8,7 +8,9 @@ import pytest
 
 from mist_ext import presets
 from mist_ext.config import Config
+from mist_ext.data import published_splits
 
+OFFICIAL = published_splits.SPLITS["cifar100"][0].words
 DATA = ("cifar100", "imagenet_r", "imagenet_a", "cub200", "cars196")
 
 
@@ -34,7 +36,7 @@ def test_all_ten_published_configurations_are_there_and_their_exact_counterparts
 def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
     options = Config(**presets.preset("zhou/simplecil-cifar100"))
     assert options.classes_per_task == 5
-    found = presets.expected(options)
+    found = presets.expected(options, OFFICIAL)
     assert found is not None
     assert (found["average_accuracy"], found["last_accuracy"]) == (87.57, 81.26)
     assert "EASE" in found["source"]
@@ -46,8 +48,21 @@ def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
         {"class_order_seed": 1},
         {"normalize": "model"},
         {"evaluate_on": "validation"},
+        {"precision": "bf16-pure"},
+        {"skip_broken": True},
+        {"method_options": ["epochs=1"]},
         {"preset": None},
     ):
-        assert presets.expected(replace(options, **change)) is None
-    assert presets.expected(replace(options, batch_size=7, workers=3)) == found  # on which it does not depend
-    assert presets.expected(Config(**presets.preset("mist/cifar100"))) is None
+        assert presets.expected(replace(options, **change), OFFICIAL) is None
+    assert presets.expected(replace(options, batch_size=7, workers=3), OFFICIAL) == found  # does not depend on these
+    assert presets.expected(options, "") is None  # a part of the images
+    assert presets.expected(Config(**presets.preset("mist/cifar100")), OFFICIAL) is None
+
+
+def test_no_expectation_stands_beside_the_official_birds() -> None:
+    options = Config(**presets.preset("zhou/ease-cub200"))
+    resampled, official = (split.words for split in published_splits.SPLITS["cub200"])
+    found = presets.expected(options, resampled)
+    assert found is not None
+    assert (found["average_accuracy"], found["last_accuracy"]) == (92.23, 86.81)
+    assert presets.expected(options, official) is None

@@ -48,7 +48,11 @@ def class_tree(folder: Path) -> Tree:
 def images_below(folder: Path) -> list[Path]:
     """The image files in a folder and its subfolders, sorted."""
     found = []
-    for inside, _, files in sorted(os.walk(folder, followlinks=True)):
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    for inside, _, files in sorted(os.walk(folder, onerror=unreadable, followlinks=True)):
         kept = (file for file in sorted(files) if not _hidden(file) and os.path.splitext(file)[1].lower() in SUFFIXES)
         found += [Path(inside, file) for file in kept]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,6 +149,16 @@ class Source:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     layout: str = "comes with the package"
 
+    def fingerprint(self) -> str:
+        """In words and a digest: classes, images and their names, not their pixels."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (self.train, self.test):
+            for index, label in enumerate(part.labels.tolist()):
+                digest.update(f"{Path(part.where(index)).name} {label}\n".encode("utf-8", "surrogateescape"))
+        digest.update("\n".join(self.class_names).encode("utf-8", "surrogateescape"))
+        train, test = len(self.train), len(self.test)
+        return f"{train} training and {test} test images of {len(self.class_names)} classes ({digest.hexdigest()})"
+
     def validation(self, fraction: float = 0.25) -> Source:
         """The same source with a part of every class's training images in the place of the test part.
 
@@ -161,6 +172,8 @@ class Source:
         chosen = torch.zeros(len(self.train), dtype=torch.bool)
         for label in range(len(self.class_names)):
             rows = (self.train.labels == label).nonzero().flatten()
+            if len(rows) < 2:
+                raise ValueError(f"class {self.class_names[label]!r} has {len(rows)} images, too few to hold one out")
             order = torch.randperm(len(rows), generator=generator(purpose, self.name, label))
-            chosen[rows[order[: round(fraction * len(rows))]]] = True
+            chosen[rows[order[: max(1, round(fraction * len(rows)))]]] = True
         return chosen

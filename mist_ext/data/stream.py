@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mist_ext.data.source import Source
-from mist_ext.data.views import Views, worker_context
+from mist_ext.data.views import Views, end_with_the_parent, worker_context
 from mist_ext.draws import draw_seed, generator
 
 
@@ -39,6 +39,7 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, views: Views, position: Tensor, classes: range) -> None:
         self.views = views
+        self.classes = classes
         labels = position[views.images.labels]
         self.indices = ((labels >= classes.start) & (labels < classes.stop)).nonzero().flatten()
         self.labels = labels[self.indices]
@@ -213,6 +214,7 @@ class Batches:
             generator=own,
             num_workers=min(workers, len(batches)),
             multiprocessing_context=worker_context(min(workers, len(batches))),
+            worker_init_fn=end_with_the_parent,
             pin_memory=self.device.type == "cuda",
         )
 

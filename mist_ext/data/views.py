@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable
 
@@ -123,6 +124,12 @@ class Views:
             return images
         mean, std = (values.to(pixels.device) for values in (self._mean, self._std))
         return images.sub_(mean).div_(std)
+
+
+def end_with_the_parent(_worker: int) -> None:
+    """A worker outlives Ctrl-C and a signal to the whole group: the parent needs it for the step at hand."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def worker_context(workers: int) -> multiprocessing.context.BaseContext | None:

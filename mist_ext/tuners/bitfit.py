@@ -13,6 +13,7 @@ class BitFit(Full):
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
         if not _biases(backbone):
             raise ValueError(f"tuner 'bitfit' tunes biases, but {type(backbone).__name__} has no parameter named bias")
 

@@ -26,6 +26,14 @@ class Full(ContrastiveTuner):
         super().__init__(backbone, options, seed)
         self._optimizer: torch.optim.SGD | None = None  # one for each task
 
+    @classmethod
+    def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        if options.precision == "bf16-pure":
+            raise ValueError(
+                f"tuner {cls.__name__.lower()!r} has torch's dense SGD without fp32 masters, whose steps would be lost "
+                "in bf16 rounding; use precision bf16"
+            )
+
     @property
     def lr(self) -> float:
         """The learning rate of what is trained, but for the objective's own layers."""

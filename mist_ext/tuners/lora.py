@@ -35,6 +35,7 @@ class LoRA(Full):
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
         if not _layers(backbone, options.lora_layers):
             raise ValueError(
                 f"lora_layers is {options.lora_layers!r}, which matches the name of no linear layer of "

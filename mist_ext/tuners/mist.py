@@ -218,7 +218,9 @@ class MIST(ContrastiveTuner):
             "scores": self._scores,
             "selection": None if selection is None else selection.state_dict(),
             "to_freeze": None if selection is None else self._to_freeze.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+            # Those of a checkpoint, while nothing has been made of them.
+            "optimizers": self._saved_optimizers
+            or {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
