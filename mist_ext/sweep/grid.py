@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 import typing
 from collections.abc import Iterable
@@ -76,7 +77,7 @@ class Grid:
         return sum(point.axes["tuner"] != "none" for point in self.points)
 
 
-def read_grid(path: str | Path) -> Grid:
+def read_grid(path: str | os.PathLike[str]) -> Grid:
     """Read a grid file, and check every point of it.
 
     Under ``fixed`` stand options with one value for all points, under ``axes`` options with a list of values. A value
@@ -170,7 +171,10 @@ def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _mapped(values: Any) -> list[str]:
-    return [option for value in values if isinstance(value, dict) for option in value] if values else []
+    """The options that the mappings on an axis set."""
+    if not isinstance(values, list):
+        return []
+    return [option for value in values if isinstance(value, dict) for option in value]
 
 
 def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:

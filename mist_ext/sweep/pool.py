@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mist_ext import run_folder
+from mist_ext.data.doctor import cores
 from mist_ext.interruption import SIGNALS, Interrupted
 from mist_ext.sweep.grid import Point
 
@@ -33,11 +34,6 @@ class Ended:
 
     point: Point
     error: str | None
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def finished(folder: Path, point: Point) -> bool:

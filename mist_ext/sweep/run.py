@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from mist_ext import config, run_folder
-from mist_ext.config import TuningOptions
+from mist_ext.config import Config, TuningOptions
+from mist_ext.data.doctor import cores
 from mist_ext.files import write_atomically
 from mist_ext.metrics import last_accuracy
 from mist_ext.progress import Progress
@@ -18,7 +19,7 @@ from mist_ext.report.cells import Cell
 from mist_ext.report.reading import read_cells
 from mist_ext.sweep.figure import draw
 from mist_ext.sweep.grid import Grid, Point, read_grid
-from mist_ext.sweep.pool import cores, finished, run_points
+from mist_ext.sweep.pool import finished, run_points
 from mist_ext.sweep.rows import make_rows
 from mist_ext.sweep.table import SweepTable
 
@@ -115,7 +116,7 @@ def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
         raise FileExistsError(f"output folder {folder} is a file; choose another with --out")
     if not resume and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
-            f"output folder {folder} is already used; choose another with --out, or go on with the sweep in it by --resume"
+            f"output folder {folder} is already used; choose another with --out, or go on with it: --resume"
         )
     for point in grid.points:
         own = folder / point.name
@@ -133,7 +134,7 @@ def _check_points(points: Sequence[Point], console: Console) -> bool:
     from mist_ext.experiment import Setting
 
     without = {field.name for field in dataclasses.fields(TuningOptions)} - {"compile", "checkpointing", "precision"}
-    settings = {}
+    settings: dict[str, Config] = {}
     for point in points:
         values = dataclasses.asdict(point.options)
         key = repr([value for name, value in values.items() if name not in {*without, "seeds", "save"}])
