@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 from typing import TYPE_CHECKING
 
+from mist_ext.plugins import plugins
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ METHODS = {
     "simplecil": "mist_ext.methods.simplecil:SimpleCIL",
     "ranpac": "mist_ext.methods.ranpac:RanPAC",
 }
+METHODS |= {name: where for name, where in plugins("methods").items() if name not in METHODS}
 
 
 def named(name: str) -> type[Method]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 from typing import TYPE_CHECKING
 
+from mist_ext.plugins import plugins
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ TUNERS = {
     "full": "mist_ext.tuners.full:Full",
     "random": "mist_ext.tuners.random:Random",
 }
+TUNERS |= {name: where for name, where in plugins("tuners").items() if name not in TUNERS}
 
 
 def create(name: str, backbone: nn.Module, options: TuningOptions, seed: int) -> Tuner:
