@@ -1,4 +1,7 @@
-"""Tuners, methods and data sources of other packages, found by the entry points that they declare."""
+"""Tuners, methods and data sources of other packages, found by the entry points that they declare.
+
+A name that this package has itself keeps its own meaning.
+"""
 
 from __future__ import annotations
 

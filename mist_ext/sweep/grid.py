@@ -25,9 +25,9 @@ _SPLIT = ("tuner", "seeds")
 _LISTS = (*_SPLIT, "method")
 _OWN = ("out", "overwrite")  # the sweep's business
 
-# What concerns selected entries alone changes nothing for tuners that select none: their points are shared.
+# Options that change nothing for a tuner: where points differ in them alone, they are one run.
 _OF_SELECTION = ("rate", "keep", "dynamics", "in_backward", "whole", "strike_factor", "freeze_rate")
-_WITHOUT_SELECTION = frozenset(("none", "full"))
+_UNUSED = {"none": _OF_SELECTION, "full": _OF_SELECTION}
 
 
 @dataclass(frozen=True)
@@ -250,10 +250,9 @@ def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     except ValueError as error:
         place = ", ".join(f"{name} {label}" for name, label in labels.items())
         raise ValueError(f"{error} (at {place})") from error
-    if axes["tuner"] in _WITHOUT_SELECTION:
-        axes = {name: label for name, label in axes.items() if name not in _OF_SELECTION}
-        default = Config()
-        options = dataclasses.replace(options, **{name: getattr(default, name) for name in _OF_SELECTION})
+    unused = _UNUSED.get(axes["tuner"], ())
+    axes = {name: label for name, label in axes.items() if name not in unused}
+    options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in unused})
     words = [f"{name}={label}" for name, label in axes.items() if name not in ("data", "tuner")]
     name = "-".join([str(axes["data"]), axes["tuner"], *words, f"seed={options.seeds[0]}"])
     return Point(re.sub(r"[^\w.+=-]+", "_", name), axes, options)

@@ -64,6 +64,7 @@ def run_points(
         On SIGINT or SIGTERM, once all running points have saved their state and ended. A second signal reaches them,
         too: they stop at once.
     """
+    # Threads of more processes than cores wait for each other; who sets the number themselves has it.
     environment = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ}
     waiting = list(points)
     running: dict[Any, Point] = {}
