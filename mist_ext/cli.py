@@ -1,4 +1,4 @@
-"""The command ``mist``: run, predict, report, data, info."""
+"""The command ``mist``: run, sweep, predict, report, data, info."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subcommands(dest="command", required=True)
     run = run_parser()
     commands.add_subcommand("run", run, help="run a benchmark: data, backbone, tuners, methods, seeds")
+    commands.add_subcommand("sweep", sweep_parser(), help="run every point of a grid of options, and compare them")
     commands.add_subcommand("predict", predict_parser(), help="name what is on images, with a trained classifier")
     commands.add_subcommand("report", report_parser(), help="table and figures of finished or interrupted runs")
     data = Parser(description="Data sets on the disk.")
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(str(error))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
-        print(f"mist: interrupted{f'; go on with mist run --resume {folder}' if folder else ''}", file=sys.stderr)
+        how = f"; go on with mist run --resume {folder}" if folder else RESUMING.get(given[0], "")
+        print(f"mist: interrupted{how}", file=sys.stderr)
         return 128 + getattr(interruption, "signal", signal.SIGINT)
 
 
@@ -75,6 +77,32 @@ def run_parser() -> ArgumentParser:
     )
     for field in sorted(dataclasses.fields(Config), key=lambda field: field.name not in Config.__annotations__):
         _add_option(parser, field.name)
+    return parser
+
+
+def sweep_parser() -> ArgumentParser:
+    """A grid, and where and how it is run."""
+    parser = Parser(
+        description="Run every point of a grid in a process of its own, and join them in one table: mean and std over "
+        "seeds, gains over the tuner none with a paired t-test, and a figure where one number was swept. The grid is "
+        "YAML: below `fixed` any options of mist run with their value, below `axes` any with a list of values. Exit "
+        "status 1 if a point failed."
+    )
+    parser.add_argument("grid", type=str, help="YAML file with fixed and axes")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="output folder; by default below runs/, named after the grid"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int | None,
+        default=None,
+        help="runs at a time, which share the cores; by default one for each core, or one where they use a GPU",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip what is finished in the output folder, go on with what was interrupted, repeat what failed",
+    )
     return parser
 
 
@@ -139,6 +167,33 @@ def run_command(options: Any) -> int:
     _print_report([str(out)], console)
     console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)
     return 0
+
+
+def sweep_command(options: Any) -> int:
+    """``mist sweep``."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from mist_ext.sweep import sweep
+    from mist_ext.sweep.table import LEGEND
+
+    out = options.out or str(Path("runs") / Path(options.grid).stem)
+    console = Console()
+    made = sweep(options.grid, out, options.jobs, options.resume, console)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
+    for place, heading in enumerate(made.headings):
+        table.add_column(heading, justify="right" if place >= made.headings.index("A_avg") else "left")
+    for line in made.lines():
+        table.add_row(*map(Text, line))
+    console.print(Text(f"\n{made.title()}", style="bold"))
+    console.print(table)
+    for note in made.notes():
+        console.print(Text(note, style="yellow" if note.startswith("failed") else ""), soft_wrap=True)
+    console.print(Text(LEGEND, style="dim"))
+    console.print(f"Table and figure: {out}", highlight=False, soft_wrap=True)
+    return 1 if made.failures else 0
 
 
 def predict_command(options: Any) -> int:
@@ -215,11 +270,16 @@ def info_command(_options: Any) -> int:
 
 COMMANDS = {
     "run": run_command,
+    "sweep": sweep_command,
     "predict": predict_command,
     "report": report_command,
     "data": data_command,
     "info": info_command,
 }
+
+
+# What an interrupted command says about going on.
+RESUMING = {"sweep": "; go on with the same command and --resume"}
 
 
 def _add_option(parser: ArgumentParser, name: str) -> None:

@@ -72,7 +72,9 @@ def run(options: Config, console: Console | None = None) -> Path:
         return _Run(setting, out).go()
 
 
-def resume(folder: str | os.PathLike[str], console: Console | None = None, **changes: Any) -> Path:
+def resume(
+    folder: str | os.PathLike[str], console: Console | None = None, figures: bool = True, **changes: Any
+) -> Path:
     """Go on with a run that was interrupted; it ends as if it never had been.
 
     Parameters
@@ -80,6 +82,8 @@ def resume(folder: str | os.PathLike[str], console: Console | None = None, **cha
     folder : path-like
         The run's output folder.
     console : Console, optional
+    figures : bool
+        Whether tables and figures are made at the end.
     **changes
         Options that results do not depend on, such as ``device`` or ``workers``. Others may be given if they have the
         values that they had.
@@ -117,13 +121,13 @@ def resume(folder: str | os.PathLike[str], console: Console | None = None, **cha
         setting = Setting.of(options, console)
         if run_folder.finished(results.cell_folders(out, setting.source.name, options)):
             say(f"The run in {out} is finished; nothing to go on with.")
-            return _wound_up(out)  # which may be where it was interrupted
+            return _wound_up(out, figures)  # which may be where it was interrupted
         saved = checkpoint.load_latest(out / CHECKPOINTS, say)
         if saved is not None:
             _check_origin(saved, setting)
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
-        return _Run(setting, out).go(saved)
+        return _Run(setting, out, figures).go(saved)
 
 
 @dataclass
@@ -248,7 +252,8 @@ class Prepared:
 class _Run:
     """All units of a run, one after the other."""
 
-    def __init__(self, setting: Setting, out: Path) -> None:
+    def __init__(self, setting: Setting, out: Path, figures: bool = True) -> None:
+        self.figures = figures
         self.setting = setting
         self.options = setting.options
         self.out = out
@@ -276,7 +281,7 @@ class _Run:
                 self._unit(number, state if number == first else None)
         for cell in self.cells.values():
             cell.finish()
-        return _wound_up(self.out)
+        return _wound_up(self.out, self.figures)
 
     def _cell(self, tuner: str, method: str) -> Config:
         own = options_by_method(self.options.method_options, self.options.method)[method]
@@ -509,9 +514,10 @@ def _check_origin(saved: dict[str, Any], setting: Setting) -> None:
         )
 
 
-def _wound_up(out: Path) -> Path:
+def _wound_up(out: Path, figures: bool) -> Path:
     """Write the reports of a run whose cells are complete, which then needs no checkpoint."""
-    write_reports(out)
+    if figures:
+        write_reports(out)
     checkpoint.remove(out / CHECKPOINTS)
     return out
 

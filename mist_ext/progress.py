@@ -59,9 +59,11 @@ class Progress:
         Units of the whole run (`advance`).
     done : int
         Units that were done before an interruption.
+    phases : bool
+        Whether units have phases that are shown (`track`).
     """
 
-    def __init__(self, console: Console, total: int, done: int = 0) -> None:
+    def __init__(self, console: Console, total: int, done: int = 0, phases: bool = True) -> None:
         self.console = console
         self.total = total
         self.done = self._before = done
@@ -81,7 +83,7 @@ class Progress:
             disable=not self._live,
         )
         self._run = self._bars.add_task("run", total=total, completed=done, before=done)
-        self._phase = self._bars.add_task("", total=None, before=0)
+        self._phase = self._bars.add_task("", total=None, before=0, visible=phases)
 
     def __enter__(self) -> Progress:
         self._bars.start()

@@ -7,6 +7,7 @@ import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mist_ext.plugins import plugins
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ ON_DISK = {
     "cub200": "mist_ext.data.cub200:cub200",
     "cars196": "mist_ext.data.cars196:cars196",
 }
-SOURCES = {**EMBEDDED, **ON_DISK}
+SOURCES = {**plugins("data"), **EMBEDDED, **ON_DISK}
 FOLDER = "folder:"
 DEFAULT_ROOT = "data"
 

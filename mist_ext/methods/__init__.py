@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 from typing import TYPE_CHECKING
 
+from mist_ext.plugins import plugins
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ METHODS = {
     "dualprompt": "mist_ext.methods.dualprompt:DualPrompt",
     "coda_prompt": "mist_ext.methods.coda_prompt:CodaPrompt",
 }
+METHODS |= {name: where for name, where in plugins("methods").items() if name not in METHODS}
 
 
 def named(name: str) -> type[Method]:

@@ -6,6 +6,7 @@ import importlib.util
 import pkgutil
 from typing import TYPE_CHECKING
 
+from mist_ext.plugins import plugins
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ TUNERS = {
     "bitfit": "mist_ext.tuners.bitfit:BitFit",
     "lora": "mist_ext.tuners.lora:LoRA",
 }
+TUNERS |= {name: where for name, where in plugins("tuners").items() if name not in TUNERS}
 EXTRAS = {"lora": "peft"}  # what a tuner needs besides, by the name of the package and of the extra
 
 

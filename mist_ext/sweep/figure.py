@@ -1,0 +1,101 @@
+"""The last accuracy over the one numeric axis of a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mist_ext.report.figures.drawing import Drawing, new_figure
+from mist_ext.report.figures.style import OTHER_COLOURS, TUNER_COLOURS, open_axes, plain
+from mist_ext.sweep.grid import Grid
+from mist_ext.sweep.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def numeric_axis(grid: Grid) -> str | None:
+    """The only axis, besides seeds, with several values that are all numbers; None if there is none or more."""
+    numeric = [
+        name
+        for name, labels in grid.axes.items()
+        if name != "seeds" and len(labels) > 1 and all(type(label) in (int, float) for label in labels)
+    ]
+    return numeric[0] if len(numeric) == 1 else None
+
+
+def draw(grid: Grid, rows: Sequence[Row]) -> Drawing | None:
+    """Draw a panel for each method and place on the other axes: means, and a band of one std over seeds.
+
+    Tuners that do not use the axis are level lines. None where not exactly one numeric axis was swept, or nothing is
+    finished.
+    """
+    axis = numeric_axis(grid)
+    if axis is None or not any(axis in row.axes for row in rows):
+        return None
+    panels: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        others = (str(value) for name, value in row.axes.items() if name not in (axis, "tuner"))
+        panels.setdefault((*others, row.method), []).append(row)
+    columns = min(len(panels), 3)
+    figure = new_figure(4.6 * columns, 3.7 * math.ceil(len(panels) / columns) + 0.4)
+    colours = _colours(rows)
+    findings = []
+    for place, (name, members) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(math.ceil(len(panels) / columns), columns, place)
+        for tuner in dict.fromkeys(row.axes["tuner"] for row in members):
+            own = [row for row in members if row.axes["tuner"] == tuner]
+            findings.append(f"{', '.join(name)}, {tuner}: {_curve(axes, axis, own, colours[tuner])}")
+        _dress(axes, axis, grid.axes[axis], place % columns == 1 or columns == 1)
+        axes.set_title(plain(" · ".join(name)), fontsize="medium")
+    _legend(figure, colours)
+    return Drawing("sweep", f"Accuracy over {axis}", f"Last accuracy over {axis}. {'; '.join(findings)}.", figure)
+
+
+def _curve(axes: Axes, axis: str, rows: Sequence[Row], colour: str) -> str:
+    """Draw a tuner's curve, or its line where it does not use the axis; its numbers in words."""
+    spreads = [row.spread("last_accuracy") for row in rows]
+    if axis not in rows[0].axes:
+        mean, std = spreads[0]
+        axes.axhspan(mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+        axes.axhline(mean, color=colour, linewidth=1.8, linestyle="--")
+        return f"{mean:.2f} %"
+    ordered = sorted(zip([row.axes[axis] for row in rows], spreads, strict=True))
+    places = [place for place, _ in ordered]
+    low, high = [mean - std for _, (mean, std) in ordered], [mean + std for _, (mean, std) in ordered]
+    axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(places, [mean for _, (mean, _) in ordered], color=colour, linewidth=2.0, marker="o", markersize=5)
+    return ", ".join(f"{mean:.2f} % at {place}" for place, (mean, _) in ordered)
+
+
+def _dress(axes: Axes, axis: str, values: Sequence[float], outer: bool) -> None:
+    from matplotlib.ticker import NullLocator
+
+    if min(values) > 0 and max(values) / min(values) >= 10:
+        axes.set_xscale("log")
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(plain(axis))
+    # At least five points, so that noise does not fill the figure.
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    axes.set_ylim(min(low, middle - 2.5), max(high, middle + 2.5))
+    open_axes(axes)
+    if outer:
+        axes.set_ylabel("accuracy after the last task (%)")
+
+
+def _colours(rows: Sequence[Row]) -> dict[str, str]:
+    names = dict.fromkeys(row.axes["tuner"] for row in rows)
+    free = (colour for _ in names for colour in OTHER_COLOURS)
+    return {name: TUNER_COLOURS.get(name) or next(free) for name in names}
+
+
+def _legend(figure: Figure, colours: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    style: dict[str, Any] = {"linewidth": 3}
+    entries = [Line2D([], [], color=colour, label=plain(name), **style) for name, colour in colours.items()]
+    figure.legend(handles=entries, loc="outside upper center", frameon=False, ncols=len(entries))

@@ -1,0 +1,266 @@
+"""A grid file: which options are fixed and which are varied, and the runs that follow. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import re
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from mist_ext import presets
+from mist_ext.config import Config
+from mist_ext.suggest import unknown
+
+# A point has one tuner and one seed, wherever the grid names them, so that points are independent. Methods stay
+# together: they learn from one tuned backbone.
+_SPLIT = ("tuner", "seeds")
+_LISTS = (*_SPLIT, "method")
+_OWN = ("out", "overwrite")  # the sweep's business
+
+# Options that change nothing for a tuner: where points differ in them alone, they are one run.
+_OF_SELECTION = ("rate", "keep", "dynamics", "in_backward", "whole", "strike_factor", "freeze_rate", "score_objective")
+_OF_TUNING = (*_OF_SELECTION, "epochs", "batch_size", "lr", "projector_lr", "classifier_lr", "tune_objective")
+_UNUSED = {"none": _OF_TUNING, "full": _OF_SELECTION, "bitfit": _OF_SELECTION, "lora": _OF_SELECTION}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: one tuner, one seed, all methods.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder. It follows from the point's own values, so it stays when an axis gets more of them.
+    axes : dict
+        Its place on the axes, the data set first, then the tuner, without the seed and what its tuner does not use.
+    options : Config
+    """
+
+    name: str
+    axes: dict[str, Any]
+    options: Config
+
+    @property
+    def seed(self) -> int:
+        return self.options.seeds[0]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a grid file.
+
+    Attributes
+    ----------
+    axes : dict of str to list
+        The labels of each axis, those that are always there included.
+    points : list of Point
+        Each run once.
+    cells, tuned_cells : int
+        Combinations of axes, methods and seeds; and those of them whose tuner is not ``none``.
+    """
+
+    axes: dict[str, list[Any]]
+    points: list[Point]
+    cells: int
+    tuned_cells: int
+
+    @property
+    def tunings(self) -> int:
+        """How many runs tune a backbone."""
+        return sum(point.axes["tuner"] != "none" for point in self.points)
+
+
+def read_grid(path: str | os.PathLike[str]) -> Grid:
+    """Read a grid file, and check every point of it.
+
+    Under ``fixed`` stand options with one value for all points, under ``axes`` options with a list of values. A value
+    on an axis may be a mapping of options that go together, the axis' own among them::
+
+        fixed: {epochs: 6, method: [simplecil, ranpac]}
+        axes:
+          data: [digits, {data: glyphs, projector_lr: 0.5}]
+          tuner: [none, mist]
+          seeds: [1, 2, 3]
+
+    Tuners and seeds are split into points even where they are fixed or left to their defaults.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        For an option that does not exist, a value of another type or out of range, or a file of another form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"grid {path} is no file; give a YAML file with fixed and axes")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"grid {path} is no valid YAML: {' '.join(str(error).split())}") from error
+    return make_grid(content, str(path))
+
+
+def make_grid(content: Any, source: str = "the grid") -> Grid:
+    """The grid of a file's content; errors as in `read_grid`, where ``source`` names it."""
+    fixed, axes = _parts(content, source)
+    fixed = {name: _value(name, value, f"fixed.{name}") for name, value in fixed.items()}
+    choices = {name: _choices(name, values) for name, values in axes.items()}
+    for name in sorted(set(fixed) & {option for axis in choices.values() for _, given in axis for option in given}):
+        raise ValueError(f"{name} is both fixed and on an axis of {source}; leave one out")
+    methods = _methods(choices.pop("method", None))
+    for name in _SPLIT:
+        if name not in choices:
+            if "preset" in choices and name not in fixed:
+                raise ValueError(f"{source} has presets on an axis and names no {name}; add them")
+            values = fixed.pop(name, None) or _default(fixed, name)
+            choices[name] = [(value, {name: [value]}) for value in values]
+    others = sorted(set(choices) - {"data", *_SPLIT})
+    order = [*(["data"] if "data" in choices else []), "tuner", *others, "seeds"]
+    points: dict[str, Point] = {}
+    cells = tuned = 0
+    for combination in itertools.product(*(choices[name] for name in order)):
+        labels = {name: label for name, (label, _) in zip(order, combination, strict=True)}
+        values = _joined([given for _, given in combination], source) | methods
+        point = _point(labels, {**fixed, **values})
+        cells += len(point.options.method)
+        tuned += len(point.options.method) * (point.axes["tuner"] != "none")
+        known = points.setdefault(point.name, point)
+        if known != point:
+            raise ValueError(f"two points of {source} would share the folder {point.name}; use values that differ more")
+    first = choices["seeds"][0][0]
+    return Grid(
+        {name: [label for label, _ in choices[name]] for name in order},
+        [_saved_as_asked(point, first) for point in points.values()],
+        cells,
+        tuned,
+    )
+
+
+def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``fixed`` and ``axes``, of which each name is an option's."""
+    form = "expected fixed: {option: value} and axes: {option: [value, value]}"
+    if not isinstance(content, dict):
+        raise ValueError(f"{source} is {content!r}, {form}")
+    options = [field.name for field in dataclasses.fields(Config)]
+    for name in content:
+        if name in options:
+            raise ValueError(f"option {name!r} of {source} stands beside fixed and axes; move it below one of them")
+        if name not in ("fixed", "axes"):
+            raise unknown(f"part of {source}", str(name), ("fixed", "axes"))
+    fixed, axes = content.get("fixed") or {}, content.get("axes") or {}
+    for part, given in (("fixed", fixed), ("axes", axes)):
+        if not isinstance(given, dict):
+            raise ValueError(f"{part} of {source} is {given!r}, {form}")
+    named = [*fixed, *axes, *(option for values in axes.values() for option in _mapped(values))]
+    for name in named:
+        if name in _OWN:
+            raise ValueError(f"{name} is no option of a grid; the folder of a sweep is given with --out")
+        if name not in options:
+            raise unknown(f"option of {source}", str(name), options)
+    if not axes:
+        raise ValueError(f"{source} has no axes, {form}; without axes it is a run, mist run")
+    return fixed, axes
+
+
+def _mapped(values: Any) -> list[str]:
+    """The options that the mappings on an axis set."""
+    if not isinstance(values, list):
+        return []
+    return [option for value in values if isinstance(value, dict) for option in value]
+
+
+def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
+    """What an axis offers: its labels, and the options that each sets."""
+    if not isinstance(values, list) or not values:
+        raise ValueError(
+            f"axes.{axis} is {values!r}, expected a list of values; one for all points belongs below fixed"
+        )
+    found = []
+    for value in values:
+        given = value if isinstance(value, dict) else {axis: value}
+        if axis not in given:
+            raise ValueError(f"axes.{axis} has {value!r}, which sets no {axis}; add it")
+        for label in _several(given[axis]) if axis in _LISTS else [given[axis]]:
+            typed = {name: _value(name, each, f"axes.{axis}") for name, each in {**given, axis: label}.items()}
+            found.append((typed[axis][0] if axis in _LISTS else typed[axis], typed))
+    labels = [label for label, _ in found]
+    if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+        raise ValueError(f"axes.{axis} has {twice[0]!r} twice; leave one out")
+    return found
+
+
+def _methods(choices: list[tuple[Any, dict[str, Any]]] | None) -> dict[str, Any]:
+    """The axis of methods, as one value for all points."""
+    if choices is None:
+        return {}
+    for label, given in choices:
+        if len(given) > 1:
+            raise ValueError(f"axes.method ties options to {label}, but methods share a run; set them below fixed")
+    return {"method": [label for label, _ in choices]}
+
+
+def _value(name: str, value: Any, where: str) -> Any:
+    """An option's value in its type, as `mist run` takes it; one value may stand for a list of one."""
+    kind = typing.get_type_hints(Config)[name]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    try:
+        return parser.parse_object({"value": _several(value) if name in _LISTS else value}).value
+    except ArgumentError as error:
+        if typing.get_origin(kind) is Literal:
+            raise unknown(f"value of {where} for {name}", str(value), typing.get_args(kind)) from error
+        expected = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+        raise ValueError(f"{where} has {value!r}, expected {expected.replace('typing.', '')} for {name}") from error
+
+
+def _several(value: Any) -> list[Any]:
+    """A list, of which none of the elements is one."""
+    return [one for each in value for one in _several(each)] if isinstance(value, list) else [value]
+
+
+def _default(fixed: dict[str, Any], name: str) -> Any:
+    basis = presets.preset(fixed["preset"]) if fixed.get("preset") else {}
+    return basis.get(name, getattr(Config(), name))
+
+
+def _joined(parts: Iterable[dict[str, Any]], source: str) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for part in parts:
+        if both := sorted(set(joined) & set(part)):
+            raise ValueError(f"{both[0]} is on two axes of {source}; leave one out")
+        joined |= part
+    return joined
+
+
+def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
+    """The run at a place of the grid."""
+    basis = presets.preset(values["preset"]) if values.get("preset") else {}
+    options = Config(**{**basis, **values})
+    axes = {"data": options.data, **{name: label for name, label in labels.items() if name != "seeds"}}
+    try:
+        options.check()
+    except ValueError as error:
+        place = ", ".join(f"{name} {label}" for name, label in labels.items())
+        raise ValueError(f"{error} (at {place})") from error
+    unused = _UNUSED.get(axes["tuner"], ())
+    axes = {name: label for name, label in axes.items() if name not in unused}
+    options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in unused})
+    words = [f"{name}={label}" for name, label in axes.items() if name not in ("data", "tuner")]
+    name = "-".join([str(axes["data"]), axes["tuner"], *words, f"seed={options.seeds[0]}"])
+    return Point(re.sub(r"[^\w.+=-]+", "_", name), axes, options)
+
+
+def _saved_as_asked(point: Point, first: int) -> Point:
+    """``save: first`` means the first seed of the sweep."""
+    if point.options.save != "first" or point.seed == first:
+        return point
+    return dataclasses.replace(point, options=dataclasses.replace(point.options, save="none"))

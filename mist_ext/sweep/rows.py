@@ -1,0 +1,111 @@
+"""What came out of a sweep: one row for each place on the axes and method, over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mist_ext import metrics
+from mist_ext.report.cells import Cell
+from mist_ext.sweep.grid import Point
+from mist_ext.sweep.significance import paired_p
+
+METRICS = ("average_accuracy", "last_accuracy", "forgetting")
+
+
+@dataclass
+class Row:
+    """A method at a place on the axes.
+
+    Attributes
+    ----------
+    axes : dict
+        As `mist_ext.sweep.grid.Point` has them.
+    method : str
+    values : dict of str to dict of int to float
+        Each of `METRICS` by seed, in percent.
+    changed : dict of int to float
+        The fraction of the score-selected tensors that a step changes, by seed; empty where it was not measured.
+    classes : dict of int to tuple
+        Each seed's classes of each task.
+    gain : metrics.Gain or None
+        Of the last accuracy over the tuner ``none`` at the same place, paired over seeds.
+    p : float or None
+        Of that gain, `paired_p`.
+    """
+
+    axes: dict[str, Any]
+    method: str
+    values: dict[str, dict[int, float]] = field(default_factory=lambda: {name: {} for name in METRICS})
+    changed: dict[int, float] = field(default_factory=dict)
+    classes: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    gain: metrics.Gain | None = None
+    p: float | None = None
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(self.classes)
+
+    def spread(self, metric: str) -> tuple[float, float]:
+        """Mean and standard deviation over seeds."""
+        return metrics.mean_std(list(self.values[metric].values()))
+
+    def changed_fraction(self) -> float | None:
+        """The mean over seeds."""
+        return metrics.mean_std(list(self.changed.values()))[0] if self.changed else None
+
+
+def make_rows(results: Sequence[tuple[Point, Sequence[Cell]]]) -> list[Row]:
+    """Join the seeds of each place, and compare each place with the tuner ``none``.
+
+    Parameters
+    ----------
+    results : sequence of (Point, cells)
+        Of the finished points.
+
+    Returns
+    -------
+    list of Row
+        By data set, then method, then in the order of the points.
+    """
+    rows: dict[Any, Row] = {}
+    for point, cells in results:
+        for cell in cells:
+            row = rows.setdefault(_key(point.axes, cell.method), Row(point.axes, cell.method))
+            for run in cell.runs:
+                row.classes[run.seed] = run.classes
+                row.values["average_accuracy"][run.seed] = metrics.average_accuracy(run.seen)
+                row.values["last_accuracy"][run.seed] = metrics.last_accuracy(run.seen)
+                row.values["forgetting"][run.seed] = metrics.forgetting(run.matrix)
+            if (changed := cell.fraction("changed_fraction", "mean")) is not None:
+                row.changed[point.seed] = changed
+    for row in rows.values():
+        if row.axes["tuner"] != "none":
+            _compare(row, _frozen(row, list(rows.values())))
+    data = list(dict.fromkeys(row.axes["data"] for row in rows.values()))
+    methods = list(dict.fromkeys(row.method for row in rows.values()))
+    return sorted(rows.values(), key=lambda row: (data.index(row.axes["data"]), methods.index(row.method)))
+
+
+def _key(axes: Mapping[str, Any], method: str) -> tuple[Any, ...]:
+    return (*((name, repr(value)) for name, value in axes.items()), method)
+
+
+def _frozen(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row of the tuner ``none`` at the same place; it lacks the axes that concern tuning alone."""
+    for other in rows:
+        place = {name: row.axes[name] for name in other.axes if name != "tuner" and name in row.axes}
+        if other.method == row.method and other.axes == {**place, "tuner": "none"}:
+            return other
+    return None
+
+
+def _compare(row: Row, frozen: Row | None) -> None:
+    if frozen is None:
+        return
+    # A seed pairs only where both sides met the same classes in the same tasks.
+    last = frozen.values["last_accuracy"]
+    baseline = {seed: last[seed] for seed in last if row.classes.get(seed) == frozen.classes[seed]}
+    row.gain = metrics.paired_gain(row.values["last_accuracy"], baseline)
+    row.p = paired_p(row.values["last_accuracy"], baseline)

@@ -1,0 +1,153 @@
+"""A sweep from its grid to its table, begun or gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mist_ext import config, run_folder
+from mist_ext.config import Config, TuningOptions
+from mist_ext.data.doctor import cores
+from mist_ext.files import write_atomically
+from mist_ext.metrics import last_accuracy
+from mist_ext.progress import Progress
+from mist_ext.report.cells import Cell
+from mist_ext.report.reading import read_cells
+from mist_ext.sweep.figure import draw
+from mist_ext.sweep.grid import Grid, Point, read_grid
+from mist_ext.sweep.pool import finished, run_points
+from mist_ext.sweep.rows import make_rows
+from mist_ext.sweep.table import SweepTable
+
+GRID = "grid.yaml"
+
+
+def sweep(
+    grid: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    jobs: int | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+) -> SweepTable:
+    """Run every point of a grid in a process of its own, and join them in one table.
+
+    A point that fails keeps its error in its folder and stops no other. The table is in ``sweep.json``, ``sweep.csv``
+    and ``sweep.md``; where exactly one numeric axis was swept, ``sweep.png`` and ``sweep.svg`` show it.
+
+    Parameters
+    ----------
+    grid : path-like
+        As `read_grid` takes it.
+    out : path-like
+        The folder in which each point gets its own.
+    jobs : int, optional
+        Points that run at a time; by default one for each core, or one where they use a GPU.
+    resume : bool
+        Skip what is finished in ``out`` and go on with what was interrupted or failed. The grid may have new points.
+    console : Console, optional
+        Where progress is shown; the terminal by default.
+
+    Returns
+    -------
+    SweepTable
+
+    Raises
+    ------
+    ValueError
+        For a wrong option, before any work; or if ``out`` holds points of other options.
+    FileNotFoundError
+        If there is no such grid, or data is not where it is looked for, before any work.
+    FileExistsError
+        If ``out`` is used and ``resume`` is not given.
+    Interrupted
+        On SIGINT or SIGTERM; `resume` goes on from there.
+    """
+    console = console or Console()
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}, expected 1 or more")
+    planned = read_grid(grid)
+    folder = Path(out)
+    _check_folder(folder, planned, resume)
+    on_gpu = _check_points(planned.points, console)
+    waiting = [point for point in planned.points if not finished(folder / point.name, point)]
+    jobs = jobs or (1 if on_gpu else min(cores(), max(1, len(waiting))))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / GRID, Path(grid).read_bytes())
+
+    def say(message: str) -> None:
+        console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+    total = len(planned.points)
+    say(f"{total} runs for {planned.cells} cells, {total - len(waiting)} of them finished; {jobs} at a time")
+    failures = {}
+    with Progress(console, total, total - len(waiting), phases=False) as progress:
+        for ended in run_points(waiting, folder, jobs, say, lambda running: progress.begin(f"{running} running")):
+            progress.what = ended.point.name
+            if ended.error is not None:
+                failures[ended.point.name] = ended.error
+            progress.advance(_finding(folder, ended.point) if ended.error is None else f"failed: {ended.error}")
+    return join(planned, folder, failures)
+
+
+def join(grid: Grid, folder: Path, failures: dict[str, str]) -> SweepTable:
+    """Make the table of the points that are finished, and write it and its figure."""
+    results = [(point, _cells(folder, point)) for point in grid.points if finished(folder / point.name, point)]
+    rows = make_rows(results)
+    environment = results[0][1][0].environment if results else {}
+    table = SweepTable(grid, rows, failures, environment)
+    contents: dict[str, bytes | str] = {
+        "sweep.json": table.json(),
+        "sweep.csv": table.csv(),
+        "sweep.md": table.markdown(),
+    }
+    if (drawing := draw(grid, rows)) is not None:
+        contents |= drawing.files()
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return table
+
+
+def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"output folder {folder} is a file; choose another with --out")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"output folder {folder} is already used; choose another with --out, or go on with it: --resume"
+        )
+    for point in grid.points:
+        own = folder / point.name
+        if (own / run_folder.CONFIG).is_file():
+            different = config.differing(point.options, run_folder.read_config(own))
+            if different:
+                raise ValueError(
+                    f"the run in {own} has another configuration: {'; '.join(different)}. Restore the grid, or start "
+                    "a new sweep with another --out"
+                )
+
+
+def _check_points(points: Sequence[Point], console: Console) -> bool:
+    """Find before any work what `mist_ext.experiment` would only find in each run; whether a GPU is used."""
+    from mist_ext.experiment import Setting
+
+    without = {field.name for field in dataclasses.fields(TuningOptions)} - {"compile", "checkpointing", "precision"}
+    settings: dict[str, Config] = {}
+    for point in points:
+        values = dataclasses.asdict(point.options)
+        key = repr([value for name, value in values.items() if name not in {*without, "seeds", "save"}])
+        settings.setdefault(key, point.options)
+    devices = [Setting.of(options, console).device.type for options in settings.values()]
+    return any(device != "cpu" for device in devices)
+
+
+def _cells(folder: Path, point: Point) -> list[Cell]:
+    cells = {cell.method: cell for cell in read_cells([folder / point.name])}
+    return [cells[name] for name in point.options.method]
+
+
+def _finding(folder: Path, point: Point) -> str:
+    cells = _cells(folder, point)
+    return ", ".join(f"{cell.method} {last_accuracy(cell.runs[0].seen):.2f} %" for cell in cells)

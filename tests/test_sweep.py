@@ -1,0 +1,398 @@
+"""Sweeps as a user starts them: real processes on the smallest grids, and what is made of their results."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mist_ext.report import parse_cell
+from mist_ext.sweep.figure import draw, numeric_axis
+from mist_ext.sweep.grid import Grid, make_grid, read_grid
+from mist_ext.sweep.rows import make_rows
+from mist_ext.sweep.significance import paired_p
+from mist_ext.sweep.table import SweepTable
+
+ROOT = Path(__file__).parents[1]
+SMALLEST = {"method": ["simplecil"], "classes_per_task": 5, "epochs": 2, "save": "none"}
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "mist_ext", "sweep", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def sweep(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def written(folder: Path, axes: dict, **fixed) -> str:
+    path = folder / "my.yaml"
+    path.write_text(yaml.safe_dump({"fixed": {**SMALLEST, **fixed}, "axes": axes}))
+    return str(path)
+
+
+def wait_for(condition, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process works in a point's folder, which it locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+# The grid
+
+
+def test_tuners_and_seeds_are_split_and_methods_stay_together() -> None:
+    grid = make_grid(
+        {"fixed": {"method": ["simplecil", "ranpac"], "seeds": [1, 2]}, "axes": {"tuner": ["none", "mist"]}}
+    )
+    assert [(point.options.tuner, point.options.seeds) for point in grid.points] == [
+        (["none"], [1]), (["none"], [2]), (["mist"], [1]), (["mist"], [2])
+    ]  # fmt: skip
+    assert all(point.options.method == ["simplecil", "ranpac"] for point in grid.points)
+    assert (grid.cells, grid.tuned_cells, grid.tunings) == (8, 4, 2)
+
+
+def test_an_axis_of_methods_is_one_run() -> None:
+    first = make_grid({"axes": {"method": ["simplecil", "ranpac"], "seeds": [1]}})
+    assert first == make_grid({"fixed": {"method": ["simplecil", "ranpac"]}, "axes": {"seeds": [1]}})
+    assert first == make_grid({"axes": {"method": [["simplecil"], ["ranpac"]], "seeds": [1]}})
+
+
+def test_a_frozen_backbone_is_shared_by_all_selection_rates_but_not_by_all_data() -> None:
+    axes = {"data": ["digits", "glyphs"], "tuner": ["none", "mist"], "rate": [0.1, 0.2], "seeds": [1]}
+    names = [point.name for point in make_grid({"axes": axes}).points]
+    assert names == [
+        "digits-none-seed=1", "digits-mist-rate=0.1-seed=1", "digits-mist-rate=0.2-seed=1",
+        "glyphs-none-seed=1", "glyphs-mist-rate=0.1-seed=1", "glyphs-mist-rate=0.2-seed=1",
+    ]  # fmt: skip
+
+
+def test_an_option_that_any_tuner_might_use_is_not_shared() -> None:
+    grid = make_grid({"axes": {"tuner": ["none"], "batch_size": [16, 32], "seeds": [1]}})
+    assert len(grid.points) == 2
+
+
+def test_names_stay_when_an_axis_grows() -> None:
+    few = make_grid({"axes": {"rate": [0.1], "seeds": [1], "tuner": ["mist"]}})
+    more = make_grid({"axes": {"tuner": ["none", "mist"], "seeds": [3, 1], "rate": [0.01, 0.1]}})
+    assert {point.name for point in few.points} < {point.name for point in more.points}
+
+
+def test_options_that_go_together_stand_on_one_axis() -> None:
+    grid = make_grid({
+        "axes": {"data": ["digits", {"data": "glyphs", "projector_lr": 0.5}], "tuner": ["mist"], "seeds": [1]}
+    })  # fmt: skip
+    assert [(point.options.data, point.options.projector_lr) for point in grid.points] == [
+        ("digits", 0.01),
+        ("glyphs", 0.5),
+    ]
+    assert [point.axes for point in grid.points] == [{"data": name, "tuner": "mist"} for name in ("digits", "glyphs")]
+
+
+def test_a_preset_lies_below_the_grid() -> None:
+    grid = make_grid({"fixed": {"preset": "mist/cub200", "epochs": 3}, "axes": {"rate": [0.2]}})
+    options = grid.points[-1].options
+    assert (options.data, options.tuner, options.seeds, options.epochs, options.rate) == (
+        "cub200",
+        ["mist"],
+        [1],
+        3,
+        0.2,
+    )
+
+
+def test_the_first_seed_alone_keeps_classifiers() -> None:
+    grid = make_grid({"axes": {"tuner": ["none", "mist"], "seeds": [4, 5]}})
+    assert [(point.seed, point.options.save) for point in grid.points] == [(4, "first"), (5, "none")] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"axes": {"rat": [0.1]}}, r"unknown option of the grid 'rat'; did you mean 'rate'"),
+        (
+            {"fixed": {"epcohs": 3}, "axes": {"rate": [0.1]}},
+            "unknown option of the grid 'epcohs'; did you mean 'epochs'",
+        ),
+        ({"axis": {"rate": [0.1]}}, "unknown part of the grid 'axis'; did you mean 'axes'"),
+        ({"rate": [0.1]}, "option 'rate' of the grid stands beside fixed and axes"),
+        ({"axes": {"rate": 0.1}}, r"axes\.rate is 0\.1, expected a list"),
+        ({"axes": {"rate": [0.1, "much"]}}, r"axes\.rate has 'much', expected float"),
+        ({"axes": {"rate": [0.1, 1.5]}}, r"rate is 1\.5, expected at most 1 \(at tuner none, rate 1\.5"),
+        ({"axes": {"rate": [0.1, 0.1]}}, r"axes\.rate has 0\.1 twice"),
+        ({"axes": {"tuner": ["none", "mits"]}}, "unknown tuner 'mits'; did you mean 'mist'"),
+        ({"axes": {"method": ["ranpack"]}}, "unknown method 'ranpack'; did you mean 'ranpac'"),
+        ({"axes": {"data": ["digits", "glyhps"]}}, "unknown data set 'glyhps'; did you mean 'glyphs'"),
+        ({"axes": {"dynamics": ["exact", "publshed"]}}, "did you mean 'published'"),
+        ({"fixed": {"rate": 0.1}, "axes": {"rate": [0.1]}}, "rate is both fixed and on an axis"),
+        ({"axes": {"rate": [0.1], "data": [{"data": "digits", "rate": 0.2}]}}, "rate is on two axes"),
+        ({"axes": {"data": [{"rate": 0.2}]}}, "which sets no data"),
+        ({"axes": {"out": ["a", "b"]}}, "out is no option of a grid"),
+        ({"fixed": {"rate": 0.1}}, "has no axes"),
+        (None, "expected fixed"),
+    ],
+)
+def test_a_mistake_in_a_grid_is_named(content: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_grid(content)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_grids_of_the_repository_can_be_read(path: Path) -> None:
+    grid = read_grid(path)
+    assert len(grid.axes["seeds"]) >= 5
+    assert "none" in grid.axes["tuner"]
+
+
+# The table
+
+
+def cells(point, last: dict[str, float]) -> list:
+    """Finished cells with given last accuracies by method."""
+    return [
+        parse_cell(
+            {
+                "schema": 1,
+                "config": {
+                    "data": {"name": point.options.data, "tasks": 2},
+                    "backbone": {"name": "vit_nano"},
+                    "tuner": {"name": point.options.tuner[0]},
+                    "method": {"name": method},
+                },
+                "runs": [
+                    {
+                        "seed": point.seed,
+                        "tasks": [
+                            {"classes": [0], "accuracy_seen": 90.0, "accuracy_per_task": [90.0]},
+                            {"classes": [1], "accuracy_seen": value, "accuracy_per_task": [value, value]},
+                        ],
+                    }
+                ],
+                "summary": {},
+            },
+            "made up",
+        )
+        for method, value in last.items()
+    ]
+
+
+NONE = {1: 80.0, 2: 81.0, 3: 82.5, 4: 79.0}
+MIST = {1: 82.0, 2: 81.5, 3: 85.0, 4: 80.0}
+
+
+def made_up() -> tuple[Grid, list]:
+    axes = {"tuner": ["none", "mist"], "rate": [0.05, 0.5], "seeds": [1, 2, 3, 4]}
+    grid = make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes})
+    results = []
+    for point in grid.points:
+        value = NONE[point.seed] if point.axes["tuner"] == "none" else MIST[point.seed]
+        results.append((point, cells(point, {"simplecil": value + (point.axes.get("rate") == 0.5)})))
+    return grid, results
+
+
+def test_p_is_that_of_a_paired_t_test_by_hand() -> None:
+    from scipy import stats
+
+    differences = [MIST[seed] - NONE[seed] for seed in NONE]
+    mean = sum(differences) / 4
+    error = math.sqrt(sum((value - mean) ** 2 for value in differences) / 3 / 4)
+    expected = 2 * stats.t.sf(abs(mean / error), df=3)
+    assert paired_p(MIST, NONE) == pytest.approx(expected, rel=1e-9)
+    assert paired_p({**MIST, 9: 0.0}, NONE) == pytest.approx(expected, rel=1e-9)  # seed 9 has no pair
+
+
+def test_too_few_seeds_or_no_spread_give_no_p() -> None:
+    assert paired_p({1: 1.0, 2: 2.0}, {1: 0.0, 2: 0.5}) is None
+    assert paired_p({1: 1.1, 2: 2.1, 3: 3.1}, {1: 1.0, 2: 2.0, 3: 3.0}) is None
+    assert paired_p(MIST, {}) is None
+
+
+def test_each_rate_is_compared_with_the_one_frozen_backbone() -> None:
+    _, results = made_up()
+    rows = make_rows(results)
+    assert [row.axes for row in rows] == [
+        {"data": "digits", "tuner": "none"},
+        {"data": "digits", "tuner": "mist", "rate": 0.05},
+        {"data": "digits", "tuner": "mist", "rate": 0.5},
+    ]
+    assert rows[0].gain is None
+    assert rows[0].spread("last_accuracy") == (pytest.approx(80.625), pytest.approx(1.4930394))
+    assert rows[1].gain == (pytest.approx(1.5), pytest.approx(0.9128709), 4)
+    assert rows[2].gain is not None
+    assert rows[2].gain.mean == pytest.approx(2.5)
+    assert rows[1].p == paired_p(MIST, NONE)
+    assert rows[1].spread("forgetting")[0] == pytest.approx(90 - 82.125)
+
+
+def test_seeds_with_other_classes_do_not_pair() -> None:
+    _, results = made_up()
+    point, (cell,) = results[0]
+    run = replace(cell.runs[0], classes=((1,), (0,)))
+    rows = make_rows([(point, [replace(cell, runs=[run])]), *results[1:]])
+    assert rows[1].gain is not None
+    assert rows[1].gain.n == 3
+
+
+def test_every_form_of_the_table_has_the_same_numbers() -> None:
+    grid, results = made_up()
+    table = SweepTable(grid, make_rows(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"})
+    content = json.loads(table.json())
+    assert (content["cells"], content["runs"], content["tunings"], content["tuned_cells"]) == (16, 12, 8, 8)
+    assert content["rows"][1]["by_seed"]["last_accuracy"] == {str(seed): value for seed, value in MIST.items()}
+    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert [line["rate"] for line in lines] == ["", "0.05", "0.5"]
+    for line, row in zip(lines, content["rows"], strict=True):
+        assert float(line["last_accuracy_mean"]) == row["last_accuracy"]["mean"]
+        assert line["p"] == ("" if row["p"] is None else repr(row["p"]))
+    text = table.markdown()
+    p = paired_p(MIST, NONE)
+    assert p is not None
+    assert (
+        f"| simplecil | mist | 0.05 | 86.06 ± 1.05 | 82.12 ± 2.10 | 7.88 ± 2.10 | +1.50 ± 0.91 (4) | {p:.3f} |" in text
+    )
+    assert "16 cells of the grid from 12 runs: 8 tunings" in text
+    assert "failed: digits-mist-seed=9: ValueError: no" in text
+
+
+def test_a_seed_that_is_missing_is_named() -> None:
+    grid, results = made_up()
+    table = SweepTable(grid, make_rows(results[:-1]), {}, {})
+    assert "digits, mist, 0.5, simplecil: without seed 4" in table.notes()
+
+
+def test_one_numeric_axis_is_drawn() -> None:
+    grid, results = made_up()
+    drawing = draw(grid, make_rows(results))
+    assert drawing is not None
+    assert "mist: 82.12 % at 0.05, 83.12 % at 0.5" in drawing.description
+    assert "none: 80.62 %" in drawing.description
+    (axes,) = drawing.figure.axes
+    curve = next(line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_marker() == "o")
+    assert list(curve.get_xdata()) == [0.05, 0.5]
+    assert list(curve.get_ydata()) == pytest.approx([82.125, 83.125])
+    files = drawing.files()
+    assert set(files) == {"sweep.png", "sweep.svg"}
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({"rate": [0.1, 0.2], "seeds": [1, 2]}, "rate"),
+        ({"rate": [0.1, 0.2], "keep": [0.1, 0.2]}, None),
+        ({"rate": [0.1, 0.2], "dynamics": ["exact", "published"]}, "rate"),
+        ({"compile": [True, False]}, None),
+        ({"rate": [0.1], "keep": [0.1, 0.2]}, "keep"),
+    ],
+)
+def test_which_axis_is_drawn(axes: dict, expected: str | None) -> None:
+    assert numeric_axis(make_grid({"axes": axes})) == expected
+
+
+# The command
+
+
+def test_a_mistake_is_answered_before_any_work(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for axes, message in (
+        ({"rat": [0.1]}, "did you mean 'rate'"),
+        ({"backbone": ["vit_nano", "vit_nanno"], "seeds": [1]}, "did you mean 'vit_nano'"),
+    ):
+        status, output, errors = sweep(written(tmp_path, axes), "--out", str(out))
+        assert status == 2
+        assert message in errors
+        assert "Traceback" not in errors
+        assert output == ""
+        assert not out.exists()
+
+
+def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(tmp_path: Path) -> None:
+    grid = written(tmp_path, {"tuner": ["mist", "none"], "seeds": [1]})
+    out = tmp_path / "out"
+    results = out / "digits-mist-seed=1" / "digits-mist-simplecil" / "results.json"
+
+    process = start(grid, "--out", str(out), "--jobs", "1")
+    wait_for(results.is_file)  # its first task is done
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "running points save their state" in output
+    assert "go on with the same command and --resume" in errors
+    assert list((out / "digits-mist-seed=1" / "checkpoint").iterdir())
+    first_task = json.loads(results.read_text())["runs"][0]["tasks"][0]
+
+    status, _, errors = sweep(grid, "--out", str(out))
+    assert status == 2
+    assert "already used" in errors
+    status, _, errors = sweep(
+        written(tmp_path, {"tuner": ["mist", "none"], "seeds": [1]}, lr=0.1), "--out", str(out), "--resume"
+    )
+    assert status == 2
+    assert "lr is 0.1, was 0.003" in errors
+
+    grid = written(tmp_path, {"tuner": ["mist", "none"], "seeds": [1]})
+    process = start(grid, "--out", str(out), "--jobs", "1", "--resume")
+    wait_for(lambda: is_running(results.parents[1]))
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for(lambda: not is_running(results.parents[1]), 60)  # the run noticed, and stopped as if it had been asked
+    assert "summary" not in json.loads(results.read_text())
+
+    status, output, errors = sweep(grid, "--out", str(out), "--resume")
+    assert status == 0, errors
+    assert json.loads(results.read_text())["runs"][0]["tasks"][0] == first_task  # not done again
+    assert (out / "digits-mist-seed=1" / "output.txt").read_text().count("seed 1 mist task 1/2:") == 1
+    content = json.loads((out / "sweep.json").read_text())
+    assert [(row["axes"]["tuner"], row["seeds"]) for row in content["rows"]] == [("mist", [1]), ("none", [1])]
+    assert content["rows"][0]["gain_over_none"]["n"] == 1
+    assert (out / "sweep.md").is_file()
+    assert "2 cells of the grid from 2 runs: 1 tuning" in output
+
+
+def test_a_point_that_fails_stops_no_other_and_is_repeated(tmp_path: Path) -> None:
+    axes = {"tuner": ["none", "mist"], "lr": [1e30], "seeds": [1]}  # which makes no finite features
+    grid, out = written(tmp_path, axes), tmp_path / "out"
+    for arguments in ([], ["--resume"]):
+        status, output, errors = sweep(grid, "--out", str(out), *arguments)
+        assert status == 1, errors
+        failed = out / "digits-mist-lr=1e+30-seed=1"
+        error = (failed / "error.txt").read_text()
+        assert "Traceback" in error
+        first = error.splitlines()[0]
+        assert "not finite" in first or "NaN" in first
+        assert f"failed: {failed.name}: {first}" in output
+        content = json.loads((out / "sweep.json").read_text())
+        assert [row["axes"]["tuner"] for row in content["rows"]] == ["none"]
+        assert list(content["failures"]) == [failed.name]
+    assert "1 of them finished" in output
