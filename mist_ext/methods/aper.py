@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext.methods.attachments import within_budget
-from mist_ext.methods.modules import Adapters, Beside, Copy, ScaleShift, VisualPrompts
+from mist_ext.methods.modules import Adapters, Beside, Copy, ScaleShift, VisualPrompts, at_least_one
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import CosineHead, Recipe
@@ -86,7 +86,7 @@ class AperAdapter(Aper):
         self, bottleneck: int = 64, epochs: int = 20, lr: float = 0.01, batch_size: int = 48, seed: int = 1993
     ) -> None:
         super().__init__(epochs, lr, batch_size, seed)
-        self.bottleneck = bottleneck
+        self.bottleneck = at_least_one("bottleneck", bottleneck)
 
     def _adapted(self) -> Beside:
         return Adapters(self.backbone, self.bottleneck)

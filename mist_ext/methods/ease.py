@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from mist_ext.methods.modules import Adapters
+from mist_ext.methods.modules import Adapters, at_least_one
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import CosineHead, Recipe
 from mist_ext.tuners.tuner import Track
@@ -64,7 +64,7 @@ class Ease(TrainedMethod):
         seed: int = 1993,
     ) -> None:
         super().__init__(Recipe(epochs, lr, batch_size, weight_decay=5e-4), seed)
-        self.alpha, self.bottleneck = alpha, bottleneck
+        self.alpha, self.bottleneck = alpha, at_least_one("bottleneck", bottleneck)
         self.table = torch.zeros(0, 0, 0, dtype=torch.float64)
 
     @property

@@ -17,9 +17,10 @@ PREDICT_ROWS = 4096
 class Method(ABC):
     """A freeze-based method: learns one task after another from features.
 
-    A method sees the features of the current task only, and never the images. All of its arithmetic is in
-    float64, on the device of the features: it costs little beside the backbone, and results hardly depend on
-    the device. A state that lies on another device is moved to the features.
+    A method sees the features of the current task only, and never the images (`TrainedMethod` is for those that
+    train on images too, and learn from features of their own). All of its arithmetic is in float64, on the
+    device of the features: it costs little beside the backbone, and results hardly depend on the device. A
+    state that lies on another device is moved to the features.
 
     Attributes
     ----------

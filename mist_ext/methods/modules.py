@@ -117,6 +117,13 @@ class Copy(Beside):
         return self.own(pixels)
 
 
+def at_least_one(option: str, value: int) -> int:
+    """The value of an option, ValueError if it is below 1: before any training."""
+    if value < 1:
+        raise ValueError(f"{option}={value}: expected 1 or more")
+    return value
+
+
 def _outputs(module: Any) -> int:
     if isinstance(module, nn.Linear):
         return module.out_features

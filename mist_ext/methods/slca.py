@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from mist_ext.draws import generator
 from mist_ext.methods.gaussians import ClassGaussians
-from mist_ext.methods.modules import Copy
+from mist_ext.methods.modules import Copy, at_least_one
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, TaskHeads, fit, last_tenth
 from mist_ext.tuners.tuner import Track, untracked
@@ -62,6 +62,7 @@ class SLCA(TrainedMethod, ClassGaussians):
         seed: int = 1993,
     ) -> None:
         super().__init__(Recipe(epochs, lr, batch_size, weight_decay=5e-4, schedule=last_tenth), seed)
+        at_least_one("draws_per_class", draws_per_class)
         self.alignment = Recipe(alignment_epochs, lr, draws_per_class, weight_decay=5e-4)
         self.temperature, self.slowness = temperature, slowness
 

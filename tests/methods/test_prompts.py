@@ -170,6 +170,12 @@ def test_prompts_beyond_the_backbone_are_refused_when_attached(
         method.attach(backbone)
 
 
+@pytest.mark.parametrize("name", ["aper_adapter", "ease"])
+def test_an_adapter_without_width_is_refused_before_training(name: str) -> None:
+    with pytest.raises(ValueError, match="bottleneck=0"):
+        create(name, bottleneck=0)
+
+
 def test_options_reach_the_methods_that_have_them() -> None:
     chosen = options_by_method(["l2p.epochs=7", "epochs=2", "expert_blocks=(2, 3)"], ["simplecil", "l2p", "dualprompt"])
     assert chosen == {"simplecil": {}, "l2p": {"epochs": 7}, "dualprompt": {"epochs": 2, "expert_blocks": (2, 3)}}
