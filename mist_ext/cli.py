@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(str(error))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
-        how = f"; go on with mist run --resume {folder}" if folder else RESUMING.get(given[0], "")
+        how = RESUMING.get(given[0]) or (f"; go on with mist run --resume {folder}" if folder else "")
         print(f"mist: interrupted{how}", file=sys.stderr)
         return 128 + getattr(interruption, "signal", signal.SIGINT)
 

@@ -54,11 +54,11 @@ def prepare(options: Config) -> Path:
         if (path / "results.json").is_file() or (path.is_dir() and path.name in ("checkpoint", "tensorboard")):
             shutil.rmtree(path)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / CONFIG, config.to_yaml(_absolute(options)))
+    write_atomically(out / CONFIG, config.to_yaml(absolute(options)))
     return out
 
 
-def _absolute(options: Config) -> Config:
+def absolute(options: Config) -> Config:
     """The options with whole paths: a run may go on from another working directory."""
     own: dict[str, Any] = {"data_root": str(data.root_folder(options.data_root).absolute())}
     if options.data.startswith(data.FOLDER):

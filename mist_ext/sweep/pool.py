@@ -38,7 +38,9 @@ class Ended:
 
 def finished(folder: Path, point: Point) -> bool:
     """Whether a point's run is complete, its reports included."""
-    return run_folder.finished(folder, len(point.options.method)) and not (folder / "checkpoint").exists()
+    cells = [file.parent for file in folder.glob("*/results.json")]
+    complete = len(cells) == len(point.options.method) and run_folder.finished(cells)
+    return complete and not (folder / "checkpoint").exists()
 
 
 def run_points(
@@ -100,7 +102,7 @@ def run_points(
             for process in running:
                 process.wait()
     if asked:
-        raise Interrupted(asked[0])
+        raise Interrupted(asked[0], out)
 
 
 def _start(point: Point, folder: Path, environment: dict[str, str]) -> subprocess.Popen:
