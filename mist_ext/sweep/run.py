@@ -121,7 +121,7 @@ def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
     for point in grid.points:
         own = folder / point.name
         if (own / run_folder.CONFIG).is_file():
-            different = config.differing(point.options, run_folder.read_config(own))
+            different = config.differing(run_folder.absolute(point.options), run_folder.read_config(own))
             if different:
                 raise ValueError(
                     f"the run in {own} has another configuration: {'; '.join(different)}. Restore the grid, or start "
