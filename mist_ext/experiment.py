@@ -66,6 +66,7 @@ def run(options: Config, console: Console | None = None) -> Path:
         If the output folder is already used or cannot be written, before any work.
     """
     options.check()
+    options = run_folder.absolute(options)
     setting = Setting.of(options, console or Console())
     out = run_folder.prepare(options)
     with run_folder.locked(out):

@@ -54,13 +54,15 @@ def prepare(options: Config) -> Path:
         if (path / "results.json").is_file() or (path.is_dir() and path.name in ("checkpoint", "tensorboard")):
             shutil.rmtree(path)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / CONFIG, config.to_yaml(absolute(options)))
+    write_atomically(out / CONFIG, config.to_yaml(options))
     return out
 
 
 def absolute(options: Config) -> Config:
     """The options with whole paths: a run may go on from another working directory."""
-    own: dict[str, Any] = {"data_root": str(data.root_folder(options.data_root).absolute())}
+    own: dict[str, Any] = {}
+    if options.data_root is not None:
+        own["data_root"] = str(data.root_folder(options.data_root).absolute())
     if options.data.startswith(data.FOLDER):
         own["data"] = data.FOLDER + str(Path(options.data.removeprefix(data.FOLDER)).expanduser().absolute())
     if Path(options.weights).is_file():

@@ -74,3 +74,10 @@ def test_a_stopped_run_goes_on_without_it(images: Path, tmp_path: Path) -> None:
         run(images, tmp_path / "out")
     experiment.resume(tmp_path / "out", Console(file=io.StringIO()), skip_broken=True)
     assert len(results(tmp_path / "out")) == 3
+
+
+def test_a_class_of_which_nothing_is_left_is_refused(images: Path, tmp_path: Path) -> None:
+    for path in (images / "test" / "class 3").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(BrokenImage, match="class 'class 3' has no test image left that can be decoded"):
+        run(images, tmp_path / "out", skip_broken=True)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import miniatures
 import pytest
 import yaml
 
@@ -18,12 +19,13 @@ from mist_ext import data
 SMALL = ["--tuner", "none", "--method", "simplecil", "--seeds", "1"]
 
 
-def start(*arguments: str) -> subprocess.Popen:
+def start(*arguments: str, new_session: bool = False) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "mist_ext", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=new_session,
         # On a busy machine the threads of small models wait for each other, tens of times longer than they work.
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -64,6 +66,9 @@ def test_help_explains_every_option() -> None:
         (["run", "--preset", "mist/cifar10"], "unknown preset 'mist/cifar10'; did you mean 'mist/cifar100'"),
         (["run", "--checkpoint-every", "5"], "checkpoint_every is '5', expected a duration such as 30s"),
         (["run", "--data", "folder:"], "expected folder:PATH"),
+        (["run", "--pres", "mist/cifar100"], "unknown option '--pres'; did you mean '--preset'"),
+        (["run", "--preset"], "--preset"),
+        (["predict", ".", __file__, "--top", "0"], "top is 0, expected at least 1"),
         (["predict", "nowhere", __file__], "nowhere is no folder"),
         (["predict", ".", "nowhere.png"], "nowhere.png is no file"),
     ],
@@ -81,6 +86,40 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path: Path) -> None:
     status, _, errors = mist("run", str(tmp_path / "my.yaml"))
     assert status == 2
     assert "did you mean 'seeds'" in errors
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data: [", "my.yaml is no valid YAML"),
+        ("preset: 5\n", "preset is 5, expected a name"),
+        ("\tlr: 1\n", "no valid YAML"),
+    ],
+)
+def test_a_damaged_yaml_file_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(content)
+    status, _, errors = mist("run", str(tmp_path / "my.yaml"))
+    assert status == 2
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_a_signal_to_the_whole_process_group_saves_the_state(tmp_path: Path) -> None:
+    miniatures.class_folders(tmp_path / "images", ["a", "b"], {"train": 30, "test": 2})
+    options = ["--data", f"folder:{tmp_path / 'images'}", "--tuner", "mist", "--method", "simplecil", "--seeds", "1"]
+    process = start(
+        "run", *options, "--epochs", "400", "--workers", "2", "--out", str(tmp_path / "out"), new_session=True
+    )
+    said = ""
+    while "tune" not in said:  # the line that tells how far it is
+        said = process.stdout.readline()
+        assert said or process.poll() is None
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert f"mist run --resume {tmp_path / 'out'}" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "out" / "checkpoint").glob("0*/state.json"))
 
 
 def test_flags_come_after_the_yaml_file(tmp_path: Path) -> None:
@@ -132,7 +171,7 @@ def test_an_interrupted_run_goes_on(asked: signal.Signals, status: int, tmp_path
     output, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert "stopping after this step" in output
-    assert "go on with mist run --resume" in errors
+    assert f"go on with mist run --resume {tmp_path}" in errors
     assert "Traceback" not in errors
     assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 1
     assert mist("report", str(tmp_path))[0] == 0

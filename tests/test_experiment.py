@@ -181,6 +181,12 @@ def test_overwriting_leaves_what_is_no_result_alone(tmp_path: Path) -> None:
         ({"rate": 1.5}, "rate is 1.5, expected at most 1"),
         ({"classes_per_task": 11}, "classes_per_task is 11, expected 1 to 10"),
         ({"device": "tpu"}, "device 'tpu' cannot be used"),
+        ({"device": "meta"}, "device 'meta' cannot be used"),
+        ({"whole": "("}, r"whole is '\(', which is no regular expression"),
+        ({"class_order_seed": -1}, "class_order_seed is -1, expected a number from 0"),
+        ({"ranpac_width": 0}, "ranpac_width is 0, expected at least 1"),
+        ({"precision": "bf16-pure", "dynamics": "published"}, "published dynamics have a dense optimiser"),
+        ({"precision": "bf16-pure", "tuner": "full"}, "tuner 'full' has torch's dense SGD without fp32 masters"),
         ({"weights": "missing.pth"}, "missing.pth"),
     ],
 )

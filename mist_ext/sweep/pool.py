@@ -107,7 +107,7 @@ def run_points(
 
 def _start(point: Point, folder: Path, environment: dict[str, str]) -> subprocess.Popen:
     if not (folder / run_folder.CONFIG).is_file():
-        run_folder.prepare(replace(point.options, out=str(folder), overwrite=True))
+        run_folder.prepare(run_folder.absolute(replace(point.options, out=str(folder), overwrite=True)))
     (folder / ERROR).unlink(missing_ok=True)
     with open(folder / OUTPUT, "a", encoding="utf-8") as output:
         return subprocess.Popen(

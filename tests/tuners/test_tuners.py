@@ -17,6 +17,7 @@ from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
 
 LORA = pytest.param("lora", marks=pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft"))
 TRAINED = ["mist", "full", "random", "magnitude", "gradient", "bitfit", LORA]
+DENSE = ["full", "bitfit", LORA]
 
 
 def backbone() -> nn.Module:
@@ -133,7 +134,13 @@ def test_an_option_out_of_range_is_named(option: str, value: float) -> None:
         create("mist", backbone(), TuningOptions(**{option: value}), 1)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_tuners_refuse_pure_bf16_whose_rounding_would_swallow_their_steps(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"tuner '{name}' has torch's dense SGD without fp32 masters"):
+        tuned(name, precision="bf16-pure")
+
+
+@pytest.mark.parametrize("name", ["mist", "random", "magnitude", "gradient"])
 def test_pure_bf16_tunes_a_bf16_backbone(name: str) -> None:
     tuner, report = tuned(name, precision="bf16-pure", lr=0.1)
     assert all(p.dtype == torch.bfloat16 for p in tuner.backbone.parameters())
