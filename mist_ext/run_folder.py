@@ -24,6 +24,7 @@ except ImportError:  # not on Windows, which has no such locks
     fcntl = None  # type: ignore[assignment]
 
 CONFIG = "run.yaml"
+CHECKPOINTS = "checkpoint"  # the folder that holds them while a run is unfinished
 
 
 def prepare(options: Config) -> Path:
@@ -51,7 +52,7 @@ def prepare(options: Config) -> Path:
             f"output folder {out} cannot be written: no permission for {existing}; choose another with --out"
         )
     for path in used:
-        if (path / "results.json").is_file() or (path.is_dir() and path.name in ("checkpoint", "tensorboard")):
+        if (path / "results.json").is_file() or (path.is_dir() and path.name in (CHECKPOINTS, "tensorboard")):
             shutil.rmtree(path)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / CONFIG, config.to_yaml(options))

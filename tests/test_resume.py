@@ -21,6 +21,8 @@ from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
 from mist_ext.interruption import Interrupted, Saver
+from mist_ext.task_loop import TaskLoop
+from mist_ext.unit import Unit
 
 VARYING = {"seconds", "peak_memory_bytes"}  # all else is the same bit for bit
 SETTINGS = {
@@ -298,16 +300,16 @@ def test_stopping_again_before_the_first_step_loses_nothing(tmp_path: Path, monk
     options = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1]}
     run(tmp_path / "whole", **options)
     stopped(tmp_path / "out", monkeypatch, after=8)  # in the midst of tuning
-    original = experiment._Run._check_images
+    original = TaskLoop._check_images
 
-    def save_and_stop(self: experiment._Run, number: int, unit: experiment.Unit) -> None:
+    def save_and_stop(self: TaskLoop, number: int, unit: Unit) -> None:
         self.saver.save(self._state(number, unit))
         raise BrokenImage("an image cannot be decoded")
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment._Run, "_check_images", save_and_stop)
+        patched.setattr(TaskLoop, "_check_images", save_and_stop)
         with pytest.raises(BrokenImage):
             go_on(tmp_path / "out")
-    assert experiment._Run._check_images is original
+    assert TaskLoop._check_images is original
     go_on(tmp_path / "out")
     assert left(tmp_path / "out") == left(tmp_path / "whole")

@@ -131,7 +131,7 @@ def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
 
 def _check_points(points: Sequence[Point], console: Console) -> bool:
     """Find before any work what `mist_ext.experiment` would only find in each run; whether a GPU is used."""
-    from mist_ext.experiment import Setting
+    from mist_ext.setting import Setting
 
     without = {field.name for field in dataclasses.fields(TuningOptions)} - {"compile", "checkpointing", "precision"}
     settings: dict[str, Config] = {}

@@ -1,0 +1,109 @@
+"""What a run works on: device, data, streams and methods, found to fit together before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from mist_ext import backbones, data, methods, tuners
+from mist_ext.config import Config
+from mist_ext.data.doctor import cores
+from mist_ext.data.source import Source
+from mist_ext.data.stream import Stream, TaskImages, views_of
+from mist_ext.draws import draw_seed
+from mist_ext.methods.method import Method
+from mist_ext.methods.options import options_by_method
+from mist_ext.methods.trained import TrainedMethod
+from mist_ext.scalars import require_tensorboard
+
+MOST_WORKERS = 8
+
+
+@dataclass
+class Setting:
+    """What a run works on; made, and found to fit together, before any work."""
+
+    options: Config
+    console: Console
+    device: torch.device
+    source: Source
+    streams: Callable[[int], Stream]  # by the class order's seed
+    letters: tuple[TaskImages, TaskImages] | None = None  # what the diagnosis probes
+
+    @classmethod
+    def of(cls, options: Config, console: Console) -> Setting:
+        """Load what the options name; ValueError or OSError where that is not possible."""
+        device = _device(options)
+        if options.tensorboard:
+            require_tensorboard()
+        if options.download:
+            from mist_ext.data.download import fetch
+
+            fetch(options.data, data.root_folder(options.data_root), console)
+        source = data.load(options.data, options.data_root, options.test_fraction)
+        if options.evaluate_on == "validation":
+            source = source.validation()
+        backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
+        backbones.check_options(backbone, options.compile, options.checkpointing)
+        for name in options.tuner:
+            tuners.named(name).check(backbone, options)
+        spec = backbones.input_spec(backbone)
+        normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
+        workers = _workers(options, source)
+        for name in options.method:  # so is a method's wrong option, and a backbone that it cannot be attached to
+            new_learner(options, name, options.seeds[0], backbone)
+        views = views_of(source, spec.size, normalisation, round(options.image_memory * 1e9), workers)
+        streams = partial(Stream, source, options.classes_per_task, views=views)
+        streams(0)  # a wrong number of classes is found before any work
+        letters = None
+        if options.diagnose:
+            from mist_ext.data.letters import letters as letter_source
+
+            (task,) = Stream(probed := letter_source(), None, 0, views_of(probed, spec.size, normalisation))
+            letters = (task.train, task.test)
+        return cls(options, console, device, source, streams, letters)
+
+
+def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    if methods.named(name).draws:
+        chosen["seed"] = draw_seed(seed, "method", name)
+    if name == "ranpac":
+        chosen["width"] = options.ranpac_width
+    return chosen | options_by_method(options.method_options, options.method)[name]
+
+
+def new_learner(options: Config, name: str, seed: int, backbone: nn.Module) -> Method:
+    """A method that has learned nothing, attached to the backbone if it trains; ValueError where that cannot be."""
+    learner = methods.create(name, **method_options(options, name, seed))
+    if isinstance(learner, TrainedMethod):
+        learner.attach(backbone)
+    return learner
+
+
+def _device(options: Config) -> torch.device:
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {options.device!r} cannot be used: {error}") from error
+    torch.use_deterministic_algorithms(options.deterministic)
+    return device
+
+
+def _workers(options: Config, source: Source) -> int:
+    if options.workers is not None:
+        return options.workers
+    drawn = source.transform.random  # else an image is done in microseconds, and workers only cost
+    return min(MOST_WORKERS, cores()) if drawn else 0

@@ -1,0 +1,320 @@
+"""The task loop: every seed and tuner, task after task, for all methods."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mist_ext
+from mist_ext import backbones, config, results, trained, tuners
+from mist_ext.config import Config
+from mist_ext.data.doctor import unreadable
+from mist_ext.data.source import BrokenImage
+from mist_ext.data.stream import Batches, Task, TaskImages
+from mist_ext.draws import draw_seed
+from mist_ext.interruption import Saver
+from mist_ext.methods.options import options_by_method
+from mist_ext.methods.trained import TrainedMethod
+from mist_ext.progress import Progress
+from mist_ext.results import CellResults, peak_memory
+from mist_ext.run_folder import CHECKPOINTS
+from mist_ext.scalars import Scalars
+from mist_ext.setting import Setting, method_options, new_learner
+from mist_ext.tuners.tuner import never
+from mist_ext.unit import SHARED, Unit
+
+EVALUATION_BATCH = 256  # images; only speed and memory depend on it
+
+
+@dataclass
+class Prepared:
+    """What a method learns from and is tested on, and the seconds that it took.
+
+    Attributes
+    ----------
+    train : tuple of Tensor
+        Features and labels of the task.
+    tests : list of tuple
+        Of every task so far.
+    learning, testing : float
+    """
+
+    train: tuple[Tensor, Tensor]
+    tests: list[tuple[Tensor, Tensor]]
+    learning: float
+    testing: float
+
+
+class TaskLoop:
+    """All units of a run, one after the other."""
+
+    def __init__(self, setting: Setting, out: Path) -> None:
+        self.setting = setting
+        self.options = setting.options
+        self.out = out
+        env = results.environment(setting.device)
+        self.cells = {
+            (tuner, method): CellResults(out, self._cell(tuner, method), setting.source.name, setting.streams(0), env)
+            for tuner in self.options.tuner
+            for method in self.options.method
+        }
+        self.problems: dict[str, dict[int, str]] = {}  # by part and row: why an image cannot be decoded, or nothing
+        self.units = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
+        self.saver = Saver(out / CHECKPOINTS, config.seconds(self.options.checkpoint_every), self._say)
+
+    def go(self, saved: dict[str, Any] | None = None) -> None:
+        """Run from the start, or from where a checkpoint was written."""
+        tasks = len(self.setting.streams(0))
+        first, state = 0, None
+        if saved is not None:
+            first, state = saved["unit"], saved["state"]
+            for key, runs in saved["runs"]:
+                self.cells[tuple(key)].restore(runs)
+        done = first * tasks + (state["task"] if state else 0)
+        with Progress(self.setting.console, len(self.units) * tasks, done) as self.progress, self.saver:
+            for number in range(first, len(self.units)):
+                self._unit(number, state if number == first else None)
+        for cell in self.cells.values():
+            cell.finish()
+
+    def _cell(self, tuner: str, method: str) -> Config:
+        own = options_by_method(self.options.method_options, self.options.method)[method]
+        given = [f"{name}={value!r}" for name, value in own.items()]
+        return dataclasses.replace(self.options, tuner=[tuner], method=[method], method_options=given)
+
+    def _say(self, message: str) -> None:
+        self.setting.console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+    def _unit(self, number: int, state: dict[str, Any] | None) -> None:
+        seed, tuner_name = self.units[number]
+        unit = self._new_unit(seed, tuner_name)
+        if state is not None:
+            unit.load_state_dict(state)
+        folder = self.out / "tensorboard" / f"{tuner_name}-seed-{seed}"
+        with Scalars(folder) if self.options.tensorboard else nullcontext() as losses:
+            unit.tuner.watch = losses.add if losses else None
+            for task in unit.stream.tasks[unit.task :]:
+                self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
+                unit.task = task.number
+                self._check_images(number, unit)
+                self._finish_task(task, unit, self._task(task, unit, number))
+                if unit.task < len(unit.stream):
+                    self._moment(number, unit)
+        self._save_classifiers(unit)
+
+    def _finish_task(self, task: Task, unit: Unit, records: dict[str, dict[str, Any]]) -> None:
+        """Write and show what came out of a task."""
+        counts = [len(seen.test) for seen in unit.stream.tasks[: task.number + 1]]
+        findings = []
+        for name, record in records.items():
+            cell = self.cells[unit.tuner_name, name]
+            findings.append(f"{name} {cell.add_task(unit.seed, record, counts):.2f} %")
+            if self.options.tensorboard:
+                with Scalars(cell.folder / "tensorboard" / f"seed-{unit.seed}") as scalars:
+                    scalars.add_task(cell.content["runs"][-1]["tasks"][-1], task.number + 1)
+        self.progress.advance(", ".join(findings))
+        unit.task, unit.tuned = task.number + 1, None
+
+    def _new_unit(self, seed: int, tuner_name: str) -> Unit:
+        options = self.options
+        order_seed = seed if options.class_order_seed is None else options.class_order_seed
+        torch.manual_seed(draw_seed(seed, "model"))
+        backbone = backbones.create(options.backbone, options.weights).to(self.setting.device)
+        tuner = tuners.create(tuner_name, backbone, options, seed)
+        learners = {name: new_learner(options, name, seed, backbone) for name in options.method}
+        for name, learner in learners.items():
+            if tuner.moves_backbone and isinstance(learner, TrainedMethod) and learner.stale:
+                self._say(
+                    f"tuner {tuner_name} moves the backbone between tasks, and {name} goes stale: {learner.stale}"
+                )
+        return Unit(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
+
+    def _moment(self, number: int, unit: Unit) -> None:
+        """The state is whole: it may be saved, and the run may stop."""
+        self.saver.moment(lambda: self._state(number, unit))
+
+    def _state(self, number: int, unit: Unit) -> dict[str, Any]:
+        runs = [(key, cell.content["runs"]) for key, cell in self.cells.items()]
+        origin = {"version": mist_ext.__version__, "data": self.setting.source.fingerprint()}
+        return {**origin, "unit": number, "state": unit.state_dict(), "runs": runs}
+
+    def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
+        """Tune, learn and evaluate one task; one record for each method."""
+        device = self.setting.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        if unit.tuned is None:
+            unit.tuned = unit.tuner.tune(task.train, self.progress.track, lambda: self._moment(number, unit))
+        tuned = unit.tuned
+        prepared = self._prepared(task, unit, number)
+        seen = unit.stream.tasks[: task.number + 1]
+        diagnosis = self._diagnosis(unit, prepared[SHARED]) if SHARED in prepared else {}
+        records = {}
+        for name, learner in unit.learners.items():
+            own = prepared[name if name in prepared else SHARED]
+            started = time.perf_counter()
+            learner.learn(*own.train)
+            learned = time.perf_counter()
+            right = [learner.predict(x) == y for x, y in own.tests]
+            evaluated = time.perf_counter()
+            classes = [position for earlier in seen for position in earlier.classes]
+            records[name] = {
+                "classes": [unit.stream.class_order[position] for position in task.classes],
+                "accuracy_per_task": [_percent(hits) for hits in right],
+                "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in own.tests]), classes),
+                "seconds": {
+                    **tuned.seconds,
+                    "learn": own.learning + learned - started,
+                    "evaluate": own.testing + evaluated - learned,
+                },
+                **tuned.fractions(),
+                "selection": tuned.selection,
+                "peak_memory_bytes": peak_memory(device),
+                **diagnosis,
+            }
+        return records
+
+    def _diagnosis(self, unit: Unit, shared: Prepared) -> dict[str, Any]:
+        """A record's entry on the backbone, where it was asked for. Its time counts under no phase."""
+        if self.setting.letters is None:
+            return {}
+        extract = partial(_features, unit.backbone)
+        fitted, held_out = (self._extract(extract, images, never) for images in self.setting.letters)
+        return {"backbone": unit.change.measure(shared.train, shared.tests, (fitted, held_out))}
+
+    def _prepared(self, task: Task, unit: Unit, number: int) -> dict[str, Prepared]:
+        """Features for each method that trains (which it does here), and ``SHARED`` ones for all others."""
+        made = {}
+        own = {name: learner for name, learner in unit.learners.items() if isinstance(learner, TrainedMethod)}
+        if len(own) < len(unit.learners) or self.setting.letters is not None:
+            made[SHARED] = self._extracted(
+                task,
+                unit,
+                SHARED,
+                partial(_features, unit.backbone),
+                unit.tuner.moves_backbone,
+                lambda: self._moment(number, unit),
+            )
+        # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
+        whole = self._state(number, unit) if own else {}
+
+        def pause() -> None:
+            self.saver.moment(lambda: whole)
+
+        def track(iterable: Iterable[Any], phase: str, total: int) -> Iterator[Any]:
+            for item in self.progress.track(iterable, phase, total):
+                yield item
+                pause()
+
+        for name, learner in own.items():
+            started = time.perf_counter()
+            changed = learner.train(task.train, task.classes, track)
+            trained = time.perf_counter() - started
+            moved = changed or unit.tuner.moves_backbone
+            made[name] = self._extracted(task, unit, name, learner.features, moved, pause)
+            made[name].learning += trained
+        return made
+
+    def _extracted(
+        self,
+        task: Task,
+        unit: Unit,
+        name: str,
+        extract: Callable[[Tensor], Tensor],
+        moved: bool,
+        moment: Callable[[], None],
+    ) -> Prepared:
+        """Features of the task's training images and of all tests so far; earlier ones are kept unless they moved."""
+        started = time.perf_counter()
+        train = self._extract(extract, task.train, moment)
+        learning = time.perf_counter() - started
+        seen = unit.stream.tasks[: task.number + 1]
+        started = time.perf_counter()
+        kept = [] if moved else unit.features.get(name, [])
+        kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
+        unit.features[name] = kept
+        return Prepared(train, kept, learning, time.perf_counter() - started)
+
+    @torch.no_grad()
+    def _extract(
+        self, extract: Callable[[Tensor], Tensor], images: TaskImages, moment: Callable[[], None]
+    ) -> tuple[Tensor, Tensor]:
+        """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device."""
+        batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device)
+        features = []
+        for pixels, _ in self.progress.track(batches, "extract", len(batches)):
+            features.append(extract(pixels))
+            moment()
+        return torch.cat(features), images.labels.to(self.setting.device)
+
+    def _check_images(self, number: int, unit: Unit) -> None:
+        """Stop before a task whose images cannot all be decoded, with the state saved; or do without those."""
+        for task in unit.stream.tasks[: unit.task + 1]:
+            for part, images in (("training", task.train), ("test", task.test)):
+                rows = images.indices.tolist()
+                known = self.problems.setdefault(part, {})
+                new = [row for row in rows if row not in known]
+                track = partial(self.progress.track, phase=f"check {part} images", total=len(new))
+                known |= dict.fromkeys(new, "") | dict(unreadable(images.views.images, new, track))
+                broken = [item for item, row in enumerate(rows) if known[row]]
+                if not broken:
+                    continue
+                names = "\n".join(known[rows[item]] for item in broken)
+                if not self.options.skip_broken:
+                    self.saver.save(self._state(number, unit))
+                    raise BrokenImage(
+                        f"{len(broken)} {part} images of task {task.number + 1} cannot be decoded:\n{names}\n"
+                        f"Go on with mist run --resume {self.out} once they are replaced, or with --skip-broken"
+                    )
+                self._say(f"{len(broken)} {part} images of task {task.number + 1} are left out:\n{names}")
+                images.leave_out(broken)
+                for position in images.classes:
+                    if not (images.labels == position).any():
+                        name = self.setting.source.class_names[unit.stream.class_order[position]]
+                        raise BrokenImage(f"class {name!r} has no {part} image left that can be decoded; replace some")
+
+    def _save_classifiers(self, unit: Unit) -> None:
+        options = self.options
+        if options.save == "none" or (options.save == "first" and unit.seed != options.seeds[0]):
+            return
+        source = self.setting.source
+        views = unit.stream.tasks[0].test.views
+        as_created = not (unit.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure")
+        for name, learner in unit.learners.items():
+            description = {
+                "backbone": options.backbone,
+                "weights": options.weights,
+                "method": name,
+                "method_options": method_options(options, name, unit.seed),
+                "class_names": [source.class_names[label] for label in unit.stream.class_order],
+                "transform": type(views.transform).__name__,
+                "size": views.transform.size,
+                "mean": views.mean,
+                "std": views.std,
+            }
+            folder = self.cells[unit.tuner_name, name].folder
+            trained.save_classifier(folder, unit.seed, None if as_created else unit.backbone, learner, description)
+
+
+def _features(backbone: nn.Module, pixels: Tensor) -> Tensor:
+    """The backbone's own: float32 ``[n, d]``."""
+    return backbone.eval()(pixels.to(next(backbone.parameters()).dtype)).float()
+
+
+def _percent(hits: Tensor) -> float:
+    return 100 * float(hits.double().mean())
+
+
+def _by_class(hits: Tensor, labels: Tensor, classes: list[int]) -> list[float | None]:
+    """The accuracy on each class's test images, in percent; None for a class without any."""
+    parts = [hits[labels == position] for position in classes]
+    return [_percent(part) if len(part) else None for part in parts]
