@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mist_ext.data.class_folders import class_tree, labelled, parts
+from mist_ext.data.class_folders import SUFFIXES, class_tree, labelled, parts
 from mist_ext.data.source import Source
 from mist_ext.data.transforms import RandomCrops
 
@@ -40,7 +40,7 @@ def folder(path: Path, test_fraction: float) -> Source:
         )
     name = f"folder-{path.resolve().name}"
     test = next((path / each for each in TEST_FOLDERS if (path / each).is_dir()), None)
-    if (path / "train").is_dir():
+    if _holds_classes(path / "train"):
         if test is None:
             raise FileNotFoundError(f"{path} has train/ but neither test/ nor val/; add one, or give {path / 'train'}")
         class_names, train, tested = parts(class_tree(path / "train"), class_tree(test), str(path / "train"), str(test))
@@ -59,3 +59,8 @@ def folder(path: Path, test_fraction: float) -> Source:
     train, tested = everything.subset(~held_out), everything.subset(held_out)
     layout = f"<class>/ in {path}: {len(train):,} training and {len(tested):,} test images, held out by --test-fraction"
     return replace(whole, train=train, test=tested, layout=layout)
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder called train is a part; one that holds images itself is a class of trains."""
+    return folder.is_dir() and not any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())

@@ -98,3 +98,10 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match=f"{tmp_path / 'train'} has no class folders"):
         load(f"folder:{tmp_path}")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    miniatures.class_folders(tmp_path, ["bus", "car", "train"], {"": 5})
+    source = load(f"folder:{tmp_path}", test_fraction=0.4)
+    assert source.class_names == ("bus", "car", "train")
+    assert (len(source.train), len(source.test)) == (9, 6)
