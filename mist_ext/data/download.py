@@ -9,7 +9,8 @@ import pkgutil
 import tarfile
 import tempfile
 import urllib.request
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -18,6 +19,7 @@ from mist_ext.data import EMBEDDED, ON_DISK, check_name
 from mist_ext.data.on_disk import Archive, OnDisk
 
 BLOCK = 1 << 20
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 TIMEOUT = 60  # seconds without a byte
 
 
@@ -71,12 +73,12 @@ def unpack(path: Path, folder: str, root: Path) -> None:
     ValueError
         If it cannot be read, has something else in it, or would write or link to outside its folder.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise ValueError("this Python cannot unpack archives safely; use 3.10.12, 3.11.4 or newer")
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=root) as inside:
         try:
             with tarfile.open(path) as archive:
-                archive.extractall(inside, filter="data")
+                for member in archive:
+                    _refuse_escape(member)
+                    archive.extract(member, inside, **_FILTER)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ValueError(f"{path} cannot be unpacked inside its folder ({error}); get it anew") from error
         if not Path(inside, folder).is_dir():
@@ -84,6 +86,13 @@ def unpack(path: Path, folder: str, root: Path) -> None:
         if (root / folder).exists():
             raise ValueError(f"{root / folder} is in the way, and is not what {path.name} has; move or remove it")
         os.replace(Path(inside, folder), root / folder)
+
+
+def _refuse_escape(member: tarfile.TarInfo) -> None:
+    """Only files and folders with names below the archive's own: older Pythons have no filter that sees to it."""
+    path = PurePosixPath(member.name)
+    if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+        raise tarfile.TarError(f"{member.name} leads outside or is no file")
 
 
 def _download(url: str, path: Path, console: Console) -> str:
