@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from mist_ext import backbones, data, methods, tuners
+from mist_ext import backbones, data, memory, methods, tuners
 from mist_ext.config import Config
 from mist_ext.data.doctor import cores
 from mist_ext.data.source import Source
@@ -56,11 +56,14 @@ class Setting:
         spec = backbones.input_spec(backbone)
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         workers = _workers(options, source)
-        for name in options.method:  # so is a method's wrong option, and a backbone that it cannot be attached to
-            new_learner(options, name, options.seeds[0], backbone)
+        # So is a method's wrong option, and a backbone that it cannot be attached to.
+        learners = {name: new_learner(options, name, options.seeds[0], backbone) for name in options.method}
         views = views_of(source, spec.size, normalisation, round(options.image_memory * 1e9), workers)
         streams = partial(Stream, source, options.classes_per_task, views=views)
-        streams(0)  # a wrong number of classes is found before any work
+        rows = max(len(task.train) for task in streams(0))  # a wrong number of classes is found before any work
+        for name, learner in learners.items():
+            needed = learner.memory(rows, int(backbone.num_features), len(source.class_names))  # type: ignore[arg-type]
+            memory.require(needed, device, f"method {name!r}", "give it smaller options, such as --ranpac-width")
         letters = None
         if options.diagnose:
             from mist_ext.data.letters import letters as letter_source

@@ -15,6 +15,7 @@ from mist_ext import data, experiment
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import Source
+from mist_ext.memory import NotEnoughMemory
 
 TASK_ENTRIES = {
     "classes",
@@ -221,3 +222,10 @@ def test_scalars_are_written_as_they_come(tmp_path: Path, few_digits: None) -> N
     assert len(score) == len(tune) > 2  # one epoch each, two tasks
     assert sorted(each.step for each in score + tune) == list(range(1, len(score + tune) + 1))
     assert all(each.value > 0 for each in score + tune)
+
+
+def test_memory_that_is_not_there_is_asked_for_before_any_work(tmp_path: Path) -> None:
+    options = Config(out=str(tmp_path / "out"), method=["ranpac"], ranpac_width=2_000_000)
+    with pytest.raises(NotEnoughMemory, match=r"method 'ranpac' needs [\d,]+\.\d GB of memory, but .* --ranpac-width"):
+        experiment.run(options, Console(file=io.StringIO()))
+    assert not (tmp_path / "out").exists()

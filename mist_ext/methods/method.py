@@ -105,6 +105,20 @@ class Method(ABC):
         for part in features.split(PREDICT_ROWS):
             yield self._scores(part.to(torch.float64)).masked_fill(unseen, -torch.inf)
 
+    def memory(self, rows: int, features: int, classes: int) -> int:
+        """Bytes of working memory that deserve a question before a run.
+
+        Parameters
+        ----------
+        rows : int
+            Of the largest task.
+        features : int
+            Their width d.
+        classes : int
+            In all tasks together.
+        """
+        return 0
+
     def state_dict(self) -> dict[str, Tensor | int | float]:
         """A copy of everything that was learned, as a checkpoint holds it: tensors and plain numbers only."""
         state = {name: getattr(self, name) for name in (*self._fixed, *self._state)}
