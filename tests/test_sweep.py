@@ -99,9 +99,13 @@ def test_a_frozen_backbone_is_shared_by_all_selection_rates_but_not_by_all_data(
     ]  # fmt: skip
 
 
-def test_an_option_that_any_tuner_might_use_is_not_shared() -> None:
-    grid = make_grid({"axes": {"tuner": ["none"], "batch_size": [16, 32], "seeds": [1]}})
-    assert len(grid.points) == 2
+@pytest.mark.parametrize(
+    ("tuner", "axis", "count"),
+    [("none", "batch_size", 1), ("full", "batch_size", 2), ("full", "rate", 1), ("none", "ranpac_width", 2)],
+)
+def test_runs_are_shared_where_a_tuner_does_not_use_the_option(tuner: str, axis: str, count: int) -> None:
+    values = [0.1, 0.2] if axis == "rate" else [16, 32]
+    assert len(make_grid({"axes": {"tuner": [tuner], axis: values, "seeds": [1]}}).points) == count
 
 
 def test_names_stay_when_an_axis_grows() -> None:
