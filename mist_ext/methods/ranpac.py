@@ -93,15 +93,6 @@ class RanPAC(Method):
 
         G and the task's random features are the bulk; the Gram matrix of the choice of lambda, W in both
         precisions, Q, the weights and their solver's copies, and a part of a prediction come on top.
-
-        Parameters
-        ----------
-        rows : int
-            Of the largest task.
-        features : int
-            Their width d.
-        classes : int
-            In all tasks together.
         """
         width, fitted = self.width, min(int(rows * self.fit_fraction), self.width)
         kept = width * width + width * classes * 2 + width * features / 2
