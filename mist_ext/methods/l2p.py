@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mist_ext.methods.attachments import Hook, pooled_tokens, within_budget
-from mist_ext.methods.prompted import PromptedMethod
+from mist_ext.methods.prompted import Classifier, PromptedMethod
 from mist_ext.methods.training import Recipe, constant
 
 
@@ -40,6 +40,8 @@ class L2P(PromptedMethod):
     epochs : int
     lr : float
     batch_size : int
+    classifier : str
+        ``linear``, or ``prototypes`` of the prompted features.
     seed : int
     """
 
@@ -54,9 +56,10 @@ class L2P(PromptedMethod):
         epochs: int = 5,
         lr: float = 0.001875,
         batch_size: int = 16,
+        classifier: Classifier = "linear",
         seed: int = 1993,
     ) -> None:
-        super().__init__(Recipe(epochs, lr, batch_size, "adam", schedule=constant, clip=1.0), seed)
+        super().__init__(Recipe(epochs, lr, batch_size, "adam", schedule=constant, clip=1.0), seed, classifier)
         if not 1 <= selected <= pool:
             raise ValueError(f"selected={selected}: expected 1 to {pool}, the prompts in the pool")
         self.pool, self.length, self.selected, self.pull = pool, length, selected, pull
