@@ -54,15 +54,29 @@ TUNERS: list[dict[str, Any]] = [
 FROZEN: dict[str, Any] = {**GLYPHS, "tuner": "none"}
 METHODS: list[dict[str, Any]] = [
     {**FROZEN, "method": "simplecil"},
-    {**FROZEN, "method": "l2p", "method_options": ["lr=0.01"]},
-    {**FROZEN, "method": "l2p", "method_options": ["classifier=prototypes"]},
-    {**FROZEN, "method": "l2p", "method_options": ["classifier=prototypes", "lr=0.0002", "epochs=1"]},
-    {**FROZEN, "method": "dualprompt", "method_options": ["classifier=prototypes"]},
-    {**FROZEN, "method": "coda_prompt", "method_options": ["classifier=prototypes", "epochs=5"]},
-    {**FROZEN, "method": "l2p", "method_options": ["lr=0.0003"]},
-    {**FROZEN, "method": "ease", "method_options": ["alpha=0.01", "epochs=5"]},
-    {**FROZEN, "method": "slca"},
-    {**FROZEN, "method": "aper_adapter"},
+    *(
+        {**FROZEN, "method": method, "method_options": options.split()}
+        for method, options in (
+            ("l2p", ""),
+            ("l2p", "lr=0.01"),
+            ("l2p", "lr=0.0003"),
+            ("l2p", "classifier=prototypes"),
+            ("l2p", "classifier=prototypes lr=0.0002 epochs=1"),
+            ("l2p", "classifier=prototypes lr=0.005"),
+            ("l2p", "classifier=prototypes epochs=2"),
+            ("l2p", "classifier=prototypes length=1"),
+            ("dualprompt", ""),
+            ("dualprompt", "lr=0.005"),
+            ("dualprompt", "classifier=prototypes"),
+            ("dualprompt", "classifier=prototypes epochs=2"),
+            ("coda_prompt", "epochs=5"),
+            ("coda_prompt", "epochs=5 lr=0.005"),
+            ("coda_prompt", "classifier=prototypes epochs=5"),
+            ("coda_prompt", "classifier=prototypes epochs=5 lr=0.003"),
+            ("ease", "epochs=5"),
+            ("ease", "alpha=0.01 epochs=5"),
+        )
+    ),
 ]
 TRIALS = {"tuners": TUNERS, "methods": METHODS}
 

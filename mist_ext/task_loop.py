@@ -25,6 +25,7 @@ from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.progress import Progress
+from mist_ext.report.cells import SHARED_EXTRACTION
 from mist_ext.results import CellResults, peak_memory
 from mist_ext.run_folder import CHECKPOINTS
 from mist_ext.scalars import Scalars
@@ -175,6 +176,7 @@ class TaskLoop:
                     **tuned.seconds,
                     "learn": own.learning + learned - started,
                     "evaluate": own.testing + evaluated - learned,
+                    **({} if name in prepared else {SHARED_EXTRACTION: own.learning + own.testing}),
                 },
                 **tuned.fractions(),
                 "selection": tuned.selection,

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from mist_ext import metrics
 
-PHASES = ("score", "select", "tune", "learn", "evaluate")
+TUNING_PHASES = ("score", "select", "tune")
+PHASES = (*TUNING_PHASES, "learn", "evaluate")
+SHARED_EXTRACTION = "shared_extraction"  # the part of the last two that methods without training of their own share
 
 
 class Expected(NamedTuple):
