@@ -158,7 +158,7 @@ class Config(TuningOptions):
     )
     tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
     preset: str | None = option(
-        None, "Published settings by name, such as mist/cifar100; flags and YAML override them."
+        None, "Settings by name, such as mist/cifar100, as published; flags and YAML override them."
     )
     out: str | None = option(None, "Output folder; by default runs/ with date and time.")
     overwrite: bool = option(False, "Replace the results in an output folder that was used before.")

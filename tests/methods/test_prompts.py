@@ -114,6 +114,25 @@ def test_coda_prompt_weighs_components_by_their_attended_keys(backbone: Any) -> 
     assert torch.allclose(by_block["values"].flatten(), expected[2 * WIDTH :], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["l2p", "dualprompt", "coda_prompt"])
+def test_prototypes_take_the_place_of_the_linear_classifier(name: str, backbone: Any) -> None:
+    linear, _ = trained(name, backbone)
+    method, _ = trained(name, backbone, classifier="prototypes")
+    images = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(9))
+    labels = torch.arange(24) % 4
+    features = method.features(images)
+    assert torch.equal(features, linear.features(images))  # training is the same
+    for one in (method, linear):
+        one.learn(features[:12], labels[:12])
+        one.learn(features[12:], labels[12:])
+    means = torch.stack([features[labels == label].double().mean(dim=0) for label in range(4)])
+    expected = functional.cosine_similarity(features.double()[:, None], means[None], dim=2)
+    assert torch.allclose(method.scores(features), expected)
+    assert torch.allclose(linear.scores(features), linear.network.heads(features).double())
+    with pytest.raises(ValueError, match="did you mean 'prototypes'"):
+        create(name, classifier="prototype")
+
+
 def test_new_components_are_orthogonal_to_earlier_ones_while_there_is_room() -> None:
     earlier = orthogonal(torch.rand(1, 3, 5), [])
     new = orthogonal(torch.rand(1, 4, 5), [earlier])
