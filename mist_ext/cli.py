@@ -153,19 +153,22 @@ def run_command(options: Any) -> int:
 
     from mist_ext import experiment
     from mist_ext.config import Config
+    from mist_ext.distributed import launch, ranks
 
     values = options.as_dict()
     values.pop("config", None)
     folder = values.pop("resume")
+    if folder is not None and (Path(values["out"]) != Path(folder) or values["overwrite"]):
+        raise ValueError(f"--resume {folder} goes on in that folder; leave --out and --overwrite out")
     console = Console()
-    if folder is None:
-        out = experiment.run(Config(**values), console)
-    else:
-        if Path(values["out"]) != Path(folder) or values["overwrite"]:
-            raise ValueError(f"--resume {folder} goes on in that folder; leave --out and --overwrite out")
-        out = experiment.resume(folder, console, **values)
-    _print_report([str(out)], console)
-    console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)
+    with launch.processes():
+        if folder is None:
+            out = experiment.run(Config(**values), console)
+        else:
+            out = experiment.resume(folder, console, **values)
+        if ranks.is_first():
+            _print_report([str(out)], console)
+            console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)
     return 0
 
 
