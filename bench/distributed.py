@@ -11,9 +11,9 @@ sparse fp32       the kept entries' gradients, packed, reduced when backward has
 sparse bf16       the same with bf16 on the wire
 sparse in backward, bf16 or fp32    the same packed and reduced block by block, while backward goes on
 
-First every way takes one step from the same weights: the ranks must have the same bits afterwards, and the sparse way in
-float32 the weights of the dense one. Then all take turns; medians of the slowest rank. Bytes are those that a rank hands
-to the all-reduce in a step. The share of the exchange that is hidden behind backward is ``1 - (step - alone) /
+First every way takes one step from the same weights: the ranks must have the same bits afterwards, and the sparse way
+in float32 the weights of the dense one. Then all take turns; medians of the slowest rank. Bytes are those that a rank
+hands to the all-reduce in a step. The share of the exchange that is hidden behind backward is ``1 - (step - alone) /
 exchange``, with the time of the exchange by itself.
 """
 

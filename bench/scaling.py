@@ -2,9 +2,10 @@
 
     python bench/scaling.py bench/results/gloo-2.json --out bench/results/scaling.png
 
-The bytes are those that distributed.py has counted. The time is that of an all-reduce in three parts, as NCCL does it on
-nodes of 8 GPUs: a reduce-scatter within the node, an all-reduce of each GPU's eighth between the nodes, an all-gather
-within the node. With S bytes, n nodes, B the bandwidth of a GPU in one direction and L the latency of a hop::
+The bytes are those that distributed.py has counted. The time is that of an all-reduce in three parts, as NCCL does it
+on nodes of 8 GPUs: a reduce-scatter within the node, an all-reduce of each GPU's eighth between the nodes, an
+all-gather within the node. With S bytes, n nodes, B the bandwidth of a GPU in one direction and L the latency of a
+hop::
 
     within   2 (7/8) S / B_node + 2 * 7 L_node
     between  2 (n-1)/n (S/8) / B_net + 2 ceil(log2 n) L_net
