@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mist_ext.backbones import train_mode
 from mist_ext.config import TuningOptions
+from mist_ext.costs import Costs
 from mist_ext.data.stream import Batches
 from mist_ext.draws import draw_seed
 from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
@@ -77,7 +77,7 @@ class ContrastiveTuner(Tuner):
         """The next task's measurements, or those of the task that was interrupted."""
         if self.tuned is None:
             self.task += 1
-            self.tuned = Tuned()
+            self.tuned = Tuned(Costs(self.device))
             self.position = (0, 0)
             if "ce" in (self.options.score_objective, self.options.tune_objective):
                 with torch.random.fork_rng(devices=[]):
@@ -111,7 +111,7 @@ class ContrastiveTuner(Tuner):
             Of float32 images ``[3, height, width]`` and labels.
         epoch : int
         phase : str
-            Under which the time counts.
+            Under which time and memory count, the work between two batches included; what ``pause`` takes does not.
         description : str
             What the progress display calls it.
         objective : str
@@ -122,6 +122,7 @@ class ContrastiveTuner(Tuner):
             Called after every step.
         """
         assert self.tuned is not None
+        costs = self.tuned.costs
         first = self.position[1] if self.position[0] == epoch else 0
         order = (self.seed, "order", self.task, epoch)
         batches = Batches(images, self.options.batch_size, order, first, self.device)
@@ -133,23 +134,21 @@ class ContrastiveTuner(Tuner):
         head_dtype = next(loss_of.parameters()).dtype
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
-        started = time.perf_counter()
-        for step, (pixels, labels) in enumerate(track(batches, description, len(batches)), first):
-            self.position = (epoch, step)
-            both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step))
-            with torch.random.fork_rng(devices=[]), autocast:
-                # A backbone's dropout draws from torch's global generators.
-                torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step))
-                features = self.network(both.to(dtype))
-                loss = loss_of(features.to(head_dtype), labels)
-            yield loss
-            self.position = (epoch, step + 1)
-            self.batches += 1
-            if self.watch is not None:
-                self.watch(f"loss/{phase}", loss.detach(), self.batches)
-            self.tuned.seconds[phase] += time.perf_counter() - started
-            pause()
-            started = time.perf_counter()
+        with costs.phase(phase):
+            for step, (pixels, labels) in enumerate(track(batches, description, len(batches)), first):
+                self.position = (epoch, step)
+                both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step))
+                with torch.random.fork_rng(devices=[]), autocast:
+                    # A backbone's dropout draws from torch's global generators.
+                    torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step))
+                    features = self.network(both.to(dtype))
+                    loss = loss_of(features.to(head_dtype), labels)
+                yield loss
+                self.position = (epoch, step + 1)
+                self.batches += 1
+                if self.watch is not None:
+                    self.watch(f"loss/{phase}", loss.detach(), self.batches)
+                costs.apart(pause)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -163,7 +162,7 @@ class ContrastiveTuner(Tuner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.task = state["task"]
-        self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
+        self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"], self.device)
         self.position, self.batches = state["position"], state["batches"]
         self.objective.load_state_dict(state["objective"])
         if state["classifier"] is not None:
