@@ -52,12 +52,12 @@ class Costs:
         """Count what is done within it under a phase; ValueError unless it is one of `PHASES`."""
         if name not in PHASES:
             raise unknown("phase", name, PHASES)
-        outer = self._switch(name)
+        outer = self._switch(name, give_back=True)
         try:
             yield
             self._wait()
         finally:
-            self._switch(outer)
+            self._switch(outer, give_back=True)
 
     def apart(self, call: Callable[[], None]) -> None:
         """Call what counts under no phase, such as saving the state, in the midst of one."""
@@ -73,7 +73,7 @@ class Costs:
         peaks = {phase: _larger(self.peak_memory_bytes[phase], other.peak_memory_bytes[phase]) for phase in PHASES}
         return Costs(self._device, seconds, peaks)
 
-    def _switch(self, phase: str | None) -> str | None:
+    def _switch(self, phase: str | None, give_back: bool = False) -> str | None:
         """Measure another phase from now on, or none; returns the one so far."""
         before = self._phase
         if before is not None:
@@ -81,6 +81,8 @@ class Costs:
             peak = peak_memory.since_reset(self._device)
             self.peak_memory_bytes[before] = _larger(self.peak_memory_bytes[before], peak)
         if phase is not None:
+            if give_back:  # what the phase before has freed is none of this one's
+                peak_memory.give_back()
             peak_memory.reset(self._device)
         self._phase, self._since = phase, time.perf_counter()
         return before

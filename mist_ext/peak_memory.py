@@ -2,12 +2,13 @@
 
 On a GPU it is what torch had allocated there. Else it is what was resident in the process: on Linux ``VmHWM``, which
 the kernel lets a process set back to what is resident now. It sees everything, also what C++ takes without torch, and
-what the C library keeps of small blocks that were freed. Where that cannot be reset, as on other systems, it is the
+what the C library keeps of freed blocks, until `give_back`. Where that cannot be reset, as on other systems, it is the
 largest since the process began, which only grows.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 import resource
 import sys
@@ -42,6 +43,13 @@ def since_reset(device: torch.device | None) -> int:
         return _high_water() or 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def give_back() -> None:
+    """Let the C library return what was freed to the system: a later peak would hide in it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 @cache

@@ -15,7 +15,7 @@ from mist_ext.report.figures.style import PHASE_COLOURS, cell_title, open_axes, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_UNITS = (("GiB", 2**30), ("MiB", 2**20))
+_UNITS = (("GiB", 2**30, 2), ("MiB", 2**20, 0))  # name, bytes, digits
 _GROUP = 0.84  # of the room of a task: the width of all its bars
 _WHOLE_COLOUR = "0.55"
 
@@ -40,18 +40,18 @@ def draw(cell: Cell) -> Drawing | None:
         total = math.fsum(math.fsum(values) for values in seconds.values())
         axes = next(places)
         _stack(axes, seconds, cell.tasks)
-        _finish(axes, cell.tasks, "seconds")
+        _finish(axes, cell.tasks, "seconds", upwards=True)
         each = ", ".join(f"{phase} {text.seconds(math.fsum(values))}" for phase, values in seconds.items())
         findings.append(f"{text.seconds(total)} seconds for all tasks ({each})")
     if peaks:
         most = max(peaks.pop(WHOLE))
-        unit, size = next(((unit, size) for unit, size in _UNITS if most >= size), _UNITS[-1])
+        unit, size, digits = next((unit for unit in _UNITS if most >= unit[1]), _UNITS[-1])
         axes = next(places)
         bars = {phase: [value / size for value in values] for phase, values in peaks.items()}
-        _groups(axes, bars or {WHOLE: [value / size for value in _largest(cell, WHOLE)]}, unit)
-        _finish(axes, cell.tasks, f"peak memory ({unit})")
-        each = ", ".join(f"{phase} {max(values):.2f}" for phase, values in bars.items())
-        findings.append(f"at most {most / size:.2f} {unit} of memory" + (f" ({each})" if each else ""))
+        _groups(axes, bars or {WHOLE: [value / size for value in _largest(cell, WHOLE)]}, unit, digits)
+        _finish(axes, cell.tasks, f"peak memory ({unit})", upwards=False)
+        each = ", ".join(f"{phase} {max(values):.{digits}f}" for phase, values in bars.items())
+        findings.append(f"at most {most / size:.{digits}f} {unit} of memory" + (f" ({each})" if each else ""))
     figure.suptitle(cell_title(cell))
     return Drawing("costs", "Time and memory", f"Costs, {cell.title}: {'; '.join(findings)}.", figure)
 
@@ -65,22 +65,24 @@ def _stack(axes: Axes, seconds: dict[str, list[float]], tasks: int) -> None:
     axes.set_ylim(0, 1.04 * max(bottom))
 
 
-def _groups(axes: Axes, peaks: dict[str, list[float]], unit: str) -> None:
+def _groups(axes: Axes, peaks: dict[str, list[float]], unit: str, digits: int) -> None:
     width = _GROUP / len(peaks)
     for place, (phase, values) in enumerate(peaks.items()):
         centres = [task + (place + 0.5) * width - _GROUP / 2 for task in range(1, len(values) + 1)]
-        label = f"{phase}, at most {max(values):.2f} {unit}"
+        label = f"{phase}, at most {max(values):.{digits}f} {unit}"
         axes.bar(centres, values, color=PHASE_COLOURS.get(phase, _WHOLE_COLOUR), width=width, label=label)
     axes.set_ylim(0, 1.04 * max(map(max, peaks.values())))
 
 
-def _finish(axes: Axes, tasks: int, label: str) -> None:
+def _finish(axes: Axes, tasks: int, label: str, upwards: bool) -> None:
     axes.set_xlim(0.4, tasks + 0.6)
     task_axis(axes, tasks)
     open_axes(axes)
     axes.set_ylabel(label)
-    # Upside down, so that the names stand in the order of the stack.
-    axes.legend(reverse=True, frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    # The names of a stack stand in its order: upside down.
+    axes.legend(
+        reverse=upwards, frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+    )
 
 
 def _means(cell: Cell, phase: str) -> list[float]:
