@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mist_ext.report.cells import SHARED_EXTRACTION, TUNING_PHASES, Cell, Run
+from mist_ext.costs import SHARED_EXTRACTION, TUNING_PHASES
+from mist_ext.report.cells import Cell, Run
 
 
 @dataclass(frozen=True)
