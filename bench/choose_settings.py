@@ -66,6 +66,7 @@ METHODS: list[dict[str, Any]] = [
             ("l2p", "classifier=prototypes epochs=2"),
             ("l2p", "classifier=prototypes length=1"),
             ("l2p", "classifier=prototypes length=1 selected=10"),
+            ("l2p", "classifier=prototypes head_type=token"),
             ("dualprompt", ""),
             ("dualprompt", "lr=0.005"),
             ("dualprompt", "classifier=prototypes"),

@@ -56,7 +56,7 @@ _ZHOU_ACCURACIES = {
 }
 _EMBEDDED = {
     "ease": ["alpha=0.01", "epochs=5"],
-    "l2p": ["classifier=prototypes", "length=1", "selected=10"],
+    "l2p": ["classifier=prototypes", "head_type=token"],
     "dualprompt": ["classifier=prototypes"],
     "coda_prompt": ["classifier=prototypes", "epochs=5"],
 }

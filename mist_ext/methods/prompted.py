@@ -24,10 +24,10 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
     """Trains prompts and a classifier; the query that selects prompts is the backbone's own feature of the image.
 
     Each task trains rows of a linear classifier for its own classes, as published. Nothing makes the rows of different
-    tasks comparable: what they were trained to tell apart lies within a task. With ``prototypes`` that classifier is
-    thrown away after training, and predictions are SimpleCIL's from the prompted features: class means and cosine
-    similarity (as in contrastive prototypical prompting, Li et al., arXiv 2303.09447). Those of earlier classes
-    stay as they were when their task was learned.
+    tasks comparable: what they were trained to tell apart lies within a task. With ``prototypes`` that classifier only
+    serves training, and predictions are SimpleCIL's from the prompted features: class means and cosine similarity (as
+    in contrastive prototypical prompting, Li et al., arXiv 2303.09447). Those of earlier classes stay as they were when
+    their task was learned.
 
     Each image is answered on its own. (Published code of L2P and DualPrompt lets a batch of test images vote on the
     prompts, so that an answer depends on the other images in its batch.)
