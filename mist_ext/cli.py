@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import signal
 import sys
@@ -52,11 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parser.parse_args(given)
         return COMMANDS[chosen.command](chosen[chosen.command])
     except (ValueError, OSError, MemoryError) as error:
+        if _rank() and getattr(error, "on_every_rank", False):  # which rank 0 tells of
+            raise SystemExit(2) from error
         _fail(str(error))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
         how = RESUMING.get(given[0]) or (f"; go on with mist run --resume {folder}" if folder else "")
-        print(f"mist: interrupted{how}", file=sys.stderr)
+        if not _rank():
+            print(f"mist: interrupted{how}", file=sys.stderr)
         return 128 + getattr(interruption, "signal", signal.SIGINT)
 
 
@@ -156,19 +160,22 @@ def run_command(options: Any) -> int:
 
     from mist_ext import experiment, report
     from mist_ext.config import Config
+    from mist_ext.distributed import launch, ranks
 
     values = options.as_dict()
     values.pop("config", None)
     folder = values.pop("resume")
+    if folder is not None and (Path(values["out"]) != Path(folder) or values["overwrite"]):
+        raise ValueError(f"--resume {folder} goes on in that folder; leave --out and --overwrite out")
     console = Console()
-    if folder is None:
-        out = experiment.run(Config(**values), console)
-    else:
-        if Path(values["out"]) != Path(folder) or values["overwrite"]:
-            raise ValueError(f"--resume {folder} goes on in that folder; leave --out and --overwrite out")
-        out = experiment.resume(folder, console, **values)
-    _print_report(report.read_cells([out]), console)
-    console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)
+    with launch.processes():
+        if folder is None:
+            out = experiment.run(Config(**values), console)
+        else:
+            out = experiment.resume(folder, console, **values)
+        if ranks.is_first():
+            _print_report(report.read_cells([out]), console)
+            console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -363,6 +370,16 @@ def _with_suggestion(message: str, options: list[str]) -> str:
     return message
 
 
+def _rank() -> int:
+    """Which process of a torchrun this is; 0 where there is one."""
+    return int(os.environ.get("RANK", "0")) if _of_several() else 0
+
+
+def _of_several() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def _fail(message: str) -> NoReturn:
-    print(f"mist: {message}", file=sys.stderr)
+    who = f"rank {_rank()}: " if _of_several() and not message.startswith("rank ") else ""
+    print(f"mist: {who}{message}", file=sys.stderr)
     raise SystemExit(2)

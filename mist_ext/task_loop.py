@@ -20,6 +20,8 @@ from mist_ext.costs import Costs
 from mist_ext.data.doctor import unreadable
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Task, TaskImages
+from mist_ext.distributed import agreement, ranks
+from mist_ext.distributed.rows import gather_turns
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method
@@ -69,6 +71,7 @@ class TaskLoop:
         }
         self.problems: dict[str, dict[int, str]] = {}  # by part and row: why an image cannot be decoded, or nothing
         self.units = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
+        self.tensorboard = self.options.tensorboard and ranks.is_first()
         self.saver = Saver(out / CHECKPOINTS, config.seconds(self.options.checkpoint_every), self._say)
 
     def go(self, saved: dict[str, Any] | None = None) -> None:
@@ -100,7 +103,7 @@ class TaskLoop:
         if state is not None:
             unit.load_state_dict(state)
         folder = self.out / "tensorboard" / f"{tuner_name}-seed-{seed}"
-        with Scalars(folder) if self.options.tensorboard else nullcontext() as losses:
+        with Scalars(folder) if self.tensorboard else nullcontext() as losses:
             unit.tuner.watch = losses.add if losses else None
             for task in unit.stream.tasks[unit.task :]:
                 self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
@@ -118,7 +121,7 @@ class TaskLoop:
         for name, record in records.items():
             cell = self.cells[unit.tuner_name, name]
             findings.append(f"{name} {cell.add_task(unit.seed, record, counts):.2f} %")
-            if self.options.tensorboard:
+            if self.tensorboard:
                 with Scalars(cell.folder / "tensorboard" / f"seed-{unit.seed}") as scalars:
                     scalars.add_task(cell.content["runs"][-1]["tasks"][-1], task.number + 1)
         self.progress.advance(", ".join(findings))
@@ -242,13 +245,21 @@ class TaskLoop:
     def _extract(
         self, extract: Callable[[Tensor], Tensor], images: TaskImages, moment: Callable[[], None]
     ) -> tuple[Tensor, Tensor]:
-        """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device."""
-        batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device)
+        """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device.
+
+        The ranks take batches in turns, and every rank gets all features, in the order and with the bits that one
+        process would have.
+        """
+        batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device, split="turns")
         features = []
         for pixels, _ in self.progress.track(batches, "extract", len(batches)):
             features.append(extract(pixels))
             moment()
-        return torch.cat(features), images.labels.to(self.setting.device)
+        if batches.idle:
+            moment()
+        own = torch.cat(features) if features else None
+        sizes = [rows.count for rows in batches.rows]
+        return gather_turns(own, sizes, self.setting.device), images.labels.to(self.setting.device)
 
     def _check_images(self, number: int, unit: Unit) -> None:
         """Stop before a task whose images cannot all be decoded, with the state saved; or do without those."""
@@ -258,7 +269,9 @@ class TaskLoop:
                 known = self.problems.setdefault(part, {})
                 new = [row for row in rows if row not in known]
                 track = partial(self.progress.track, phase=f"check {part} images", total=len(new))
-                known |= dict.fromkeys(new, "") | dict(unreadable(images.views.images, new, track))
+                own = new[ranks.rank() :: ranks.size()]
+                found = agreement.joined(dict(unreadable(images.views.images, own, track)))
+                known |= dict.fromkeys(new, "") | found
                 broken = [item for item, row in enumerate(rows) if known[row]]
                 if not broken:
                     continue
@@ -278,7 +291,8 @@ class TaskLoop:
 
     def _save_classifiers(self, unit: Unit) -> None:
         options = self.options
-        if options.save == "none" or (options.save == "first" and unit.seed != options.seeds[0]):
+        wanted = {"none": False, "first": unit.seed == options.seeds[0], "all": True}
+        if not (ranks.is_first() and wanted[options.save]):
             return
         source = self.setting.source
         views = unit.stream.tasks[0].test.views
