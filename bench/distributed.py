@@ -122,7 +122,7 @@ class Sparse(Way):
     wire = torch.float32
 
     def prepare(self) -> None:
-        self.within = SparseExchange(self.sgd, wire=self.wire)
+        self.within = SparseExchange(self.sgd, wire=self.wire, reduce="sum")
         self.stack.enter_context(self.within)
         if self.in_backward:
             self.stack.enter_context(InBackward(self.sgd))

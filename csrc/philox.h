@@ -7,11 +7,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define MIST_HOST_DEVICE __host__ __device__
-#else
-#define MIST_HOST_DEVICE
-#endif
+#include "host_device.h"
 
 namespace mist {
 
@@ -65,6 +61,16 @@ MIST_HOST_DEVICE inline uint8_t keep_byte(const KeepRule& rule, uint32_t group) 
   uint32_t byte = 0;
   for (int lane = 0; lane < kGroup; ++lane) byte |= static_cast<uint32_t>(drawn[lane] < rule.threshold) << lane;
   return static_cast<uint8_t>(byte);
+}
+
+// The same, of those positions alone that lie in [begin, end).
+MIST_HOST_DEVICE inline uint32_t keep_byte_within(const KeepRule& rule, uint32_t group, uint32_t begin, uint32_t end) {
+  const uint32_t first = group * kGroup;
+  if (first >= end || first + kGroup <= begin) return 0;
+  uint32_t byte = keep_byte(rule, group);
+  if (first < begin) byte &= 0xFFu << (begin - first);
+  if (end - first < kGroup) byte &= (1u << (end - first)) - 1;
+  return byte;
 }
 
 }  // namespace mist

@@ -35,6 +35,8 @@ class LargestGradientSGD(SparseSGD):
         By `step`, for a gradient that is NaN; the message names the parameter.
     """
 
+    NEEDS_DENSE_GRADIENTS = True
+
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device
     ) -> None:

@@ -198,7 +198,7 @@ class MIST(ContrastiveTuner):
             return [self.dense_exchange()]
         contexts: list[AbstractContextManager] = []
         if ranks.size() > 1:
-            contexts.append(SparseExchange(optimizer, wire=WIRES[self.options.wire]))
+            contexts.append(SparseExchange(optimizer, wire=WIRES[self.options.wire], reduce="sum"))
         if self.options.in_backward is not False:
             contexts.append(InBackward(optimizer))
         return contexts
