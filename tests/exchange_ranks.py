@@ -130,10 +130,14 @@ class Branches(nn.Module):
         return x
 
 
+def branched() -> tuple[nn.Module, Any]:
+    model = Branches()
+    return model, SparseSGD(model.named_parameters(), Selection.whole(model.named_parameters()), lr=0.1, keep=1.0)
+
+
 def branches(used: list[list[str]], within: bool) -> dict[str, Tensor]:
     """Steps in which each rank uses the parts it is told: `used` by step and rank."""
-    model = Branches()
-    optimizer = SparseSGD(model.named_parameters(), Selection.whole(model.named_parameters()), lr=0.1, keep=1.0)
+    model, optimizer = branched()
     inside = InBackward(optimizer) if within else contextlib.nullcontext()
     with SparseExchange(optimizer, own_group(), reduce="sum"), inside:
         for step in used:
@@ -141,6 +145,17 @@ def branches(used: list[list[str]], within: bool) -> dict[str, Tensor]:
             model(torch.full((2, 4), 1.0 + rank), step[rank]).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def branches_alone(used: list[list[str]]) -> dict[str, Tensor]:
+    """The same in one process, where gradients of all ranks' passes add up."""
+    model, optimizer = branched()
+    for step in used:
+        for rank, parts in enumerate(step):
+            model(torch.full((2, 4), 1.0 + rank), parts).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
@@ -198,6 +213,10 @@ def resumed() -> dict[str, Tensor]:
     return values(model, optimizer)
 
 
+def half_within() -> None:
+    together(within=dist.get_rank() == 1)
+
+
 def entered_twice() -> None:
     optimizer = optimizer_of(vit())
     with SparseExchange(optimizer, own_group()), SparseExchange(optimizer):
@@ -208,10 +227,12 @@ CASES: dict[str, Callable[..., Any]] = {
     "together": together,
     "alone": alone,
     "branches": branches,
+    "branches_alone": branches_alone,
     "differing": differing,
     "scaled": scaled,
     "resumed": resumed,
     "entered_twice": entered_twice,
+    "half_within": half_within,
 }
 
 

@@ -106,6 +106,7 @@ class SparseExchange:
         self._sent: set[Key] = set()
         self._flying: deque[Bucket] = deque()  # sent, and not yet applied
         self._steps: list[int] = []  # of each group, known without asking the device
+        self._divisors: dict[torch.device, Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> SparseExchange:
@@ -139,6 +140,7 @@ class SparseExchange:
             handle.remove()
         self._handles.clear()
         self._plan.clear()
+        self._divisors.clear()
         self._forget()
         dist.destroy_process_group(self._control)
 
@@ -199,11 +201,16 @@ class SparseExchange:
         if device.type == "cuda":  # this may be another stream than the one that packed
             for tensor in (bucket.packed, bucket.places):
                 tensor.record_stream(torch.cuda.current_stream(device))
-        divisor = torch.full((), self._size, dtype=torch.float32, device=device) if self.reduce == "mean" else None
         number, chosen = bucket.key
-        self.optimizer.apply(
-            number, list(chosen), grad=[], packed=bucket.packed, places=bucket.places, grad_scale=divisor
-        )
+        divisor = self._divisor(device) if self.reduce == "mean" else None
+        source = {"grad": [], "packed": bucket.packed, "places": bucket.places, "grad_scale": divisor}
+        self.optimizer.apply(number, list(chosen), **source)
+
+    def _divisor(self, device: torch.device) -> Tensor:
+        """The number of ranks, by which the update divides a sum of gradients."""
+        if device not in self._divisors:
+            self._divisors[device] = torch.full((), self._size, dtype=torch.float32, device=device)
+        return self._divisors[device]
 
     def _agree(self) -> None:
         """Raise RuntimeError unless all ranks took the same buckets; where those are new, take rank 0's order."""
