@@ -23,7 +23,9 @@ class TuningOptions:
     """How tuners tune; each uses what concerns it. ``mist run --help`` explains every option."""
 
     epochs: int = option(6, "Passes over a task's training images. MIST's first one scores and updates nothing.")
-    batch_size: int = option(32, "Images a batch; the second view doubles them.")
+    batch_size: int = option(
+        32, "Images a batch; the second view doubles them. The processes of a torchrun share a batch out among them."
+    )
     lr: float = option(3e-3, "Learning rate of the backbone for the sparse tuners: mist, random, magnitude, gradient.")
     full_lr: float = option(2e-4, "Learning rate of the backbone for the tuner full.")
     bitfit_lr: float = option(3e-3, "Learning rate of the biases for the tuner bitfit.")
@@ -64,6 +66,13 @@ class TuningOptions:
         "tuned through compact fp32 masters.",
     )
     compile: bool = option(False, "torch.compile for each block of the backbone.")
+    exchange: Literal["sparse", "dense"] = option(
+        "sparse",
+        "What the processes of a torchrun exchange in a step: sparse, the gradients of the entries that it keeps; "
+        "dense, whole gradients, by PyTorch's DDP, as tuners without a selection, the tuner gradient and published "
+        "dynamics always do.",
+    )
+    wire: Literal["fp32", "bf16"] = option("fp32", "How a sparse exchange sends a gradient.")
     checkpointing: bool = option(False, "Compute activations anew in backward instead of keeping them: less memory.")
 
     def check(self) -> None:
@@ -78,7 +87,7 @@ class TuningOptions:
         for name in ("rate", "keep", "strike_factor", "freeze_rate", "momentum"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at most 1")
-        for name in ("dynamics", "precision", "score_objective", "tune_objective"):
+        for name in ("dynamics", "precision", "score_objective", "tune_objective", "exchange", "wire"):
             choices = typing.get_args(typing.get_type_hints(TuningOptions)[name])
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
@@ -195,8 +204,7 @@ class Config(TuningOptions):
             raise ValueError(f"class_order_seed is {self.class_order_seed}, expected a number from 0 to 2^32 - 1")
         if self.ranpac_width < 1:
             raise ValueError(f"ranpac_width is {self.ranpac_width}, expected at least 1 random feature")
-        if not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction is {self.test_fraction}, expected a share between 0 and 1")
+        data.check_test_fraction(self.test_fraction)
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}, expected 0 or more processes")
         if self.image_memory < 0:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 import mist_ext
 from mist_ext import checkpoint, config, report, results, run_folder
 from mist_ext.config import Config
+from mist_ext.distributed import agreement, ranks
 from mist_ext.run_folder import CHECKPOINTS
 from mist_ext.setting import Setting
 from mist_ext.task_loop import TaskLoop
+
+OF_A_MACHINE = ("device", "workers", "image_memory")  # in which ranks may differ
 
 
 def run(options: Config, console: Console | None = None) -> Path:
     """Run every combination of tuner and method for every seed.
 
     A backbone is tuned once for each tuner and seed, and all methods learn from its features. After every task the
-    results so far are on the disk.
+    results so far are on the disk. Where a torchrun has started several processes (`distributed.launch.processes`), all
+    call this with the same options and work on the run together; rank 0 writes and shows progress.
 
     Parameters
     ----------
@@ -43,11 +49,12 @@ def run(options: Config, console: Console | None = None) -> Path:
     FileExistsError, PermissionError
         If the output folder is already used or cannot be written, before any work.
     """
+    console = _console(console)
     options.check()
     options = run_folder.absolute(options)
-    setting = Setting.of(options, console or Console())
-    out = run_folder.prepare(options)
-    with run_folder.locked(out):
+    setting = _setting(options, console)
+    out = agreement.on_first(lambda: run_folder.prepare(options))
+    with _locked(out):
         TaskLoop(setting, out).go()
         return _wound_up(out)
 
@@ -80,7 +87,7 @@ def resume(
     FileNotFoundError
         If no run was begun there.
     """
-    console = console or Console()
+    console = _console(console)
     out = Path(folder)
     before = run_folder.read_config(out)
     options = dataclasses.replace(before, **changes)
@@ -97,18 +104,37 @@ def resume(
     def say(message: str) -> None:
         console.print(message, highlight=False, soft_wrap=True, markup=False)
 
-    with run_folder.locked(out):
-        setting = Setting.of(options, console)
+    with _locked(out):
+        setting = _setting(options, console)
         if run_folder.finished(results.cell_folders(out, setting.source.name, options)):
             say(f"The run in {out} is finished; nothing to go on with.")
             return _wound_up(out, figures)  # which may be where it was interrupted
-        saved = checkpoint.load_latest(out / CHECKPOINTS, say)
+        saved = agreement.everywhere(lambda: checkpoint.load_latest(out / CHECKPOINTS, say))
         if saved is not None:
             _check_origin(saved, setting)
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
         TaskLoop(setting, out).go(saved)
         return _wound_up(out, figures)
+
+
+def _console(console: Console | None) -> Console:
+    """Where rank 0 shows progress, and the other ranks nothing."""
+    return (console or Console()) if ranks.is_first() else Console(quiet=True)
+
+
+def _locked(out: Path) -> AbstractContextManager[None]:
+    return run_folder.locked(out) if ranks.is_first() else nullcontext()
+
+
+def _setting(options: Config, console: Console) -> Setting:
+    """What the run works on, the same on every rank."""
+    setting = agreement.everywhere(lambda: Setting.of(options, console))
+    if ranks.size() > 1:
+        own = {name: value for name, value in dataclasses.asdict(options).items() if name not in OF_A_MACHINE}
+        versions = {"mist_ext's version": mist_ext.__version__, "torch's version": torch.__version__}
+        agreement.require_same({**own, **versions, "the data": setting.source.fingerprint()})
+    return setting
 
 
 def _check_origin(saved: dict[str, Any], setting: Setting) -> None:
@@ -125,9 +151,10 @@ def _check_origin(saved: dict[str, Any], setting: Setting) -> None:
 
 def _wound_up(out: Path, figures: bool = True) -> Path:
     """Write the reports of a run whose cells are complete, which then needs no checkpoint."""
-    if figures:
-        write_reports(out)
-    checkpoint.remove(out / CHECKPOINTS)
+    if ranks.is_first():
+        if figures:
+            write_reports(out)
+        checkpoint.remove(out / CHECKPOINTS)
     return out
 
 

@@ -12,8 +12,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from mist_ext import checkpoint
+from mist_ext.distributed import agreement, ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TWICE = 0.5  # seconds: torchrun hands Ctrl-C on to processes that a terminal has sent it already
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,7 +39,8 @@ class Saver:
     """Saves the run's state every so often, and when a signal asks the run to stop.
 
     While it is entered as a context, SIGINT and SIGTERM stop the run at the next moment when its state is whole; a
-    second signal stops it at once.
+    second signal stops it at once. The ranks of a distributed run stop and save at the same moment: it is time when it
+    is on rank 0's clock, and a signal to any of them asks all.
 
     Parameters
     ----------
@@ -54,6 +57,7 @@ class Saver:
         self.every = every
         self.say = say
         self._stop: int | None = None
+        self._asked = 0.0
         self._saved = time.monotonic()
         self._previous: dict[int, Any] = {}
         self._process = os.getpid()
@@ -73,8 +77,10 @@ class Saver:
         if os.getpid() != self._process:  # a worker that was forked, and has not begun yet
             return
         if self._stop is not None:
+            if time.monotonic() - self._asked < TWICE:
+                return
             raise Interrupted(number, self.folder.parent)
-        self._stop = number
+        self._stop, self._asked = number, time.monotonic()
         self.say("stopping after this step; once more stops at once")
 
     def moment(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -85,16 +91,18 @@ class Saver:
         Interrupted
             If a signal asked for it.
         """
-        due = self.every is not None and (self._stop is not None or time.monotonic() - self._saved >= self.every)
-        if due:
+        time_up = self.every is not None and time.monotonic() - self._saved >= self.every
+        stop, due = agreement.largest(self._stop or 0, time_up and ranks.is_first())
+        if self.every is not None and (stop or due):
             self.save(state())
-        if self._stop is not None:
-            raise Interrupted(self._stop, self.folder.parent)
+        if stop:
+            raise Interrupted(stop, self.folder.parent)
 
     def save(self, state: dict[str, Any]) -> None:
         """Save the run's state now."""
         try:
-            checkpoint.save(self.folder, state)
+            if ranks.is_first():
+                checkpoint.save(self.folder, state)
         except OSError as error:  # a full disk: the run is worth more than its checkpoint, and the last one is whole
             self.say(f"the checkpoint could not be written ({error}); the last one that could is kept")
         self._saved = time.monotonic()

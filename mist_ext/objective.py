@@ -7,8 +7,12 @@ The five steps are in the paper's section 3 (arXiv 2505.19943); the supervised t
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+
+from mist_ext.distributed.rows import Rows
 
 EPSILON = 1e-8  # inside the division and inside the logarithm, as in the published code
 
@@ -69,10 +73,24 @@ class MutualInformation(nn.Module):
         self.projector = nn.Linear(num_features, dimensions)
         self.temperature = temperature
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The loss of features ``[2 B, num_features]`` (`TwoViews` order) and labels int64 ``[B]``."""
+    def forward(self, features: Tensor, labels: Tensor, rows: Rows | None = None) -> Tensor:
+        """The loss of a batch.
+
+        Parameters
+        ----------
+        features : Tensor
+            ``[2 B, num_features]`` in the order of `TwoViews`.
+        labels : Tensor
+            int64, ``[B]``.
+        rows : Rows, optional
+            Of which joint batch features and labels are this rank's part. The loss is that of the joint batch, its
+            similarities span all ranks, and its gradient that through this rank's rows: to be summed over the ranks.
+        """
         projection = self.projector(features).float()  # the similarities need float32 under autocast
-        return mutual_information_loss(nn.functional.normalize(projection), labels, self.temperature)
+        z = nn.functional.normalize(projection)
+        if rows is not None:
+            z, labels = _joint(z, labels, rows)
+        return mutual_information_loss(z, labels, self.temperature)
 
 
 class CrossEntropy(nn.Module):
@@ -96,10 +114,20 @@ class CrossEntropy(nn.Module):
         self.register_buffer("classes", classes)
         self.classifier = nn.Linear(num_features, len(classes))
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The loss of features ``[2 B, num_features]`` (`TwoViews` order) and labels int64 ``[B]``, all of the task."""
-        targets = torch.searchsorted(self.classes, labels)
-        return nn.functional.cross_entropy(self.classifier(features).float(), targets.repeat(2))
+    def forward(self, features: Tensor, labels: Tensor, rows: Rows | None = None) -> Tensor:
+        """The loss of a batch; arguments as in `MutualInformation`, all labels of the task."""
+        logits = self.classifier(features).float()
+        if rows is not None:
+            logits, labels = _joint(logits, labels, rows)
+        return nn.functional.cross_entropy(logits, torch.searchsorted(self.classes, labels).repeat(2))
+
+
+def _joint(values: Tensor, labels: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Values ``[2 b, d]`` (`TwoViews` order) and labels ``[b]`` of one rank to those of the joint batch."""
+    if rows.empty:  # the image was not its own
+        values, labels = values[:0], labels[:0]
+    views = values.reshape(2, len(labels), values.shape[1]).transpose(0, 1)
+    return rows.gather(views).transpose(0, 1).reshape(-1, values.shape[1]), rows.gather(labels)
 
 
 class TwoViews(nn.Module):
@@ -126,8 +154,27 @@ class TwoViews(nn.Module):
         )
 
     @torch.no_grad()
-    def forward(self, images: Tensor, seed: int) -> Tensor:
-        """Images ``[B, 3, height, width]`` to ``[2 B, 3, height, width]``: a pure function of images and seed."""
+    def forward(self, images: Tensor, seed: int, rows: Rows | None = None) -> Tensor:
+        """Images ``[B, 3, height, width]`` to ``[2 B, 3, height, width]``: a pure function of images and seed.
+
+        With ``rows`` the images are this rank's part of a joint batch, and get the views that they have in there.
+        """
         with torch.random.fork_rng(devices=[]):  # kornia draws from torch's global generator on the CPU
             torch.manual_seed(seed)
-            return torch.cat([images, self.augment(images)])
+            if rows is None:
+                return torch.cat([images, self.augment(images)])
+            if rows.empty:
+                return torch.cat([images, images])
+            from kornia.augmentation.container.params import ParamItem
+
+            drawn = self.augment.forward_parameters(torch.Size((rows.count, *images.shape[1:])))
+        own = [ParamItem(one.name, _of_rows(cast(dict[str, Tensor], one.data), rows)) for one in drawn]
+        return torch.cat([images, self.augment(images, params=own)])
+
+
+def _of_rows(drawn: dict[str, Tensor], rows: Rows) -> dict[str, Tensor]:
+    """What kornia drew for a joint batch, for one rank's rows of it."""
+    shape = drawn["forward_input_shape"].clone()
+    shape[0] = rows.own.stop - rows.own.start
+    parts = {name: values[rows.own] for name, values in drawn.items() if name != "forward_input_shape"}
+    return parts | {"forward_input_shape": shape}

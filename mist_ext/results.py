@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from mist_ext import compiled, metrics
 from mist_ext.config import Config, TuningOptions, to_yaml
 from mist_ext.data import published_splits
 from mist_ext.data.stream import Stream
+from mist_ext.distributed import ranks
 from mist_ext.files import write_atomically
 from mist_ext.methods.options import options_by_method
 from mist_ext.presets import expected
@@ -36,6 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "backend": compiled.backend(device),
         "instruction_set": compiled.C.instruction_set() if compiled.C else None,
         "threads": torch.get_num_threads(),
+        "ranks": ranks.size(),
     }
 
 
@@ -44,16 +44,10 @@ def cell_folders(out: Path, data: str, options: Config) -> list[Path]:
     return [out / f"{data}-{tuner}-{method}" for tuner in options.tuner for method in options.method]
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: allocated on the GPU, else resident in the process, at most so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 class CellResults:
     """One cell's ``results.json`` and ``log.jsonl``, written after every task: an interruption loses nothing finished.
+
+    Of the ranks of a distributed run, which all have the same content, the first one writes.
 
     Parameters
     ----------
@@ -70,18 +64,20 @@ class CellResults:
 
     def __init__(self, out: Path, options: Config, data: str, stream: Stream, environment: dict[str, Any]) -> None:
         (self.folder,) = cell_folders(out, data, options)
-        self.folder.mkdir(exist_ok=True)
-        write_atomically(self.folder / "config.yaml", to_yaml(options))
         described = _described(options, data, stream)
         self.content: dict[str, Any] = {"schema": SCHEMA, "config": described, "environment": environment, "runs": []}
-        for name in ("log.jsonl", "results.json"):  # of an interrupted run, which brings them back from its checkpoint
-            (self.folder / name).unlink(missing_ok=True)
+        if ranks.is_first():
+            self.folder.mkdir(exist_ok=True)
+            write_atomically(self.folder / "config.yaml", to_yaml(options))
+            for name in ("log.jsonl", "results.json"):  # of an interrupted run; its checkpoint brings them back
+                (self.folder / name).unlink(missing_ok=True)
 
     def restore(self, runs: list[dict[str, Any]]) -> None:
         """Go back to the tasks that were finished when a checkpoint was written."""
         self.content["runs"] = runs
         lines = [_log_line(run["seed"], number, task) for run in runs for number, task in enumerate(run["tasks"])]
-        write_atomically(self.folder / "log.jsonl", "".join(lines))
+        if ranks.is_first():
+            write_atomically(self.folder / "log.jsonl", "".join(lines))
         self._write()
 
     def add_task(self, seed: int, task: dict[str, Any], counts: list[int]) -> float:
@@ -112,8 +108,9 @@ class CellResults:
         run["forgetting"] = metrics.forgetting(matrix)
         run["accuracy_matrix"] = matrix
         self._write()
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(_log_line(seed, len(matrix) - 1, run["tasks"][-1]))
+        if ranks.is_first():
+            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
+                log.write(_log_line(seed, len(matrix) - 1, run["tasks"][-1]))
         return seen[-1]
 
     def finish(self) -> None:
@@ -125,7 +122,8 @@ class CellResults:
         self._write()
 
     def _write(self) -> None:
-        write_atomically(self.folder / "results.json", json.dumps(self.content, indent=1) + "\n")
+        if ranks.is_first():
+            write_atomically(self.folder / "results.json", json.dumps(self.content, indent=1) + "\n")
 
 
 def _log_line(seed: int, number: int, task: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from mist_ext.config import Config
 from mist_ext.data.doctor import cores
 from mist_ext.data.source import Source
 from mist_ext.data.stream import Stream, TaskImages, views_of
+from mist_ext.distributed import agreement, ranks
 from mist_ext.draws import draw_seed
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
@@ -39,13 +40,18 @@ class Setting:
     @classmethod
     def of(cls, options: Config, console: Console) -> Setting:
         """Load what the options name; ValueError or OSError where that is not possible."""
+        if options.batch_size < ranks.size():
+            raise ValueError(
+                f"batch_size is {options.batch_size}, but {ranks.size()} processes share a batch out among them; give "
+                "a larger --batch-size, or torchrun fewer processes"
+            )
         device = _device(options)
         if options.tensorboard:
             require_tensorboard()
         if options.download:
             from mist_ext.data.download import fetch
 
-            fetch(options.data, data.root_folder(options.data_root), console)
+            agreement.on_first(lambda: fetch(options.data, data.root_folder(options.data_root), console))
         source = data.load(options.data, options.data_root, options.test_fraction)
         if options.evaluate_on == "validation":
             source = source.validation()
@@ -94,6 +100,14 @@ def _device(options: Config) -> torch.device:
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.size() > 1:  # each process of a machine has its own
+        name, there = f"cuda:{ranks.device_index()}", torch.cuda.device_count()
+        if ranks.device_index() >= there:
+            raise ValueError(
+                f"process {ranks.device_index() + 1} of this machine has no GPU of its own: there are {there}; start "
+                f"torchrun with --nproc-per-node {there}, or give --device cpu"
+            )
+        torch.cuda.set_device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,15 +16,18 @@ from torch import Tensor, nn
 import mist_ext
 from mist_ext import backbones, config, results, trained, tuners
 from mist_ext.config import Config
+from mist_ext.costs import Costs
 from mist_ext.data.doctor import unreadable
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Task, TaskImages
+from mist_ext.distributed import agreement, ranks
+from mist_ext.distributed.rows import gather_turns
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.progress import Progress
-from mist_ext.results import CellResults, peak_memory
+from mist_ext.results import CellResults
 from mist_ext.run_folder import CHECKPOINTS
 from mist_ext.scalars import Scalars
 from mist_ext.setting import Setting, method_options, new_learner
@@ -37,7 +39,7 @@ EVALUATION_BATCH = 256  # images; only speed and memory depend on it
 
 @dataclass
 class Prepared:
-    """What a method learns from and is tested on, and the seconds that it took.
+    """What a method learns from and is tested on, and what that cost.
 
     Attributes
     ----------
@@ -45,13 +47,13 @@ class Prepared:
         Features and labels of the task.
     tests : list of tuple
         Of every task so far.
-    learning, testing : float
+    costs : Costs
+        Of the phases learn and evaluate.
     """
 
     train: tuple[Tensor, Tensor]
     tests: list[tuple[Tensor, Tensor]]
-    learning: float
-    testing: float
+    costs: Costs
 
 
 class TaskLoop:
@@ -69,6 +71,7 @@ class TaskLoop:
         }
         self.problems: dict[str, dict[int, str]] = {}  # by part and row: why an image cannot be decoded, or nothing
         self.units = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
+        self.tensorboard = self.options.tensorboard and ranks.is_first()
         self.saver = Saver(out / CHECKPOINTS, config.seconds(self.options.checkpoint_every), self._say)
 
     def go(self, saved: dict[str, Any] | None = None) -> None:
@@ -100,7 +103,7 @@ class TaskLoop:
         if state is not None:
             unit.load_state_dict(state)
         folder = self.out / "tensorboard" / f"{tuner_name}-seed-{seed}"
-        with Scalars(folder) if self.options.tensorboard else nullcontext() as losses:
+        with Scalars(folder) if self.tensorboard else nullcontext() as losses:
             unit.tuner.watch = losses.add if losses else None
             for task in unit.stream.tasks[unit.task :]:
                 self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
@@ -118,7 +121,7 @@ class TaskLoop:
         for name, record in records.items():
             cell = self.cells[unit.tuner_name, name]
             findings.append(f"{name} {cell.add_task(unit.seed, record, counts):.2f} %")
-            if self.options.tensorboard:
+            if self.tensorboard:
                 with Scalars(cell.folder / "tensorboard" / f"seed-{unit.seed}") as scalars:
                     scalars.add_task(cell.content["runs"][-1]["tasks"][-1], task.number + 1)
         self.progress.advance(", ".join(findings))
@@ -149,9 +152,6 @@ class TaskLoop:
 
     def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
-        device = self.setting.device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         if unit.tuned is None:
             unit.tuned = unit.tuner.tune(task.train, self.progress.track, lambda: self._moment(number, unit))
         tuned = unit.tuned
@@ -161,24 +161,20 @@ class TaskLoop:
         records = {}
         for name, learner in unit.learners.items():
             own = prepared[name if name in prepared else SHARED]
-            started = time.perf_counter()
-            learner.learn(*own.train)
-            learned = time.perf_counter()
-            right = [learner.predict(x) == y for x, y in own.tests]
-            evaluated = time.perf_counter()
+            costs = Costs(self.setting.device) + tuned.costs + own.costs
+            with costs.phase("learn"):
+                learner.learn(*own.train)
+            with costs.phase("evaluate"):
+                right = [learner.predict(x) == y for x, y in own.tests]
             classes = [position for earlier in seen for position in earlier.classes]
             records[name] = {
                 "classes": [unit.stream.class_order[position] for position in task.classes],
                 "accuracy_per_task": [_percent(hits) for hits in right],
                 "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in own.tests]), classes),
-                "seconds": {
-                    **tuned.seconds,
-                    "learn": own.learning + learned - started,
-                    "evaluate": own.testing + evaluated - learned,
-                },
+                "seconds": costs.seconds,
+                "peak_memory_bytes": costs.peak_memory_bytes,
                 **tuned.fractions(),
                 "selection": tuned.selection,
-                "peak_memory_bytes": peak_memory(device),
                 **diagnosis,
             }
         return records
@@ -203,6 +199,7 @@ class TaskLoop:
                 partial(_features, unit.backbone),
                 unit.tuner.moves_backbone,
                 lambda: self._moment(number, unit),
+                Costs(self.setting.device),
             )
         # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
         whole = self._state(number, unit) if own else {}
@@ -210,18 +207,17 @@ class TaskLoop:
         def pause() -> None:
             self.saver.moment(lambda: whole)
 
-        def track(iterable: Iterable[Any], phase: str, total: int) -> Iterator[Any]:
+        def track(costs: Costs, iterable: Iterable[Any], phase: str, total: int) -> Iterator[Any]:
             for item in self.progress.track(iterable, phase, total):
                 yield item
-                pause()
+                costs.apart(pause)
 
         for name, learner in own.items():
-            started = time.perf_counter()
-            changed = learner.train(task.train, task.classes, track)
-            trained = time.perf_counter() - started
+            costs = Costs(self.setting.device)
+            with costs.phase("learn"):
+                changed = learner.train(task.train, task.classes, partial(track, costs))
             moved = changed or unit.tuner.moves_backbone
-            made[name] = self._extracted(task, unit, name, learner.features, moved, pause)
-            made[name].learning += trained
+            made[name] = self._extracted(task, unit, name, learner.features, moved, pause, costs)
         return made
 
     def _extracted(
@@ -232,29 +228,38 @@ class TaskLoop:
         extract: Callable[[Tensor], Tensor],
         moved: bool,
         moment: Callable[[], None],
+        costs: Costs,
     ) -> Prepared:
         """Features of the task's training images and of all tests so far; earlier ones are kept unless they moved."""
-        started = time.perf_counter()
-        train = self._extract(extract, task.train, moment)
-        learning = time.perf_counter() - started
+        moment = partial(costs.apart, moment)
+        with costs.phase("learn"):
+            train = self._extract(extract, task.train, moment)
         seen = unit.stream.tasks[: task.number + 1]
-        started = time.perf_counter()
         kept = [] if moved else unit.features.get(name, [])
-        kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
+        with costs.phase("evaluate"):
+            kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
         unit.features[name] = kept
-        return Prepared(train, kept, learning, time.perf_counter() - started)
+        return Prepared(train, kept, costs)
 
     @torch.no_grad()
     def _extract(
         self, extract: Callable[[Tensor], Tensor], images: TaskImages, moment: Callable[[], None]
     ) -> tuple[Tensor, Tensor]:
-        """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device."""
-        batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device)
+        """Features float32 ``[n, d]`` and labels int64 ``[n]`` of all images, without augmentation, on the device.
+
+        The ranks take batches in turns, and every rank gets all features, in the order and with the bits that one
+        process would have.
+        """
+        batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device, split="turns")
         features = []
         for pixels, _ in self.progress.track(batches, "extract", len(batches)):
             features.append(extract(pixels))
             moment()
-        return torch.cat(features), images.labels.to(self.setting.device)
+        if batches.idle:
+            moment()
+        own = torch.cat(features) if features else None
+        sizes = [rows.count for rows in batches.rows]
+        return gather_turns(own, sizes, self.setting.device), images.labels.to(self.setting.device)
 
     def _check_images(self, number: int, unit: Unit) -> None:
         """Stop before a task whose images cannot all be decoded, with the state saved; or do without those."""
@@ -264,7 +269,9 @@ class TaskLoop:
                 known = self.problems.setdefault(part, {})
                 new = [row for row in rows if row not in known]
                 track = partial(self.progress.track, phase=f"check {part} images", total=len(new))
-                known |= dict.fromkeys(new, "") | dict(unreadable(images.views.images, new, track))
+                own = new[ranks.rank() :: ranks.size()]
+                found = agreement.joined(dict(unreadable(images.views.images, own, track)))
+                known |= dict.fromkeys(new, "") | found
                 broken = [item for item, row in enumerate(rows) if known[row]]
                 if not broken:
                     continue
@@ -284,7 +291,8 @@ class TaskLoop:
 
     def _save_classifiers(self, unit: Unit) -> None:
         options = self.options
-        if options.save == "none" or (options.save == "first" and unit.seed != options.seeds[0]):
+        wanted = {"none": False, "first": unit.seed == options.seeds[0], "all": True}
+        if not (ranks.is_first() and wanted[options.save]):
             return
         source = self.setting.source
         views = unit.stream.tasks[0].test.views

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mist_ext.data.source import Source
 from mist_ext.data.views import Views, end_with_the_parent, worker_context
+from mist_ext.distributed import ranks
+from mist_ext.distributed.rows import Rows
 from mist_ext.draws import draw_seed, generator
 
 
@@ -188,6 +191,17 @@ class Batches:
         The first batch; what lies before it was done before an interruption.
     device : torch.device
         Where images and labels go.
+    split : str, optional
+        How the ranks of a distributed run share the work: ``rows`` gives this rank its rows of every batch (one that
+        has none gets the first row, which is not its own), ``turns`` whole batches in turns. Every rank gets everything
+        without it.
+
+    Attributes
+    ----------
+    rows : list of Rows
+        Of every batch, of which this rank may get a part or nothing.
+    idle : bool
+        Whether this rank gets one batch less than others, where they take turns.
     """
 
     def __init__(
@@ -197,6 +211,7 @@ class Batches:
         order: tuple[int | str, ...] | None,
         start: int = 0,
         device: torch.device | str = "cpu",
+        split: Literal["rows", "turns"] | None = None,
     ) -> None:
         self.images = images
         self.device = torch.device(device)
@@ -205,6 +220,14 @@ class Batches:
         drawn = order is not None and isinstance(images, TaskImages) and images.views.transform.random
         items = [(row, draw_seed(*(order or ()), "view", row)) if drawn else row for row in rows.tolist()]
         batches = [items[i : i + batch_size] for i in range(0, count, batch_size)][start:]
+        self.rows = [Rows.of(len(batch)) for batch in batches]
+        self.idle = False
+        if split == "rows":
+            batches = [batch[rows.own] or batch[:1] for batch, rows in zip(batches, self.rows, strict=True)]
+        elif split == "turns":
+            everyone = len(batches)
+            batches = batches[ranks.rank() :: ranks.size()]
+            self.idle = len(batches) < -(-everyone // ranks.size())
         workers = images.views.workers if isinstance(images, TaskImages) else 0
         # The loader draws a seed for its workers, by default from torch's global generator.
         own = generator(*(order or ("stored",)))

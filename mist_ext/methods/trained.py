@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext.data.stream import Batches
+from mist_ext.distributed import ranks
 from mist_ext.draws import draw_seed
 from mist_ext.methods.attachments import borrowed, check_vit
 from mist_ext.methods.method import Method
@@ -186,9 +187,10 @@ class TrainedMethod(Method):
         key = (self.seed, "train", len(self.sessions))
 
         def batches(epoch: int) -> Batches:
-            return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device)
+            return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device, split="rows")
 
-        fit(loss, groups, self.recipe, batches, key, track, type(self).__name__)
+        rows = batches(0).rows.__getitem__ if ranks.size() > 1 else None  # every epoch's batches are as long
+        fit(loss, groups, self.recipe, batches, key, track, type(self).__name__, rows)
 
     def frozen(self, pixels: Tensor) -> Tensor:
         """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""

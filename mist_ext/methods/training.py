@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mist_ext.distributed.gradients import add_up_
+from mist_ext.distributed.rows import Rows
 from mist_ext.draws import draw_seed
 from mist_ext.tuners.tuner import Track
 
@@ -71,13 +73,14 @@ def fit(
     key: tuple[int | str, ...],
     track: Track,
     phase: str,
+    rows: Callable[[int], Rows] | None = None,
 ) -> None:
     """Minimise a loss over epochs of batches.
 
     Parameters
     ----------
     loss : callable
-        Of a batch's inputs and labels.
+        Of a batch's inputs and labels: a mean over its rows.
     groups : sequence
         Parameters, each group with a factor of the recipe's learning rate.
     recipe : Recipe
@@ -89,6 +92,9 @@ def fit(
         The progress display.
     phase : str
         What the display calls it.
+    rows : callable, optional
+        From a step's number to the part of its joint batch that this rank gets; the gradients are summed over the ranks
+        then.
     """
     parameters = [(list(group), factor) for group, factor in groups]
     settings = [{"params": group, "lr": recipe.lr * factor} for group, factor in parameters]
@@ -106,7 +112,12 @@ def fit(
         for step, (inputs, labels) in enumerate(tracked):
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 torch.manual_seed(draw_seed(*key, epoch, step))
-                loss(inputs, labels).backward()
+                value = loss(inputs, labels)
+                if rows is not None:
+                    value = value * rows(step).weight
+                value.backward()
+            if rows is not None:
+                add_up_(parameter.grad for parameter in everything if parameter.grad is not None)
             if recipe.clip is not None:
                 nn.utils.clip_grad_norm_(everything, recipe.clip)
             optimizer.step()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +13,10 @@ from torch.utils.data import Dataset
 
 from mist_ext.backbones import train_mode
 from mist_ext.config import TuningOptions
+from mist_ext.costs import Costs
 from mist_ext.data.stream import Batches
+from mist_ext.distributed import ranks
+from mist_ext.distributed.gradients import averaging
 from mist_ext.draws import draw_seed
 from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
 from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
@@ -55,6 +58,7 @@ class ContrastiveTuner(Tuner):
         self.tuned: Tuned | None = None
         self.position = (0, 0)
         self.batches = 0
+        self.reduced: dict[nn.Module, nn.Module] = {}  # what stands in for a module, so that its gradients are reduced
         self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
         self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
 
@@ -77,7 +81,7 @@ class ContrastiveTuner(Tuner):
         """The next task's measurements, or those of the task that was interrupted."""
         if self.tuned is None:
             self.task += 1
-            self.tuned = Tuned()
+            self.tuned = Tuned(Costs(self.device))
             self.position = (0, 0)
             if "ce" in (self.options.score_objective, self.options.tune_objective):
                 with torch.random.fork_rng(devices=[]):
@@ -95,6 +99,17 @@ class ContrastiveTuner(Tuner):
         self.classifier = None
         return tuned
 
+    @contextmanager
+    def dense_exchange(self) -> Iterator[None]:
+        """Within it, backward reduces whole gradients over the ranks: by DDP, on what requires a gradient now."""
+        heads = [self.objective, *([] if self.classifier is None else [self.classifier])]
+        modules = [self.network, *heads] if ranks.size() > 1 else []
+        self.reduced = {module: averaging(module) for module in modules}
+        try:
+            yield
+        finally:
+            self.reduced = {}
+
     def _views(self, size: tuple[int, int]) -> TwoViews:
         return self.views.setdefault(size, TwoViews(size))
 
@@ -103,7 +118,9 @@ class ContrastiveTuner(Tuner):
     ) -> Iterator[Tensor]:
         """Forward of every batch of one epoch; yields its loss, for the tuner to go backward from.
 
-        An epoch that was interrupted goes on at its next batch.
+        An epoch that was interrupted goes on at its next batch. Where several ranks work together, each goes through
+        its own rows of every batch, and the gradients are to be summed over the ranks; but where every batch's own
+        gradient is needed, to score by it, the ranks take whole batches in turns.
 
         Parameters
         ----------
@@ -111,7 +128,7 @@ class ContrastiveTuner(Tuner):
             Of float32 images ``[3, height, width]`` and labels.
         epoch : int
         phase : str
-            Under which the time counts.
+            Under which time and memory count, the work between two batches included; what ``pause`` takes does not.
         description : str
             What the progress display calls it.
         objective : str
@@ -122,34 +139,47 @@ class ContrastiveTuner(Tuner):
             Called after every step.
         """
         assert self.tuned is not None
+        costs = self.tuned.costs
         first = self.position[1] if self.position[0] == epoch else 0
         order = (self.seed, "order", self.task, epoch)
-        batches = Batches(images, self.options.batch_size, order, first, self.device)
+        turns = phase == "score"
+        batches = Batches(
+            images, self.options.batch_size, order, first, self.device, split="turns" if turns else "rows"
+        )
+        stride, offset = (ranks.size(), ranks.rank()) if turns else (1, 0)
+        last = first + len(batches.rows)
         height, width = images[0][0].shape[-2:]
         views = self._views((height, width))
         train_mode(self.network)
-        loss_of = self.objective if objective == "mi" else self.classifier
+        loss_of: nn.Module | None = self.objective if objective == "mi" else self.classifier
         assert loss_of is not None
         head_dtype = next(loss_of.parameters()).dtype
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
-        started = time.perf_counter()
-        for step, (pixels, labels) in enumerate(track(batches, description, len(batches)), first):
-            self.position = (epoch, step)
-            both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step))
-            with torch.random.fork_rng(devices=[]), autocast:
-                # A backbone's dropout draws from torch's global generators.
-                torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step))
-                features = self.network(both.to(dtype))
-                loss = loss_of(features.to(head_dtype), labels)
-            yield loss
-            self.position = (epoch, step + 1)
-            self.batches += 1
-            if self.watch is not None:
-                self.watch(f"loss/{phase}", loss.detach(), self.batches)
-            self.tuned.seconds[phase] += time.perf_counter() - started
-            pause()
-            started = time.perf_counter()
+        network, loss_of = (self.reduced.get(module, module) for module in (self.network, loss_of))
+        with costs.phase(phase):
+            for number, (pixels, labels) in enumerate(track(batches, description, len(batches))):
+                done = first + number * stride
+                self.position = (epoch, done)
+                step = done + offset
+                rows = None if turns or ranks.size() == 1 else batches.rows[number]
+                both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
+                with torch.random.fork_rng(devices=[]), autocast:
+                    # A backbone's dropout draws from torch's global generators.
+                    own = () if rows is None else (ranks.rank(),)
+                    torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
+                    features = network(both.to(dtype))
+                    loss = loss_of(features.to(head_dtype), labels, rows)
+                yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum
+                self.position = (epoch, min(done + stride, last))
+                self.batches += self.position[1] - done
+                if self.watch is not None:
+                    self.watch(f"loss/{phase}", loss.detach(), self.batches)
+                costs.apart(pause)
+            if batches.idle:  # while other ranks have another batch
+                self.batches += last - self.position[1]
+                self.position = (epoch, last)
+                costs.apart(pause)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -163,7 +193,7 @@ class ContrastiveTuner(Tuner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.task = state["task"]
-        self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
+        self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"], self.device)
         self.position, self.batches = state["position"], state["batches"]
         self.objective.load_state_dict(state["objective"])
         if state["classifier"] is not None:

@@ -53,7 +53,7 @@ class Full(ContrastiveTuner):
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
-        with _all_frozen_but(self.trained(), self.backbone):
+        with _all_frozen_but(self.trained(), self.backbone), self.dense_exchange():
             self._tune(images, tuned, track, pause)
         self._optimizer = None
         return self.end_task()

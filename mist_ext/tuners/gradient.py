@@ -32,6 +32,11 @@ class Gradient(MIST):
                 "momentum would move entries that no step chose; use --dynamics exact"
             )
 
+    @property
+    def exchange(self) -> str:
+        """Whole gradients: which entries are the largest shows in the sum alone."""
+        return "dense"
+
     def select(
         self, images: Dataset, tuned: Tuned, track: Track = untracked, pause: Pause = never
     ) -> tuple[Selection, Selection]:

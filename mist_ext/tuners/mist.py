@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,10 @@ from torch.utils.data import Dataset
 
 from mist_ext import ops
 from mist_ext.config import TuningOptions
+from mist_ext.distributed import ranks
+from mist_ext.distributed.gradients import add_up_, summed
 from mist_ext.draws import draw_seed
-from mist_ext.optim import InBackward, MaskedGradient, SparseSGD
+from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import described, kept_fraction, measure_step
@@ -23,30 +24,36 @@ from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
+WIRES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients
 Values = Callable[[], Mapping[str, Tensor]]
 
 
 @contextmanager
-def _sparse_steps(optimizer: SparseSGD, in_backward: bool) -> Iterator[TakeStep]:
+def _sparse_steps(optimizer: SparseSGD, contexts: list[AbstractContextManager]) -> Iterator[TakeStep]:
     def take_step(loss: Tensor) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    with InBackward(optimizer) if in_backward else nullcontext():
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
         yield take_step
 
 
 @contextmanager
-def _masked_steps(masked: MaskedGradient, dense: torch.optim.SGD) -> Iterator[TakeStep]:
+def _masked_steps(
+    masked: MaskedGradient, dense: torch.optim.SGD, exchange: AbstractContextManager
+) -> Iterator[TakeStep]:
     def take_step(loss: Tensor) -> None:
         loss.backward()
         masked.apply_()
         dense.step()
         dense.zero_grad()
 
-    yield take_step
+    with exchange:
+        yield take_step
 
 
 class MIST(ContrastiveTuner):
@@ -81,6 +88,11 @@ class MIST(ContrastiveTuner):
         self.scale_table = torch.tensor(options.strike_factor, dtype=torch.float64).pow(torch.arange(256)).float()
 
     @property
+    def exchange(self) -> str:
+        """What the ranks exchange in a step of the sparse optimiser."""
+        return self.options.exchange
+
+    @property
     def whole(self) -> str:
         """The pattern of the tensors that are selected whole: the options' own, and the objectives' layers."""
         return rf"{self.options.whole}|^projector\.|^classifier\."
@@ -88,7 +100,8 @@ class MIST(ContrastiveTuner):
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
         if self._selection is None:
-            self._selection, self._to_freeze = self.select(images, tuned, track, pause)
+            with tuned.costs.phase("select"):
+                self._selection, self._to_freeze = self.select(images, tuned, track, pause)
             self.position = (1, 0)
         self.apply(images, self._selection, tuned, track, pause)
         self.finish_task(self._selection, self._to_freeze)
@@ -104,15 +117,14 @@ class MIST(ContrastiveTuner):
             self._scores = sensitivity.scores()
             for loss in self.epoch(images, 0, "score", "score", self.options.score_objective, track, pause):
                 loss.backward()
-        started = time.perf_counter()
         scores, self._scores = self._scores, None
+        add_up_(scores.values())
         for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
             scores[name].view(-1)[ops.unpack_bits(bits, scores[name].numel())] = -1
         selection = Selection.from_scores(scores, self.options.rate, self.whole)
         to_freeze = self._highest({name: scores[name] for name in selection.by_score})
         tuned.selected_fraction = selection.selected_fraction
         tuned.selection = described(selection, self.backbone, scores)
-        tuned.seconds["select"] = time.perf_counter() - started
         return selection, to_freeze
 
     def _highest(self, scores: dict[str, Tensor]) -> Selection:
@@ -176,8 +188,20 @@ class MIST(ContrastiveTuner):
         backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
             values = {name: optimizer.state[p].get("master", p) for name, p in backbone.items()}
-            return _sparse_steps(optimizer, options.in_backward is not False), lambda: values
-        return _masked_steps(masked, dense), lambda: backbone
+            return _sparse_steps(optimizer, self._contexts(optimizer)), lambda: values
+        return _masked_steps(masked, dense, self.dense_exchange()), lambda: backbone
+
+    def _contexts(self, optimizer: SparseSGD) -> list[AbstractContextManager]:
+        """What the steps of a sparse optimiser are taken within."""
+        dense = self.exchange == "dense" and ranks.size() > 1
+        if dense:  # whole gradients are reduced when backward has ended
+            return [self.dense_exchange()]
+        contexts: list[AbstractContextManager] = []
+        if ranks.size() > 1:
+            contexts.append(SparseExchange(optimizer, wire=WIRES[self.options.wire], reduce="sum"))
+        if self.options.in_backward is not False:
+            contexts.append(InBackward(optimizer))
+        return contexts
 
     def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
         return SparseSGD(self.groups(self.options.lr), selection, **options)
@@ -215,7 +239,7 @@ class MIST(ContrastiveTuner):
             "steps": self.steps,
             "strikes": dict(self.strikes),
             "frozen": dict(self.frozen),
-            "scores": self._scores,
+            "scores": None if self._scores is None else summed(self._scores),
             "selection": None if selection is None else selection.state_dict(),
             "to_freeze": None if selection is None else self._to_freeze.state_dict(),
             # Those of a checkpoint, while nothing has been made of them.
@@ -227,7 +251,8 @@ class MIST(ContrastiveTuner):
         super().load_state_dict(state)
         self.steps = state["steps"]
         self.strikes, self.frozen = dict(state["strikes"]), dict(state["frozen"])
-        self._scores = state["scores"]
+        # One rank goes on from the sums, so that they count once.
+        self._scores = state["scores"] if ranks.is_first() else None
         if state["selection"] is not None:
             self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
             self._selection.load_state_dict(state["selection"])

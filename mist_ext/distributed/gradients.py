@@ -1,0 +1,32 @@
+"""Whole gradients and sums of squared ones, reduced over the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mist_ext.distributed import ranks
+
+
+def averaging(module: nn.Module) -> nn.Module:
+    """The module, with gradients that backward averages over the ranks: PyTorch's DDP, overlapped with backward."""
+    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=False)
+
+
+def add_up_(tensors: Iterable[Tensor]) -> None:
+    """Replace every tensor by its sum over the ranks, which must all give as many, of the same shapes."""
+    if ranks.size() > 1:
+        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()
+
+
+def summed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sums over the ranks, by name; the tensors stay as they are."""
+    if ranks.size() == 1:
+        return dict(tensors)
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    add_up_(copies.values())
+    return copies

@@ -1,0 +1,74 @@
+"""From torchrun's environment to a process group, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class LostRank(ConnectionError):
+    """Another process of the run has ended."""
+
+
+def launched() -> bool:
+    """Whether torchrun, or what sets the same variables, started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the other processes of a torchrun, if this is one of several: CPU tensors by gloo, CUDA's by NCCL.
+
+    Raises
+    ------
+    ValueError
+        If the others cannot be reached; the message says what to look at.
+    LostRank
+        If one of them ends in the midst of the work.
+    """
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    if missing := [name for name in NEEDED if name not in os.environ]:
+        raise ValueError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing[0]} is not set; start with torchrun")
+    cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
+        raise ValueError(_why(error)) from error
+    try:
+        yield
+    except RuntimeError as error:
+        if not _lost_another(error):
+            raise
+        raise LostRank(
+            f"another process of the run ended or cannot be reached any more ({_first_line(error)}); see what it said, "
+            "and go on with the same torchrun and mist run --resume"
+        ) from error
+    dist.destroy_process_group()  # not after an error: the others might never answer
+
+
+def _lost_another(error: RuntimeError) -> bool:
+    """Gloo's errors are plain RuntimeErrors, which begin with the source file's place."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "Connection reset" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _why(error: Exception) -> str:
+    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    message = _first_line(error)
+    if "EADDRINUSE" in message or "address already in use" in message:
+        return f"port {os.environ['MASTER_PORT']} is in use by another program; give torchrun another --master-port"
+    if interface := os.environ.get("GLOO_SOCKET_IFNAME") or os.environ.get("NCCL_SOCKET_IFNAME"):
+        names = ", ".join(sorted(os.listdir("/sys/class/net"))) if os.path.isdir("/sys/class/net") else "unknown"
+        message += f" (the network interface asked for is {interface!r}; this machine has: {names})"
+    return f"rank {os.environ['RANK']} cannot reach the other processes at {where}: {message}"
