@@ -295,8 +295,11 @@ class SparseExchange:
 
 
 def _sum_of_bits(parameter: Tensor) -> Tensor:
-    words = {2: torch.int16, 4: torch.int32}[parameter.element_size()]
-    return parameter.detach().view(words).sum(dtype=torch.int64)
+    flat = parameter.detach().view(-1)
+    eight_bytes = flat.numel() * flat.element_size() % 8 == 0 and flat.data_ptr() % 8 == 0
+    if eight_bytes:  # which torch adds up far faster than shorter integers
+        return flat.view(torch.int64).sum()
+    return flat.view({2: torch.int16, 4: torch.int32}[flat.element_size()]).sum(dtype=torch.int64)
 
 
 def _ranks(ranks: list[int]) -> str:
