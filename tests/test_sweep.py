@@ -23,7 +23,7 @@ from mist_ext.report.sharing import Shared, Sharing, sharing
 from mist_ext.sweep.figure import draw, numeric_axis
 from mist_ext.sweep.grid import Grid, make_grid, read_grid
 from mist_ext.sweep.rows import make_rows
-from mist_ext.sweep.significance import paired_p
+from mist_ext.sweep.significance import LEAST, paired_p
 from mist_ext.sweep.table import SweepTable
 
 ROOT = Path(__file__).parents[1]
@@ -174,10 +174,14 @@ def test_a_mistake_in_a_grid_is_named(content: object, message: str) -> None:
         make_grid(content)
 
 
+# The README's table has five seeds, a curve as many as the t-test needs, and what is there to be timed has one.
+LEAST_SEEDS = {"embedded": 5, "drop_rate": LEAST, "selection_rate": LEAST, "digits": 1}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "bench" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_grids_of_the_repository_can_be_read(path: Path) -> None:
     grid = read_grid(path)
-    assert len(grid.axes["seeds"]) >= 5
+    assert len(grid.axes["seeds"]) >= LEAST_SEEDS[path.stem]
     assert "none" in grid.axes["tuner"]
 
 
