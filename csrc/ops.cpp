@@ -9,12 +9,17 @@
 //                     and sqrt(1 - beta2^i), whose last column also serves every later update.
 // mask_               everything but the kept entries of a gradient becomes zero, those are multiplied by
 //                     table[scale_code].
+// places              where the kept entries of a step lie in a packed vector: one place for each piece of each tensor's
+//                     list (places.h), and the vector's length. On the host; it depends on the keep rule alone.
+// pack_               the kept entries' gradients of all tensors in one vector, in order of selection.
 //
 // `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, exp_avg, exp_avg_sq,
 // updates, master and scale_code hold one value a selected entry. `momentum_buffer` may be an empty list where momentum
 // is 0, `scale_code` where nothing is scaled. `master` is an empty list where every parameter is float32; otherwise
 // float32 copies of the selected entries of 16-bit parameters, of size 0 for the others. `ordinal` is the tensor's
-// number in the selection, `threshold` the keep rule's integer (keep * 65536, rounded).
+// number in the selection, `threshold` the keep rule's integer (keep * 65536, rounded). `first` is the place of a
+// tensor's entry 0 in the list that the keep rule draws by, where the tensor is a part of a larger one (empty: 0 for
+// all). Where `packed` is given with its `places`, `grad` is an empty list, and gradients are read from there.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
@@ -32,15 +37,21 @@ STABLE_TORCH_LIBRARY(mist_ext, m) {
   m.def(
       "drop_apply_sgd_(Tensor(a!)[] param, Tensor[] grad, Tensor?[] index, Tensor(b!)[] momentum_buffer, "
       "Tensor(c!)[] master, Tensor?[] scale_code, Tensor? table, int[] ordinal, Tensor lr, float momentum, "
-      "float weight_decay, int threshold, int seed, Tensor step, Tensor? found_inf, Tensor? grad_scale) -> ()");
+      "float weight_decay, int threshold, int seed, Tensor step, Tensor? found_inf, Tensor? grad_scale, "
+      "int[] first=[], Tensor? packed=None, Tensor? places=None) -> ()");
   m.def(
       "drop_apply_adamw_(Tensor(a!)[] param, Tensor[] grad, Tensor?[] index, Tensor(b!)[] exp_avg, "
       "Tensor(c!)[] exp_avg_sq, Tensor(d!)[] updates, Tensor(e!)[] master, Tensor?[] scale_code, Tensor? table, "
       "int[] ordinal, Tensor lr, float beta1, float beta2, float eps, float weight_decay, Tensor correction, "
-      "int threshold, int seed, Tensor step, Tensor? found_inf, Tensor? grad_scale) -> ()");
+      "int threshold, int seed, Tensor step, Tensor? found_inf, Tensor? grad_scale, int[] first=[], "
+      "Tensor? packed=None, Tensor? places=None) -> ()");
   m.def(
       "mask_(Tensor(a!)[] grad, Tensor?[] index, Tensor?[] scale_code, Tensor? table, int[] ordinal, int threshold, "
-      "int seed, Tensor step) -> ()");
+      "int seed, Tensor step, int[] first=[]) -> ()");
+  m.def("places(int[] count, int[] first, int[] ordinal, int threshold, int seed, int step) -> Tensor");
+  m.def(
+      "pack_(Tensor(a!) packed, Tensor[] grad, Tensor?[] index, Tensor places, int[] first, int[] ordinal, "
+      "int threshold, int seed, Tensor step) -> ()");
 }
 
 namespace {

@@ -13,6 +13,8 @@ OptionalTensorList = Sequence[Tensor | None]
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
 MOST_ENTRIES = 2**31 - 1  # an index is int32
+LONGEST_LIST = 2**31  # of all parts of a selection list together
+PIECE = 2048  # positions of a selection list that share one place in a packed vector
 
 
 class Checker:
@@ -43,7 +45,8 @@ class Checker:
         expected = " or ".join(str(dtype) for dtype in dtypes)
         self.require(tensor.dtype in dtypes, f"{name} has dtype {tensor.dtype}, expected {expected}")
         self.require(size in (None, tensor.numel()), f"{name} has {tensor.numel()} entries, expected {size}")
-        if tensor.numel() and "[" in name:  # of a list; values that all tensors share are read before anything else
+        # Of a list, or packed from one; values that all tensors share are read before anything else.
+        if tensor.numel() and ("[" in name or name == "packed"):
             begin = tensor.data_ptr()
             self.spans.append((begin, begin + tensor.numel() * tensor.element_size(), written, name))
 
@@ -66,9 +69,15 @@ class Checker:
                 written_end = max(written_end, (stop, name))
 
     def selection(
-        self, t: int, size: int, index: OptionalTensorList, scale_code: OptionalTensorList, ordinal: Sequence[int]
+        self,
+        t: int,
+        size: int,
+        index: OptionalTensorList,
+        scale_code: OptionalTensorList,
+        first: Sequence[int],
+        ordinal: Sequence[int],
     ) -> int:
-        """The index, codes and ordinal of one tensor; returns how many entries are selected."""
+        """The index, codes, first position and ordinal of one tensor; returns how many entries are selected."""
         self.require(size <= MOST_ENTRIES, f"tensor {t} has {size} entries, at most {MOST_ENTRIES} are supported")
         entries, code, selected = index[t], scale_code[t] if scale_code else None, size
         if entries is not None:
@@ -78,19 +87,59 @@ class Checker:
             self.require(selected <= size, more)
         if code is not None:
             self.tensor(f"scale_code[{t}]", code, (torch.uint8,), size=selected)
-        self.require(0 <= ordinal[t] < 2**32, f"ordinal[{t}] is {ordinal[t]}, expected 0 to 4294967295")
+        self.listed(t, selected, first, ordinal)
         return selected
+
+    def listed(self, t: int, selected: int, first: Sequence[int], ordinal: Sequence[int]) -> None:
+        """The ordinal of one tensor, and where its part of the selection list begins."""
+        self.require(0 <= ordinal[t] < 2**32, f"ordinal[{t}] is {ordinal[t]}, expected 0 to 4294967295")
+        last = LONGEST_LIST - selected
+        if first:
+            expected = f"expected 0 to {last}, so that its {selected} entries end within {LONGEST_LIST}"
+            self.require(0 <= first[t] <= last, f"first[{t}] is {first[t]}, {expected}")
+
+    def packed(
+        self, packed: Tensor, places: Tensor, count: Sequence[int], first: Sequence[int], written: bool = False
+    ) -> None:
+        """A packed vector and the places of its pieces, which belong to lists of ``count`` selected entries."""
+        self.tensor("packed", packed, (torch.float32, torch.bfloat16), written)
+        self.tensor("places", places, (torch.int64,))
+        pieces = piece_count(count, first)
+        self.require(
+            places.numel() == pieces + 1,
+            f"places has {places.numel()} entries, expected {pieces + 1}, "
+            f"one for each piece of {PIECE} positions and one for the end",
+        )
+
+    def places(self, packed: Tensor, places: Tensor, made: Tensor) -> None:
+        """The places are those of this draw, which ``made`` holds."""
+        end, length = int(places[-1]), packed.numel()
+        self.require(end == length, f"places end at {end}, but packed has {length} entries")
+        same = torch.equal(places.cpu(), made)
+        self.require(
+            same, "places do not fit what this step keeps; make them by ops.places for the same lists and step"
+        )
+
+    def threshold(self, threshold: int) -> None:
+        """The keep rule's integer."""
+        self.require(0 <= threshold <= 65536, f"threshold is {threshold}, expected 0 to 65536")
 
     def draw(self, scale_code: OptionalTensorList, table: Tensor | None, threshold: int, step: Tensor) -> None:
         """What all tensors' draws share."""
         self.tensor("step", step, (torch.int64,), size=1)
-        self.require(0 <= threshold <= 65536, f"threshold is {threshold}, expected 0 to 65536")
+        self.threshold(threshold)
         if any(code is not None for code in scale_code):
             if table is None:
                 raise RuntimeError(
                     f"{self.op}: scale_code is given, but table, which turns a code into a factor, is None"
                 )
             self.tensor("table", table, (torch.float32,), size=256)
+
+
+def piece_count(count: Sequence[int], first: Sequence[int]) -> int:
+    """How many pieces lists of ``count`` entries have: they are cut where global positions are multiples of `PIECE`."""
+    begins = first or [0] * len(count)
+    return sum(-(-(begin + n) // PIECE) - begin // PIECE for n, begin in zip(count, begins, strict=True) if n)
 
 
 def check_accumulate(score: TensorList, grad: TensorList, frozen: OptionalTensorList) -> None:
@@ -138,22 +187,37 @@ class DropApply:
     step: Tensor
     found_inf: Tensor | None
     grad_scale: Tensor | None
+    first: Sequence[int]
+    packed: Tensor | None
+    places: Tensor | None
 
 
 def _check_drop_apply(checker: Checker, given: DropApply, state: dict[str, tuple[TensorList, torch.dtype]]) -> None:
     """``state`` names the rule's own lists, of one value a selected entry, and their dtypes."""
     param = given.param
-    lists: dict[str, Sequence] = {"grad": given.grad, "index": given.index, "ordinal": given.ordinal}
+    one, other = ("packed", "places") if given.packed is not None else ("places", "packed")
+    together = (given.packed is None) == (given.places is None)
+    checker.require(together, f"{one} is given, but {other} is None; give both or neither")
+    if given.packed is None:
+        checker.length("grad", given.grad, "param", param)
+    else:
+        full = f"packed is given, but grad has {len(given.grad)} tensors; give an empty list"
+        checker.require(not given.grad, full)
+    lists: dict[str, Sequence] = {"index": given.index, "ordinal": given.ordinal}
     lists |= {name: values for name, (values, _) in state.items()}
-    absent_where_empty = {"master": given.master, "scale_code": given.scale_code}
+    absent_where_empty = {"master": given.master, "scale_code": given.scale_code, "first": given.first}
     lists |= {name: values for name, values in absent_where_empty.items() if values}
     for name, values in lists.items():
         checker.length(name, values, "param", param)
-    for t, (tensor, gradient) in enumerate(zip(param, given.grad, strict=True)):
+    count = []
+    for t, tensor in enumerate(param):
         checker.tensor(f"param[{t}]", tensor, FLOATING, written=True)
-        checker.tensor(f"grad[{t}]", gradient, (*FLOATING, gradient.dtype))
-        checker.alike(f"grad[{t}]", gradient, f"param[{t}]", tensor, dtype=True)
-        selected = checker.selection(t, tensor.numel(), given.index, given.scale_code, given.ordinal)
+        if given.packed is None:
+            gradient = given.grad[t]
+            checker.tensor(f"grad[{t}]", gradient, (*FLOATING, gradient.dtype))
+            checker.alike(f"grad[{t}]", gradient, f"param[{t}]", tensor, dtype=True)
+        selected = checker.selection(t, tensor.numel(), given.index, given.scale_code, given.first, given.ordinal)
+        count.append(selected)
         for name, (values, dtype) in state.items():
             checker.tensor(f"{name}[{t}]", values[t], (dtype,), written=True, size=selected)
         if tensor.dtype != torch.float32:
@@ -166,6 +230,8 @@ def _check_drop_apply(checker: Checker, given: DropApply, state: dict[str, tuple
     for name, scalar in {"lr": given.lr, "found_inf": given.found_inf, "grad_scale": given.grad_scale}.items():
         if scalar is not None:
             checker.tensor(name, scalar, (torch.float32,), size=1)
+    if given.packed is not None and given.places is not None:
+        checker.packed(given.packed, given.places, count, given.first)
     checker.no_overlap()
 
 
@@ -197,14 +263,52 @@ def check_mask(
     ordinal: Sequence[int],
     threshold: int,
     step: Tensor,
+    first: Sequence[int],
 ) -> None:
     """Check the arguments of `ops.mask_`."""
     checker = Checker("mask_", grad[0])
     lists: dict[str, Sequence] = {"index": index, "ordinal": ordinal}
-    for name, values in (lists | ({"scale_code": scale_code} if scale_code else {})).items():
+    absent_where_empty: dict[str, Sequence] = {"scale_code": scale_code, "first": first}
+    lists |= {name: values for name, values in absent_where_empty.items() if values}
+    for name, values in lists.items():
         checker.length(name, values, "grad", grad)
     for t, gradient in enumerate(grad):
         checker.tensor(f"grad[{t}]", gradient, FLOATING, written=True)
-        checker.selection(t, gradient.numel(), index, scale_code, ordinal)
+        checker.selection(t, gradient.numel(), index, scale_code, first, ordinal)
     checker.draw(scale_code, table, threshold, step)
+    checker.no_overlap()
+
+
+def check_places(count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int) -> None:
+    """Check the arguments of `ops.places`."""
+    checker = Checker("places", torch.empty(0))
+    for name, values in {"ordinal": ordinal, **({"first": first} if first else {})}.items():
+        checker.require(len(values) == len(count), f"{name} has {len(values)} entries, but count has {len(count)}")
+    for t, selected in enumerate(count):
+        checker.require(0 <= selected <= LONGEST_LIST, f"count[{t}] is {selected}, expected 0 to {LONGEST_LIST}")
+        checker.listed(t, selected, first, ordinal)
+    checker.threshold(threshold)
+
+
+def check_pack(
+    packed: Tensor,
+    grad: TensorList,
+    index: OptionalTensorList,
+    places: Tensor,
+    first: Sequence[int],
+    ordinal: Sequence[int],
+    threshold: int,
+    step: Tensor,
+) -> None:
+    """Check the arguments of `ops.pack_`."""
+    checker = Checker("pack_", packed)
+    lists: dict[str, Sequence] = {"index": index, "ordinal": ordinal, **({"first": first} if first else {})}
+    for name, values in lists.items():
+        checker.length(name, values, "grad", grad)
+    count = []
+    for t, gradient in enumerate(grad):
+        checker.tensor(f"grad[{t}]", gradient, FLOATING)
+        count.append(checker.selection(t, gradient.numel(), index, [], first, ordinal))
+    checker.draw([], None, threshold, step)
+    checker.packed(packed, places, count, first, written=True)
     checker.no_overlap()

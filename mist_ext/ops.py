@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mist_ext import compiled, reference
+from mist_ext.arguments import piece_count
 from mist_ext.reference import pack_bits as pack_bits
 from mist_ext.reference import unpack_bits as unpack_bits
 
@@ -40,11 +41,11 @@ def keep_threshold(keep: float) -> int:
     return math.floor(keep * 65536 + 0.5)
 
 
-def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int) -> Tensor:
-    """Which of a tensor's first ``n`` selected entries keep their gradient in a step: bool, ``[n]``, on the CPU."""
+def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
+    """Which of a tensor's ``n`` selected entries from ``first`` on keep their gradient: bool, ``[n]``, on the CPU."""
     if compiled.C is None:
-        return reference.keep_mask(seed, ordinal, step, n, threshold)
-    packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold))
+        return reference.keep_mask(seed, ordinal, step, n, threshold, first)
+    packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold, first))
     return torch.frombuffer(packed, dtype=torch.bool) if n else torch.empty(0, dtype=torch.bool)
 
 
@@ -100,6 +101,9 @@ def drop_apply_sgd_(
     step: Tensor,
     found_inf: Tensor | None = None,
     grad_scale: Tensor | None = None,
+    first: Sequence[int] = (),
+    packed: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> None:
     """One SGD step of the entries that the keep rule keeps; the others are neither read nor written.
 
@@ -129,11 +133,18 @@ def drop_apply_sgd_(
         `keep_threshold` of the keep probability.
     seed : int
         0 to 2^63 - 1.
+    first : sequence of int, optional
+        Where the tensors are parts of larger ones: the place of each part's entry 0 in the whole tensor's selection,
+        which the keep rule draws by. Empty: 0 for all. A list may have 2^31 entries in all.
+    packed, places : Tensor, optional
+        The kept entries' gradients as `pack_` packs them, and the `places` of this step on the parameters' device;
+        ``grad`` is then empty. On the CPU places that are not this step's are an error before any change; on a GPU,
+        where that would wait for the device, they end the process's work there with a trap.
     """
     if param or grad:
-        _implementation(_device(param, grad)).drop_apply_sgd_(
+        _implementation(_device(param, param if packed is not None else grad)).drop_apply_sgd_(
             param, grad, index, momentum_buffer, master, scale_code, table, ordinal, lr, momentum, weight_decay,
-            threshold, seed, step, found_inf, grad_scale,
+            threshold, seed, step, found_inf, grad_scale, first, packed, places,
         )  # fmt: skip
 
 
@@ -160,6 +171,9 @@ def drop_apply_adamw_(
     step: Tensor,
     found_inf: Tensor | None = None,
     grad_scale: Tensor | None = None,
+    first: Sequence[int] = (),
+    packed: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> None:
     """One AdamW step of the entries that the keep rule keeps; the others are neither read nor written.
 
@@ -178,11 +192,13 @@ def drop_apply_adamw_(
         int32, one count a selected entry.
     correction : Tensor
         float32 ``[2, m]``: ``1 - beta1**n`` and ``sqrt(1 - beta2**n)``. Later updates take the last column.
+    first, packed, places
+        As in `drop_apply_sgd_`.
     """
     if param or grad:
-        _implementation(_device(param, grad)).drop_apply_adamw_(
+        _implementation(_device(param, param if packed is not None else grad)).drop_apply_adamw_(
             param, grad, index, exp_avg, exp_avg_sq, updates, master, scale_code, table, ordinal, lr, beta1, beta2,
-            eps, weight_decay, correction, threshold, seed, step, found_inf, grad_scale,
+            eps, weight_decay, correction, threshold, seed, step, found_inf, grad_scale, first, packed, places,
         )  # fmt: skip
 
 
@@ -196,10 +212,65 @@ def mask_(
     threshold: int,
     seed: int,
     step: Tensor,
+    first: Sequence[int] = (),
 ) -> None:
     """Make every entry but the kept ones zero, and multiply those by ``table[scale_code]``. Arguments as above."""
     if grad:
-        _implementation(grad[0].device).mask_(grad, index, scale_code, table, ordinal, threshold, seed, step)
+        _implementation(grad[0].device).mask_(grad, index, scale_code, table, ordinal, threshold, seed, step, first)
+
+
+def places(
+    count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], *, threshold: int, seed: int, step: int
+) -> Tensor:
+    """Where the kept entries of a step lie in a packed vector; the host alone knows it, from the keep rule.
+
+    The selection lists are cut into pieces where the positions in the whole list are multiples of 2048.
+
+    Parameters
+    ----------
+    count : sequence of int
+        How many entries of each tensor are selected, in this part of it.
+    first, ordinal, threshold, seed
+        As in `drop_apply_sgd_`.
+    step : int
+        The value that the other ops get as a tensor.
+
+    Returns
+    -------
+    Tensor
+        int64 ``[pieces + 1]`` on the CPU: for each piece of each tensor, in order, the place of its first kept entry;
+        last the length of the packed vector.
+    """
+    host = _implementation(torch.device("cpu"))
+    return host.places(count, first, ordinal, threshold, seed, step)
+
+
+def pack_(
+    packed: Tensor,
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    places: Tensor,
+    first: Sequence[int],
+    ordinal: Sequence[int],
+    *,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+) -> None:
+    """Gather the kept entries' gradients of all tensors into one vector, tensor by tensor, in order of selection.
+
+    Parameters
+    ----------
+    packed : Tensor
+        float32 or bfloat16, ``[places[-1]]``.
+    grad : sequence of Tensor
+    places : Tensor
+        What `places` returns for the same lists and step, on the gradients' device.
+    index, first, ordinal, threshold, seed, step
+        As in `drop_apply_sgd_`.
+    """
+    if grad or index:
+        _implementation(packed.device).pack_(packed, grad, index, places, first, ordinal, threshold, seed, step)
 
 
 def _device(first: Sequence[Tensor], second: Sequence[Tensor]) -> torch.device:
@@ -213,18 +284,25 @@ if compiled.C is not None:
 
     def _check_device(op: str, *arguments: Any) -> None:
         """A tensor on meta among others brings a call here, past the kernels' own check."""
-        first: Tensor = arguments[0][0]
-        for declared, value in zip(getattr(torch.ops.mist_ext, op).default._schema.arguments, arguments, strict=True):
+        first: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
+        # Arguments that have their default values are left out.
+        for declared, value in zip(getattr(torch.ops.mist_ext, op).default._schema.arguments, arguments, strict=False):
             for i, tensor in enumerate(value if isinstance(value, list) else [value]):
                 if isinstance(tensor, Tensor) and tensor.device != first.device:
                     name = f"{declared.name}[{i}]" if isinstance(value, list) else declared.name
                     raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like the rest")
 
     # Mutating ops return nothing, so their fakes compute nothing.
-    for _name in ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_"):
+    for _name in ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_"):
         torch.library.register_fake(f"mist_ext::{_name}", functools.partial(_check_device, _name))
 
     @torch.library.register_fake("mist_ext::select")
     def _select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
         _check_device("select", score, k)
         return [scores.new_empty(count, dtype=torch.int32) for scores, count in zip(score, k, strict=True)]
+
+    @torch.library.register_fake("mist_ext::places")
+    def _places(
+        count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
+    ) -> Tensor:
+        return torch.empty(piece_count(count, first) + 1, dtype=torch.int64)

@@ -6,16 +6,21 @@ Each function takes what its namesake in `mist_ext.ops` takes. Every product and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mist_ext.arguments import (
+    PIECE,
+    Checker,
     DropApply,
     check_accumulate,
     check_drop_apply_adamw,
     check_drop_apply_sgd,
     check_mask,
+    check_pack,
+    check_places,
     check_select,
 )
 
@@ -47,15 +52,15 @@ def philox4x32(key: tuple[int, int], counter: Sequence[Tensor | int]) -> list[Te
     return [c0, c1, c2, c3]
 
 
-def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int) -> Tensor:
-    """Which of the first ``n`` entries of a tensor's selection keep their gradient: bool, ``[n]``, on the CPU.
+def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
+    """Which of ``n`` entries of a tensor's selection, from ``first`` on, keep their gradient: bool, ``[n]``, on the CPU.
 
     A pure function of (seed, ordinal, step, entry): neither devices nor threads nor ranks appear in it.
     """
-    groups = torch.arange((n + 7) // 8)
+    groups = torch.arange(first // 8, (first + n + 7) // 8)
     words = philox4x32((seed & _WORD, seed >> 32 & _WORD), (groups, ordinal, step & _WORD, step >> 32 & _WORD))
     draws = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=1)
-    return draws.flatten()[:n] < threshold
+    return draws.flatten()[first % 8 :][:n] < threshold
 
 
 def accumulate_(score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None], scale: float) -> None:
@@ -75,10 +80,12 @@ def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
 
 
 def _kept(
-    index: Tensor | None, selected: int, device: torch.device, seed: int, ordinal: int, step: int, threshold: int
+    tensor: Tensor, index: Tensor | None, seed: int, ordinal: int, step: int, threshold: int, first: int
 ) -> tuple[Tensor, Tensor]:
-    """Positions of the kept entries in the selection, and in the tensor."""
-    position = keep_mask(seed, ordinal, step, selected, threshold).nonzero().flatten().to(device)
+    """Positions of the kept entries in this part of the selection, and in the tensor."""
+    selected = tensor.numel() if index is None else index.numel()
+    mask = keep_mask(seed, ordinal, step, selected, threshold, first)
+    position = mask.nonzero().flatten().to(tensor.device)
     return position, position if index is None else index[position].long()
 
 
@@ -99,10 +106,14 @@ def drop_apply_sgd_(
     step: Tensor,
     found_inf: Tensor | None,
     grad_scale: Tensor | None,
+    first: Sequence[int] = (),
+    packed: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> None:
     given = DropApply(
-        param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale
-    )
+        param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale, first,
+        packed, places,
+    )  # fmt: skip
     check_drop_apply_sgd(given, momentum_buffer, momentum)
 
     def update(t: int, j: Tensor, g: Tensor, value: Tensor) -> Tensor:
@@ -112,7 +123,7 @@ def drop_apply_sgd_(
             momentum_buffer[t].view(-1)[j] = g
         return value - g * lr
 
-    _drop_apply(given, update)
+    _drop_apply("drop_apply_sgd_", given, update)
 
 
 def drop_apply_adamw_(
@@ -137,10 +148,14 @@ def drop_apply_adamw_(
     step: Tensor,
     found_inf: Tensor | None,
     grad_scale: Tensor | None,
+    first: Sequence[int] = (),
+    packed: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> None:
     given = DropApply(
-        param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale
-    )
+        param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale, first,
+        packed, places,
+    )  # fmt: skip
     check_drop_apply_adamw(given, exp_avg, exp_avg_sq, updates, correction)
 
     def update(t: int, j: Tensor, g: Tensor, value: Tensor) -> Tensor:
@@ -155,25 +170,34 @@ def drop_apply_adamw_(
         exp_avg_sq[t].view(-1)[j] = square
         return value * (1 - lr * weight_decay) - average / bias / (root / root_bias + eps) * lr
 
-    _drop_apply(given, update)
+    _drop_apply("drop_apply_adamw_", given, update)
 
 
-def _drop_apply(given: DropApply, update: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> None:
+def _drop_apply(op: str, given: DropApply, update: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> None:
     """Hand each tensor's kept entries to ``update(tensor number, places, gradients, values)`` and write its values."""
+    step = int(given.step)
+    if given.packed is not None and given.places is not None:
+        draw = (given.first, given.ordinal, given.threshold, given.seed, step)
+        _check_places(op, given.packed, given.places, given.param, given.index, *draw)
     if given.found_inf is not None and given.found_inf.item():
         return
-    for t, (tensor, gradient) in enumerate(zip(given.param, given.grad, strict=True)):
-        where = given.index[t]
-        selected = tensor.numel() if where is None else where.numel()
-        step = int(given.step)
-        j, at = _kept(where, selected, tensor.device, given.seed, given.ordinal[t], step, given.threshold)
-        g = gradient.flatten()[at].float()
+    first, taken = given.first or [0] * len(given.param), 0
+    kept = [
+        _kept(tensor, given.index[t], given.seed, given.ordinal[t], step, given.threshold, first[t])
+        for t, tensor in enumerate(given.param)
+    ]
+    for t, (tensor, (j, at)) in enumerate(zip(given.param, kept, strict=True)):
+        if given.packed is None:
+            g = given.grad[t].flatten()[at].float()
+        else:
+            g = given.packed[taken : taken + len(j)].float()
+            taken += len(j)
         if given.grad_scale is not None:
-            g /= given.grad_scale
+            g = g / given.grad_scale
         code = given.scale_code[t] if given.scale_code else None
         if code is not None:
             assert given.table is not None
-            g *= given.table[code[j].long()]
+            g = g * given.table[code[j].long()]
         flat = tensor.view(-1)
         wide = tensor.dtype == torch.float32
         value = update(t, j, g, flat[at] if wide else given.master[t].view(-1)[j])
@@ -191,12 +215,12 @@ def mask_(
     threshold: int,
     seed: int,
     step: Tensor,
+    first: Sequence[int] = (),
 ) -> None:
-    check_mask(grad, index, scale_code, table, ordinal, threshold, step)
+    check_mask(grad, index, scale_code, table, ordinal, threshold, step, first)
+    begins = first or [0] * len(grad)
     for t, gradient in enumerate(grad):
-        where = index[t]
-        selected = gradient.numel() if where is None else where.numel()
-        j, at = _kept(where, selected, gradient.device, seed, ordinal[t], int(step), threshold)
+        j, at = _kept(gradient, index[t], seed, ordinal[t], int(step), threshold, begins[t])
         kept = gradient.flatten()[at]
         code = scale_code[t] if scale_code else None
         if code is not None:
@@ -204,6 +228,58 @@ def mask_(
             kept = (kept.float() * table[code[j].long()]).to(gradient.dtype)
         gradient.zero_()
         gradient.view(-1)[at] = kept
+
+
+def places(
+    count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
+) -> Tensor:
+    check_places(count, first, ordinal, threshold)
+    return _places(count, first, ordinal, threshold, seed, step)
+
+
+def _places(
+    count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
+) -> Tensor:
+    kept = [torch.zeros(1, dtype=torch.int64)]
+    for n, begin, number in zip(count, first or [0] * len(count), ordinal, strict=True):
+        mask = keep_mask(seed, number, step, n, threshold, begin)
+        piece = (begin + torch.arange(n)) // PIECE - begin // PIECE
+        kept.append(torch.bincount(piece[mask], minlength=int(piece[-1]) + 1 if n else 0))
+    return torch.cat(kept).cumsum(0)
+
+
+def pack_(
+    packed: Tensor,
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    places: Tensor,
+    first: Sequence[int],
+    ordinal: Sequence[int],
+    threshold: int,
+    seed: int,
+    step: Tensor,
+) -> None:
+    check_pack(packed, grad, index, places, first, ordinal, threshold, step)
+    _check_places("pack_", packed, places, grad, index, first, ordinal, threshold, seed, int(step))
+    begins = first or [0] * len(grad)
+    taken = [
+        gradient.flatten()[_kept(gradient, index[t], seed, ordinal[t], int(step), threshold, begins[t])[1]].float()
+        for t, gradient in enumerate(grad)
+    ]
+    packed.copy_(torch.cat(taken))
+
+
+def _check_places(
+    op: str,
+    packed: Tensor,
+    places: Tensor,
+    tensors: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    *draw: Any,
+) -> None:
+    """Raise RuntimeError unless the places are those of this draw."""
+    count = [tensor.numel() if where is None else where.numel() for tensor, where in zip(tensors, index, strict=True)]
+    Checker(op, packed).places(packed, places, _places(count, *draw))
 
 
 def pack_bits(flags: Tensor) -> Tensor:
