@@ -169,10 +169,47 @@ const int32_t* checked_index(Checker& checker, Name name, const std::optional<Te
   return static_cast<const int32_t*>(index->const_data_ptr());
 }
 
-uint32_t checked_ordinal(const Checker& checker, int64_t position, int64_t ordinal) {
-  checker.require(ordinal >= 0 && ordinal <= std::numeric_limits<uint32_t>::max(), "ordinal[", position, "] is ",
-                  ordinal, ", expected 0 to 4294967295");
-  return static_cast<uint32_t>(ordinal);
+constexpr int64_t kLongestList = int64_t{1} << 31;
+
+// What one tensor is drawn by; its selected entries are counted already.
+template <class Requiring>
+void check_listed(const Requiring& checker, size_t t, const std::vector<int64_t>& first,
+                  const std::vector<int64_t>& ordinal, Listed& list) {
+  checker.require(ordinal[t] >= 0 && ordinal[t] <= std::numeric_limits<uint32_t>::max(), "ordinal[", t, "] is ",
+                  ordinal[t], ", expected 0 to 4294967295");
+  list.ordinal = static_cast<uint32_t>(ordinal[t]);
+  if (first.empty()) return;
+  const int64_t last = kLongestList - list.selected;
+  checker.require(first[t] >= 0 && first[t] <= last, "first[", t, "] is ", first[t], ", expected 0 to ", last,
+                  ", so that its ", list.selected, " entries end within ", kLongestList);
+  list.first = static_cast<uint32_t>(first[t]);
+}
+
+// Counts the pieces of all lists.
+template <class SomeList>
+void number_pieces(std::vector<SomeList>& lists) {
+  uint32_t pieces = 0;
+  for (SomeList& list : lists) {
+    list.piece = pieces;
+    pieces += static_cast<uint32_t>(cells(list.positions(), kPlacePiece));
+  }
+}
+
+// `pieces` are those of the lists that the vector was packed from.
+void check_packed(Checker& checker, const Tensor& packed, const Tensor& places, int64_t pieces, bool written) {
+  checker.placed({"packed"}, packed);
+  if (packed.scalar_type() != ScalarType::Float && packed.scalar_type() != ScalarType::BFloat16)
+    checker.require(false, "packed has dtype ", dtype_name(packed), ", expected float32 or bfloat16");
+  checker.placed({"places"}, places);
+  checker.typed({"places"}, places, ScalarType::Long);
+  checker.sized({"places"}, places, pieces + 1, "one for each piece of 2048 positions and one for the end");
+  checker.uses({"packed"}, packed, written);
+}
+
+template <class Pointer>
+PackedVector<Pointer> packed_vector(const Tensor& packed, const Tensor& places, Pointer values) {
+  const Dtype dtype = packed.scalar_type() == ScalarType::BFloat16 ? Dtype::bfloat16 : Dtype::float32;
+  return {values, static_cast<const int64_t*>(places.const_data_ptr()), dtype};
 }
 
 // Optimiser state: float32, or int32 counts.
@@ -256,18 +293,21 @@ void check_drop_apply(const char* op, Checker& checker, const DropApplyArguments
                       DropApplyTensor& tensor) {
   const auto i = static_cast<int64_t>(t);
   const Name param_name{"param", i}, grad_name{"grad", i};
-  const Tensor &param = given.param[t], &grad = given.grad[t];
+  const Tensor& param = given.param[t];
   checker.placed(param_name, param);
   tensor.dtype = checker.floating(param_name, param);
   checker.addressable(param_name, param);
-  checker.placed(grad_name, grad);
-  if (grad.scalar_type() != param.scalar_type())
-    fail(op, ": ", grad_name, " has dtype ", dtype_name(grad), ", but ", param_name, " has ", dtype_name(param));
-  check_same_shape(op, grad_name, grad, param_name, param);
   checker.uses(param_name, param, true);
-  checker.uses(grad_name, grad, false);
   tensor.param = param.mutable_data_ptr();
-  tensor.grad = grad.const_data_ptr();
+  if (!given.packed) {
+    const Tensor& grad = given.grad[t];
+    checker.placed(grad_name, grad);
+    if (grad.scalar_type() != param.scalar_type())
+      fail(op, ": ", grad_name, " has dtype ", dtype_name(grad), ", but ", param_name, " has ", dtype_name(param));
+    check_same_shape(op, grad_name, grad, param_name, param);
+    checker.uses(grad_name, grad, false);
+    tensor.grad = grad.const_data_ptr();
+  }
   tensor.index = checked_index(checker, {"index", i}, given.index[t], param.numel(), tensor.selected);
   if (tensor.dtype != Dtype::float32) {
     checker.require(!given.master.empty(), param_name, " has dtype ", dtype_name(param),
@@ -277,7 +317,7 @@ void check_drop_apply(const char* op, Checker& checker, const DropApplyArguments
     checker.sized({"master", i}, given.master[t], 0, "since a float32 parameter has no master");
   }
   tensor.code = checked_codes(checker, given.scale_code, t, tensor.selected);
-  tensor.ordinal = checked_ordinal(checker, i, given.ordinal[t]);
+  check_listed(checker, t, given.first, given.ordinal, tensor);
 }
 
 // Checks every tensor; `state(tensor, t)` adds what the rule keeps for it.
@@ -285,16 +325,24 @@ template <class SomeTensor, class State>
 std::vector<SomeTensor> checked_drop_apply(const char* op, Checker& checker, const DropApplyArguments& given,
                                            const State& state) {
   const size_t count = given.param.size();
-  checker.length("grad", given.grad.size(), "param", count);
+  const bool packed = given.packed.has_value();
+  checker.require(packed == given.places.has_value(), packed ? "packed" : "places", " is given, but ",
+                  packed ? "places" : "packed", " is None; give both or neither");
+  checker.require(!packed || given.grad.empty(), "packed is given, but grad has ", given.grad.size(),
+                  " tensors; give an empty list");
+  if (!packed) checker.length("grad", given.grad.size(), "param", count);
   checker.length("index", given.index.size(), "param", count);
   if (!given.master.empty()) checker.length("master", given.master.size(), "param", count);
   if (!given.scale_code.empty()) checker.length("scale_code", given.scale_code.size(), "param", count);
   checker.length("ordinal", given.ordinal.size(), "param", count);
+  if (!given.first.empty()) checker.length("first", given.first.size(), "param", count);
   std::vector<SomeTensor> checked(count);
   for (size_t t = 0; t < count; ++t) {
     check_drop_apply(op, checker, given, t, checked[t]);
     state(checked[t], t);
   }
+  number_pieces(checked);
+  if (packed) check_packed(checker, *given.packed, *given.places, piece_count(checked), false);
   checker.no_overlap();
   return checked;
 }
@@ -349,11 +397,13 @@ AdamW::Options check_adamw(const Tensor& first, double beta1, double beta2, doub
 }
 
 std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorList& index,
-                                   const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal) {
+                                   const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal,
+                                   const std::vector<int64_t>& first) {
   Checker checker("mask_", grad.at(0));
   checker.length("index", index.size(), "grad", grad.size());
   if (!scale_code.empty()) checker.length("scale_code", scale_code.size(), "grad", grad.size());
   checker.length("ordinal", ordinal.size(), "grad", grad.size());
+  if (!first.empty()) checker.length("first", first.size(), "grad", grad.size());
   std::vector<MaskTensor> checked;
   checked.reserve(grad.size());
   for (size_t t = 0; t < grad.size(); ++t) {
@@ -368,11 +418,77 @@ std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorL
     tensor.size = grad[t].numel();
     tensor.index = checked_index(checker, {"index", i}, index[t], tensor.size, tensor.selected);
     tensor.code = checked_codes(checker, scale_code, t, tensor.selected);
-    tensor.ordinal = checked_ordinal(checker, i, ordinal[t]);
+    check_listed(checker, t, first, ordinal, tensor);
     checked.push_back(tensor);
   }
   checker.no_overlap();
   return checked;
+}
+
+namespace {
+
+// For an op that has no tensors.
+struct Requirements {
+  const char* op;
+
+  template <class... Parts>
+  void require(bool holds, const Parts&... parts) const {
+    if (!holds) fail(op, ": ", parts...);
+  }
+};
+
+}  // namespace
+
+std::vector<Listed> check_places(const std::vector<int64_t>& count, const std::vector<int64_t>& first,
+                                 const std::vector<int64_t>& ordinal) {
+  const Requirements checker{"places"};
+  checker.require(ordinal.size() == count.size(), "ordinal has ", ordinal.size(), " entries, but count has ",
+                  count.size());
+  checker.require(first.empty() || first.size() == count.size(), "first has ", first.size(), " entries, but count has ",
+                  count.size());
+  std::vector<Listed> lists(count.size());
+  for (size_t t = 0; t < count.size(); ++t) {
+    checker.require(count[t] >= 0 && count[t] <= kLongestList, "count[", t, "] is ", count[t], ", expected 0 to ",
+                    kLongestList);
+    lists[t].selected = count[t];
+    check_listed(checker, t, first, ordinal, lists[t]);
+  }
+  number_pieces(lists);
+  return lists;
+}
+
+std::vector<PackTensor> check_pack(const Tensor& packed, const TensorList& grad, const OptionalTensorList& index,
+                                   const Tensor& places, const std::vector<int64_t>& first,
+                                   const std::vector<int64_t>& ordinal) {
+  Checker checker("pack_", packed);
+  checker.length("index", index.size(), "grad", grad.size());
+  checker.length("ordinal", ordinal.size(), "grad", grad.size());
+  if (!first.empty()) checker.length("first", first.size(), "grad", grad.size());
+  std::vector<PackTensor> checked(grad.size());
+  for (size_t t = 0; t < grad.size(); ++t) {
+    const auto i = static_cast<int64_t>(t);
+    const Name name{"grad", i};
+    PackTensor& tensor = checked[t];
+    checker.placed(name, grad[t]);
+    tensor.dtype = checker.floating(name, grad[t]);
+    checker.addressable(name, grad[t]);
+    checker.uses(name, grad[t], false);
+    tensor.grad = grad[t].const_data_ptr();
+    tensor.index = checked_index(checker, {"index", i}, index[t], grad[t].numel(), tensor.selected);
+    check_listed(checker, t, first, ordinal, tensor);
+  }
+  number_pieces(checked);
+  check_packed(checker, packed, places, piece_count(checked), true);
+  checker.no_overlap();
+  return checked;
+}
+
+Packed packed_gradients(const std::optional<Tensor>& packed, const std::optional<Tensor>& places) {
+  return packed ? packed_vector(*packed, *places, packed->const_data_ptr()) : Packed{};
+}
+
+PackedOutput packed_output(const Tensor& packed, const Tensor& places) {
+  return packed_vector(packed, places, packed.mutable_data_ptr());
 }
 
 DeviceScalars check_scalars(const char* op, const Tensor& first, const OptionalTensorList& scale_code,
@@ -410,6 +526,11 @@ Draw check_draw(const char* op, int64_t threshold, int64_t seed) {
   if (threshold < 0 || threshold > 65536)
     fail(op, ": threshold is ", threshold, ", expected 0 (keep nothing) to 65536 (keep everything)");
   return {static_cast<uint64_t>(seed), static_cast<uint32_t>(threshold)};
+}
+
+void fail_places(const char* op, int64_t end, int64_t length) {
+  if (end != length) fail(op, ": places end at ", end, ", but packed has ", length, " entries");
+  fail(op, ": places do not fit what this step keeps; make them by ops.places for the same lists and step");
 }
 
 void fail_nan(const char* op, size_t tensor, int64_t entry) {

@@ -29,6 +29,9 @@ struct DropApplyArguments {
   const TensorList& master;
   const OptionalTensorList& scale_code;
   const std::vector<int64_t>& ordinal;
+  const std::vector<int64_t>& first;
+  const std::optional<Tensor>& packed;
+  const std::optional<Tensor>& places;
 };
 
 std::vector<SgdTensor> check_drop_apply_sgd(const DropApplyArguments& arguments, const TensorList& momentum_buffer,
@@ -43,7 +46,19 @@ AdamW::Options check_adamw(const Tensor& first, double beta1, double beta2, doub
                            const Tensor& correction);
 
 std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorList& index,
-                                   const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal);
+                                   const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal,
+                                   const std::vector<int64_t>& first);
+
+std::vector<Listed> check_places(const std::vector<int64_t>& count, const std::vector<int64_t>& first,
+                                 const std::vector<int64_t>& ordinal);
+
+std::vector<PackTensor> check_pack(const Tensor& packed, const TensorList& grad, const OptionalTensorList& index,
+                                   const Tensor& places, const std::vector<int64_t>& first,
+                                   const std::vector<int64_t>& ordinal);
+
+// Of arguments that were checked.
+Packed packed_gradients(const std::optional<Tensor>& packed, const std::optional<Tensor>& places);
+PackedOutput packed_output(const Tensor& packed, const Tensor& places);
 
 DeviceScalars check_scalars(const char* op, const Tensor& first, const OptionalTensorList& scale_code,
                             const std::optional<Tensor>& table, const Tensor& step, const std::optional<Tensor>& lr,
@@ -51,6 +66,9 @@ DeviceScalars check_scalars(const char* op, const Tensor& first, const OptionalT
 
 // A threshold is the integer T of the keep rule, 0..65536.
 Draw check_draw(const char* op, int64_t threshold, int64_t seed);
+
+// What is wrong with places that differ from those that the keep rule gives.
+[[noreturn]] void fail_places(const char* op, int64_t end, int64_t length);
 
 [[noreturn]] void fail_nan(const char* op, size_t tensor, int64_t entry);
 

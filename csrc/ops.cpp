@@ -9,8 +9,9 @@
 //                     and sqrt(1 - beta2^i), whose last column also serves every later update.
 // mask_               everything but the kept entries of a gradient becomes zero, those are multiplied by
 //                     table[scale_code].
-// places              where the kept entries of a step lie in a packed vector: one place for each piece of each tensor's
-//                     list (places.h), and the vector's length. On the host; it depends on the keep rule alone.
+// places              where the kept entries of a step lie in a packed vector: one place for each piece of each
+// tensor's
+//                     list (grid.h), and the vector's length. On the host; it depends on the keep rule alone.
 // pack_               the kept entries' gradients of all tensors in one vector, in order of selection.
 //
 // `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, exp_avg, exp_avg_sq,
@@ -66,13 +67,15 @@ pybind11::dict build_info() {
   return info;
 }
 
-// One byte (0 or 1) for each of the first n entries of a tensor's selection.
-pybind11::bytes keep_mask(uint64_t seed, uint32_t ordinal, uint64_t step, int64_t n, uint32_t threshold) {
+// One byte (0 or 1) for each of n entries of a tensor's selection from `first` on.
+pybind11::bytes keep_mask(uint64_t seed, uint32_t ordinal, uint64_t step, int64_t n, uint32_t threshold,
+                          int64_t first) {
+  using mist::cpu::kWord;
   const mist::cpu::Keeper keeper({seed, step, ordinal, threshold});
   std::string mask(static_cast<size_t>(n), '\0');
-  for (int64_t at = 0; at < n; at += mist::cpu::kWord)
-    for (uint64_t bits = keeper.kept(at, 0, n); bits != 0; bits &= bits - 1)
-      mask[static_cast<size_t>(at + std::countr_zero(bits))] = 1;
+  for (int64_t at = first / kWord * kWord; at < first + n; at += kWord)
+    for (uint64_t bits = keeper.kept(at, first, first + n); bits != 0; bits &= bits - 1)
+      mask[static_cast<size_t>(at + std::countr_zero(bits) - first)] = 1;
   return pybind11::bytes(mask);
 }
 
@@ -82,7 +85,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Schemas and CPU kernels of mist_ext";
   m.def("build_info", &build_info);
   m.def("keep_mask", &keep_mask, pybind11::arg("seed"), pybind11::arg("ordinal"), pybind11::arg("step"),
-        pybind11::arg("n"), pybind11::arg("threshold"));
+        pybind11::arg("n"), pybind11::arg("threshold"), pybind11::arg("first") = 0);
   m.def("instruction_set", &mist::cpu::instruction_set);
   m.def("instruction_sets", &mist::cpu::instruction_sets);
   m.def("use_instruction_set", &mist::cpu::use_instruction_set, pybind11::arg("name"));

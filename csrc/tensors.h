@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
+
+#include "grid.h"
 
 namespace mist {
 
@@ -21,16 +24,36 @@ struct SelectTensor {
   int64_t k;
 };
 
-// The selected entries of one tensor: entry j is at index[j], or at j where the tensor is selected whole (index null).
-struct DropApplyTensor {
+// One tensor and the part of a selection list that it holds: its entry j has the position first + j in the list, by
+// which it is drawn.
+struct Listed {
+  int64_t selected;
+  uint32_t ordinal;
+  uint32_t first;
+  uint32_t piece;  // the number of its first piece, counted over all tensors
+  Dtype dtype;
+
+  MIST_HOST_DEVICE Range positions() const { return {first, first + selected}; }
+
+  // The number of the piece that a position lies in.
+  MIST_HOST_DEVICE int64_t piece_of(int64_t position) const {
+    return piece + position / kPlacePiece - first / kPlacePiece;
+  }
+};
+
+// How many pieces all lists have.
+template <class SomeList>
+int64_t piece_count(const std::vector<SomeList>& lists) {
+  return lists.empty() ? 0 : lists.back().piece + cells(lists.back().positions(), kPlacePiece);
+}
+
+// Entry j of the selected ones is at index[j], or at j where the tensor is selected whole (index null).
+struct DropApplyTensor : Listed {
   void* param;
-  const void* grad;
+  const void* grad;  // of param's dtype; null where gradients are packed
   const int32_t* index;
   float* master;        // compact; null where param is float32
   const uint8_t* code;  // compact; null: no gradient is scaled
-  int64_t selected;
-  uint32_t ordinal;
-  Dtype dtype;  // of param and grad
 };
 
 struct SgdTensor : DropApplyTensor {
@@ -43,15 +66,27 @@ struct AdamWTensor : DropApplyTensor {
   int32_t* updates;   // compact: how often the entry was updated so far
 };
 
-struct MaskTensor {
+struct MaskTensor : Listed {
   void* grad;
   const int32_t* index;
   const uint8_t* code;
   int64_t size;
-  int64_t selected;
-  uint32_t ordinal;
-  Dtype dtype;
 };
+
+struct PackTensor : Listed {
+  const void* grad;
+  const int32_t* index;
+};
+
+// The kept entries' gradients of a list of tensors in one vector: tensor by tensor, in order of selection.
+template <class Pointer>
+struct PackedVector {
+  Pointer values;
+  const int64_t* places;  // of each piece's first kept entry, then the vector's length; null: there is no such vector
+  Dtype dtype;            // float32 or bfloat16
+};
+using Packed = PackedVector<const void*>;
+using PackedOutput = PackedVector<void*>;
 
 // Values that live on the tensors' device, so that no launch waits for the host. Null where not given.
 struct DeviceScalars {

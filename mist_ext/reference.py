@@ -53,7 +53,7 @@ def philox4x32(key: tuple[int, int], counter: Sequence[Tensor | int]) -> list[Te
 
 
 def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
-    """Which of ``n`` entries of a tensor's selection, from ``first`` on, keep their gradient: bool, ``[n]``, on the CPU.
+    """Which of a selection's ``n`` entries from ``first`` on keep their gradient: bool, ``[n]``, on the CPU.
 
     A pure function of (seed, ordinal, step, entry): neither devices nor threads nor ranks appear in it.
     """

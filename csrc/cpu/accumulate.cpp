@@ -36,7 +36,7 @@ constexpr Variants<decltype(&plain::add)> kAdd{&plain::add, nullptr, nullptr};
 void accumulate(const std::vector<AccumulateTensor>& tensors, float scale) {
   const auto add = kAdd.chosen();
   for_each_piece(
-      tensors, kPiece, [](const AccumulateTensor& tensor) { return tensor.size; },
+      tensors, kPiece, [](const AccumulateTensor& tensor) { return Range{0, tensor.size}; },
       [&](size_t t, int64_t begin, int64_t end) { add(tensors[t], begin, end, scale); });
 }
 

@@ -21,8 +21,13 @@ Nan select(const std::vector<SelectTensor>& tensors, const std::vector<int32_t*>
 
 template <class Rule>  // Sgd or AdamW
 void drop_apply(const std::vector<typename Rule::Tensor>& tensors, const Draw& draw, const DeviceScalars& scalars,
-                const typename Rule::Options& options);
+                const typename Rule::Options& options, const Packed& packed = {});
 
 void mask(const std::vector<MaskTensor>& tensors, const Draw& draw, const DeviceScalars& scalars);
+
+// Fills places, which has room for one of each piece and for the packed vector's length.
+void places(const std::vector<Listed>& lists, const Draw& draw, int64_t step, int64_t* places);
+
+void pack(const std::vector<PackTensor>& tensors, const Draw& draw, int64_t step, const PackedOutput& packed);
 
 }  // namespace mist::cpu

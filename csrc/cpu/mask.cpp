@@ -16,16 +16,18 @@ template <class Real>
 void clear_dropped(const MaskTensor& tensor, const Keeper& keeper, const float* table, int64_t begin, int64_t end) {
   auto* const grad = static_cast<Real*>(tensor.grad);
   const int32_t* const index = tensor.index;
-  // The positions in the selection that fall into this piece.
+  // The selected entries that fall into this piece.
   int64_t first = begin, last = std::min(end, tensor.selected);  // an empty index has no memory, just as none
   if (index) {
     first = std::lower_bound(index, index + tensor.selected, begin) - index;
     last = std::lower_bound(index + first, index + tensor.selected, end) - index;
   }
+  first += tensor.first;
+  last += tensor.first;
   int64_t cleared = begin;
   for (int64_t at = first / kWord * kWord; at < last; at += kWord) {
     for (uint64_t bits = keeper.kept(at, first, last); bits != 0; bits &= bits - 1) {
-      const int64_t j = at + std::countr_zero(bits);
+      const int64_t j = at + std::countr_zero(bits) - tensor.first;
       const int64_t place = index ? index[j] : j;
       std::fill(grad + cleared, grad + place, Real(0.0f));
       if (tensor.code) grad[place] = static_cast<Real>(static_cast<float>(grad[place]) * table[tensor.code[j]]);
@@ -40,7 +42,7 @@ void clear_dropped(const MaskTensor& tensor, const Keeper& keeper, const float* 
 void mask(const std::vector<MaskTensor>& tensors, const Draw& draw, const DeviceScalars& scalars) {
   const auto step = static_cast<uint64_t>(*scalars.step);
   for_each_piece(
-      tensors, kPiece, [](const MaskTensor& tensor) { return tensor.size; },
+      tensors, kPiece, [](const MaskTensor& tensor) { return Range{0, tensor.size}; },
       [&](size_t t, int64_t begin, int64_t end) {
         const Keeper keeper({draw.seed, step, tensors[t].ordinal, draw.threshold});
         with_dtype(tensors[t].dtype, [&](auto* type) {

@@ -2,6 +2,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
+
 #include "../arguments.h"
 #include "kernels.h"
 
@@ -26,37 +28,74 @@ TensorList select_op(TensorList score, std::vector<int64_t> k) {
   return index;
 }
 
+// The places say which entries of a packed vector belong to which piece, so they must be those of this very draw.
+template <class T>
+void require_places(const char* op, const std::vector<T>& tensors, const Draw& draw, int64_t step, const Tensor& packed,
+                    const Tensor& given) {
+  const std::vector<Listed> lists(tensors.begin(), tensors.end());
+  std::vector<int64_t> made(static_cast<size_t>(given.numel()));
+  places(lists, draw, step, made.data());
+  const auto* const values = static_cast<const int64_t*>(given.const_data_ptr());
+  const int64_t end = values[made.size() - 1], length = packed.numel();
+  if (end != length || !std::equal(made.begin(), made.end(), values)) fail_places(op, end, length);
+}
+
 void drop_apply_sgd_op(TensorList param, TensorList grad, OptionalTensorList index, TensorList momentum_buffer,
                        TensorList master, OptionalTensorList scale_code, std::optional<Tensor> table,
                        std::vector<int64_t> ordinal, Tensor lr, double momentum, double weight_decay, int64_t threshold,
-                       int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale) {
-  const auto tensors =
-      check_drop_apply_sgd({param, grad, index, master, scale_code, ordinal}, momentum_buffer, momentum != 0);
+                       int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale,
+                       std::vector<int64_t> first, std::optional<Tensor> packed, std::optional<Tensor> places) {
+  const auto tensors = check_drop_apply_sgd({param, grad, index, master, scale_code, ordinal, first, packed, places},
+                                            momentum_buffer, momentum != 0);
   const DeviceScalars scalars =
       check_scalars("drop_apply_sgd_", param[0], scale_code, table, step, lr, found_inf, grad_scale);
-  drop_apply<Sgd>(tensors, check_draw("drop_apply_sgd_", threshold, seed), scalars,
-                  sgd_options(momentum, weight_decay));
+  const Draw draw = check_draw("drop_apply_sgd_", threshold, seed);
+  if (packed) require_places("drop_apply_sgd_", tensors, draw, *scalars.step, *packed, *places);
+  drop_apply<Sgd>(tensors, draw, scalars, sgd_options(momentum, weight_decay), packed_gradients(packed, places));
 }
 
 void drop_apply_adamw_op(TensorList param, TensorList grad, OptionalTensorList index, TensorList exp_avg,
                          TensorList exp_avg_sq, TensorList updates, TensorList master, OptionalTensorList scale_code,
                          std::optional<Tensor> table, std::vector<int64_t> ordinal, Tensor lr, double beta1,
                          double beta2, double eps, double weight_decay, Tensor correction, int64_t threshold,
-                         int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale) {
-  const auto tensors =
-      check_drop_apply_adamw({param, grad, index, master, scale_code, ordinal}, exp_avg, exp_avg_sq, updates);
+                         int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale,
+                         std::vector<int64_t> first, std::optional<Tensor> packed, std::optional<Tensor> places) {
+  const auto tensors = check_drop_apply_adamw({param, grad, index, master, scale_code, ordinal, first, packed, places},
+                                              exp_avg, exp_avg_sq, updates);
   const DeviceScalars scalars =
       check_scalars("drop_apply_adamw_", param[0], scale_code, table, step, lr, found_inf, grad_scale);
-  drop_apply<AdamW>(tensors, check_draw("drop_apply_adamw_", threshold, seed), scalars,
-                    check_adamw(param[0], beta1, beta2, eps, weight_decay, correction));
+  const AdamW::Options options = check_adamw(param[0], beta1, beta2, eps, weight_decay, correction);
+  const Draw draw = check_draw("drop_apply_adamw_", threshold, seed);
+  if (packed) require_places("drop_apply_adamw_", tensors, draw, *scalars.step, *packed, *places);
+  drop_apply<AdamW>(tensors, draw, scalars, options, packed_gradients(packed, places));
 }
 
 void mask_op(TensorList grad, OptionalTensorList index, OptionalTensorList scale_code, std::optional<Tensor> table,
-             std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step) {
-  const auto tensors = check_mask(grad, index, scale_code, ordinal);
+             std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step, std::vector<int64_t> first) {
+  const auto tensors = check_mask(grad, index, scale_code, ordinal, first);
   const DeviceScalars scalars =
       check_scalars("mask_", grad[0], scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);
   mask(tensors, check_draw("mask_", threshold, seed), scalars);
+}
+
+Tensor places_op(std::vector<int64_t> count, std::vector<int64_t> first, std::vector<int64_t> ordinal,
+                 int64_t threshold, int64_t seed, int64_t step) {
+  const std::vector<Listed> lists = check_places(count, first, ordinal);
+  const Draw draw = check_draw("places", threshold, seed);
+  const int64_t size[] = {piece_count(lists) + 1};
+  const Tensor made = torch::stable::empty({size, 1}, torch::headeronly::ScalarType::Long);
+  places(lists, draw, step, static_cast<int64_t*>(made.mutable_data_ptr()));
+  return made;
+}
+
+void pack_op(Tensor packed, TensorList grad, OptionalTensorList index, Tensor places, std::vector<int64_t> first,
+             std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step) {
+  const auto tensors = check_pack(packed, grad, index, places, first, ordinal);
+  const DeviceScalars scalars =
+      check_scalars("pack_", packed, {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);
+  const Draw draw = check_draw("pack_", threshold, seed);
+  require_places("pack_", tensors, draw, *scalars.step, packed, places);
+  pack(tensors, draw, *scalars.step, packed_output(packed, places));
 }
 
 }  // namespace
@@ -68,4 +107,10 @@ STABLE_TORCH_LIBRARY_IMPL(mist_ext, CPU, m) {
   m.impl("drop_apply_sgd_", TORCH_BOX(&mist::cpu::drop_apply_sgd_op));
   m.impl("drop_apply_adamw_", TORCH_BOX(&mist::cpu::drop_apply_adamw_op));
   m.impl("mask_", TORCH_BOX(&mist::cpu::mask_op));
+  m.impl("pack_", TORCH_BOX(&mist::cpu::pack_op));
+}
+
+// It has no tensor that would choose a device.
+STABLE_TORCH_LIBRARY_IMPL(mist_ext, CompositeExplicitAutograd, m) {
+  m.impl("places", TORCH_BOX(&mist::cpu::places_op));
 }

@@ -263,7 +263,7 @@ void for_each(const std::vector<Search*>& searches, void (*body)(Search&)) {
 template <class Body>
 void for_each_piece_of(const std::vector<Search*>& searches, const Body& body) {
   for_each_piece(
-      searches, kPiece, [](const Search* search) { return search->tensor->size; },
+      searches, kPiece, [](const Search* search) { return Range{0, search->tensor->size}; },
       [&](size_t s, int64_t begin, int64_t end) { body(*searches[s], begin, end); });
 }
 
