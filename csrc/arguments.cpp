@@ -209,7 +209,7 @@ void check_packed(Checker& checker, const Tensor& packed, const Tensor& places, 
 template <class Pointer>
 PackedVector<Pointer> packed_vector(const Tensor& packed, const Tensor& places, Pointer values) {
   const Dtype dtype = packed.scalar_type() == ScalarType::BFloat16 ? Dtype::bfloat16 : Dtype::float32;
-  return {values, static_cast<const int64_t*>(places.const_data_ptr()), dtype};
+  return {values, static_cast<const int64_t*>(places.const_data_ptr()), packed.numel(), dtype};
 }
 
 // Optimiser state: float32, or int32 counts.

@@ -63,4 +63,14 @@ MIST_HOST_DEVICE inline uint8_t keep_byte(const KeepRule& rule, uint32_t group) 
   return static_cast<uint8_t>(byte);
 }
 
+// The same, of those positions alone that lie in [begin, end).
+MIST_HOST_DEVICE inline uint32_t keep_byte_within(const KeepRule& rule, uint32_t group, uint32_t begin, uint32_t end) {
+  const uint32_t first = group * kGroup;
+  if (first >= end || first + kGroup <= begin) return 0;
+  uint32_t byte = keep_byte(rule, group);
+  if (first < begin) byte &= 0xFFu << (begin - first);
+  if (end - first < kGroup) byte &= (1u << (end - first)) - 1;
+  return byte;
+}
+
 }  // namespace mist

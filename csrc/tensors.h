@@ -83,7 +83,8 @@ template <class Pointer>
 struct PackedVector {
   Pointer values;
   const int64_t* places;  // of each piece's first kept entry, then the vector's length; null: there is no such vector
-  Dtype dtype;            // float32 or bfloat16
+  int64_t length;
+  Dtype dtype;  // float32 or bfloat16
 };
 using Packed = PackedVector<const void*>;
 using PackedOutput = PackedVector<void*>;

@@ -30,7 +30,7 @@ struct Accumulate {
 
   float scale;
 
-  MIST_HOST_DEVICE static int64_t entries(const AccumulateTensor& tensor) { return tensor.size; }
+  MIST_HOST_DEVICE static Range positions(const AccumulateTensor& tensor) { return {0, tensor.size}; }
 
   __device__ void operator()(const AccumulateTensor& tensor, int64_t begin, int64_t end) const {
     float* const score = tensor.score + begin;

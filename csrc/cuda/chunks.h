@@ -10,24 +10,18 @@
 #include <cstdint>
 #include <vector>
 
-#include "../philox.h"
+#include "../grid.h"
 
 namespace mist::cuda {
 
 constexpr size_t kArgumentBytes = 32764;     // sm_70 and newer, since CUDA 12.1
 constexpr int64_t kMostBlocks = 2147483647;  // of a launch in one dimension
 
-// A chunk of an item's entries.
-struct Range {
-  int64_t begin;
-  int64_t end;
-};
-
 // What one launch is given, beside the body. A body has
 //   Item                          what describes one tensor
-//   kThreads, kChunk              threads and entries of a block
+//   kThreads, kChunk              threads and positions of a block
 //   kBlocks                       blocks that a multiprocessor should hold at once (bounds the registers)
-//   entries(item)                 how many entries there are, on host and device
+//   positions(item)               which there are, cut at multiples of kChunk, on host and device
 //   operator()(item, begin, end)  what a block does, on the device
 template <class Body>
 struct Batch {
@@ -39,9 +33,9 @@ struct Batch {
   uint32_t end[kCapacity];  // chunks of this item and all before it
   int32_t count = 0;
 
-  // Whether there was room; an item without entries needs none.
+  // Whether there was room; an item without positions needs none.
   bool add(const Item& added) {
-    const int64_t chunks = (Body::entries(added) + Body::kChunk - 1) / Body::kChunk;
+    const int64_t chunks = cells(Body::positions(added), Body::kChunk);
     if (chunks == 0) return true;
     if (count == kCapacity || begin(count) + chunks > kMostBlocks) return false;
     item[count] = added;
@@ -68,11 +62,9 @@ struct Batch {
     return low;
   }
 
-  // Which entries of that item the chunk has.
+  // Which of that item's positions the chunk has.
   MIST_HOST_DEVICE Range range(uint32_t block, int number) const {
-    const int64_t begin_entry = static_cast<int64_t>(block - begin(number)) * Body::kChunk;
-    const int64_t rest = Body::entries(item[number]) - begin_entry;
-    return {begin_entry, begin_entry + (rest < Body::kChunk ? rest : Body::kChunk)};
+    return cell(Body::positions(item[number]), Body::kChunk, block - begin(number));
   }
 };
 

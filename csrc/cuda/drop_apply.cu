@@ -5,99 +5,109 @@
 #include <type_traits>
 
 #include "../rules.h"
+#include "kept.cuh"
 #include "multi_tensor.cuh"
-#include "warp.cuh"
 
 namespace mist::cuda {
 namespace {
 
-template <class Rule, class Real>
+template <class Rule, class Real, bool kPacked>
 struct DropApply {
   using Item = typename Rule::Tensor;
-  static constexpr int kThreads = 256;
+  static constexpr int kThreads = kKeptThreads;
   static constexpr int kBlocks = std::is_same_v<Rule, Sgd> ? 6 : 4;  // AdamW needs more registers
-  static constexpr int kWarpEntries = kWarp * kGroup;                // one Philox call a thread
-  static constexpr int kChunk = kThreads * kGroup;
+  static constexpr int kChunk = static_cast<int>(kPlacePiece);
 
   Draw draw;
   DeviceScalars scalars;
   typename Rule::Options options;
+  Packed packed;
 
-  MIST_HOST_DEVICE static int64_t entries(const Item& tensor) { return tensor.selected; }
+  MIST_HOST_DEVICE static Range positions(const Item& tensor) { return tensor.positions(); }
 
-  // Each warp on its own gathers what its entries keep, so that all its lanes then wait for memory at the same time.
   __device__ void operator()(const Item& tensor, int64_t begin, int64_t end) const {
-    __shared__ uint8_t gathered[kThreads / kWarp][kWarpEntries];
+    __shared__ uint8_t gathered[kKeptWarps][kWarpPositions];
     if (scalars.found_inf && *scalars.found_inf != 0) return;
     const Rule rule{options, *scalars.lr};
     const float divisor = scalars.grad_scale ? *scalars.grad_scale : 1.0f;
-    const uint32_t first = static_cast<uint32_t>(begin) + warp() * kWarpEntries;
-    const int count = gather(tensor, first, static_cast<uint32_t>(end), gathered[warp()]);
+    const KeepRule keep{draw.seed, static_cast<uint64_t>(*scalars.step), tensor.ordinal, draw.threshold};
+    const Kept kept = gather_kept(keep, begin, end, gathered);
+    int64_t place = 0;
+    if constexpr (kPacked) place = packed_place(packed, tensor.piece_of(begin), kept.count);
 #pragma unroll 1  // where a tenth is kept, there is one round
-    for (int k = lane(); k < count; k += kWarp) update(tensor, rule, divisor, first + gathered[warp()][k]);
+    for (int k = lane(); k < kept.count; k += kWarp)
+      update(tensor, rule, divisor, kept.position(k) - tensor.first, place + k);
   }
 
  private:
-  // Writes which of the warp's entries are kept, counted from `first`; returns how many there are.
-  __device__ int gather(const Item& tensor, uint32_t first, uint32_t end, uint8_t* kept) const {
-    const KeepRule rule{draw.seed, static_cast<uint64_t>(*scalars.step), tensor.ordinal, draw.threshold};
-    const uint32_t mine = first + lane() * kGroup;
-    uint32_t bits = mine < end ? keep_byte(rule, mine / kGroup) : 0;
-    if (mine < end && end - mine < kGroup) bits &= (1u << (end - mine)) - 1;
-    const int count = __popc(bits);
-    const int inclusive = warp_inclusive_sum(count);
-    for (int slot = inclusive - count; bits != 0; bits &= bits - 1)
-      kept[slot++] = static_cast<uint8_t>(lane() * kGroup + __ffs(static_cast<int>(bits)) - 1);
-    __syncwarp();
-    return __shfl_sync(kAllLanes, inclusive, kWarp - 1);
-  }
-
   // Nothing is written before all is read, so that an entry waits twice: for its index, then for the rest.
-  __device__ void update(const Item& tensor, const Rule& rule, float divisor, uint32_t j) const {
+  __device__ void update(const Item& tensor, const Rule& rule, float divisor, uint32_t j, int64_t place) const {
     auto* const param = static_cast<Real*>(tensor.param);
-    const auto* const grad = static_cast<const Real*>(tensor.grad);
     const uint32_t at = tensor.index ? static_cast<uint32_t>(tensor.index[j]) : j;
     const uint8_t code = tensor.code ? tensor.code[j] : 0;
     float value = tensor.master ? tensor.master[j] : static_cast<float>(param[at]);
-    const auto scaled = static_cast<float>(grad[at]);
+    const float scaled = gradient(tensor, at, place);
     const float factor = tensor.code ? scalars.table[code] : 1.0f;
     rule(tensor, j, scaled / divisor * factor, value);
     if (tensor.master) tensor.master[j] = value;
     param[at] = static_cast<Real>(value);
   }
+
+  __device__ float gradient(const Item& tensor, uint32_t at, int64_t place) const {
+    if constexpr (!kPacked) {
+      return static_cast<float>(static_cast<const Real*>(tensor.grad)[at]);
+    } else {
+      return packed.dtype == Dtype::bfloat16
+                 ? static_cast<float>(static_cast<const c10::BFloat16*>(packed.values)[place])
+                 : static_cast<const float*>(packed.values)[place];
+    }
+  }
 };
 
-template <class Real>
-using DropApplySgd = DropApply<Sgd, Real>;
-template <class Real>
-using DropApplyAdamW = DropApply<AdamW, Real>;
+template <class Rule, bool kPacked>
+struct Bodies {
+  template <class Real>
+  using Body = DropApply<Rule, Real, kPacked>;
+};
+
+template <class Rule>
+void drop_apply(const Device& device, const std::vector<typename Rule::Tensor>& tensors, const Draw& draw,
+                const DeviceScalars& scalars, const typename Rule::Options& options, const Packed& packed) {
+  if (packed.places) {
+    for_each_chunk_by_dtype<Bodies<Rule, true>::template Body>(device, tensors, draw, scalars, options, packed);
+  } else {
+    for_each_chunk_by_dtype<Bodies<Rule, false>::template Body>(device, tensors, draw, scalars, options, packed);
+  }
+}
 
 void drop_apply_sgd_cuda(TensorList param, TensorList grad, OptionalTensorList index, TensorList momentum_buffer,
                          TensorList master, OptionalTensorList scale_code, std::optional<Tensor> table,
                          std::vector<int64_t> ordinal, Tensor lr, double momentum, double weight_decay,
                          int64_t threshold, int64_t seed, Tensor step, std::optional<Tensor> found_inf,
-                         std::optional<Tensor> grad_scale) {
-  const auto tensors =
-      check_drop_apply_sgd({param, grad, index, master, scale_code, ordinal}, momentum_buffer, momentum != 0);
+                         std::optional<Tensor> grad_scale, std::vector<int64_t> first, std::optional<Tensor> packed,
+                         std::optional<Tensor> places) {
+  const auto tensors = check_drop_apply_sgd({param, grad, index, master, scale_code, ordinal, first, packed, places},
+                                            momentum_buffer, momentum != 0);
   const DeviceScalars scalars =
       check_scalars("drop_apply_sgd_", param[0], scale_code, table, step, lr, found_inf, grad_scale);
   const Draw draw = check_draw("drop_apply_sgd_", threshold, seed);
-  for_each_chunk_by_dtype<DropApplySgd>(Device(param[0]), tensors, draw, scalars, sgd_options(momentum, weight_decay));
+  drop_apply<Sgd>(Device(param[0]), tensors, draw, scalars, sgd_options(momentum, weight_decay),
+                  packed_gradients(packed, places));
 }
 
 void drop_apply_adamw_cuda(TensorList param, TensorList grad, OptionalTensorList index, TensorList exp_avg,
                            TensorList exp_avg_sq, TensorList updates, TensorList master, OptionalTensorList scale_code,
                            std::optional<Tensor> table, std::vector<int64_t> ordinal, Tensor lr, double beta1,
                            double beta2, double eps, double weight_decay, Tensor correction, int64_t threshold,
-                           int64_t seed, Tensor step, std::optional<Tensor> found_inf,
-                           std::optional<Tensor> grad_scale) {
-  const auto tensors =
-      check_drop_apply_adamw({param, grad, index, master, scale_code, ordinal}, exp_avg, exp_avg_sq, updates);
+                           int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale,
+                           std::vector<int64_t> first, std::optional<Tensor> packed, std::optional<Tensor> places) {
+  const auto tensors = check_drop_apply_adamw({param, grad, index, master, scale_code, ordinal, first, packed, places},
+                                              exp_avg, exp_avg_sq, updates);
   const DeviceScalars scalars =
       check_scalars("drop_apply_adamw_", param[0], scale_code, table, step, lr, found_inf, grad_scale);
   const Draw draw = check_draw("drop_apply_adamw_", threshold, seed);
   const AdamW::Options options = check_adamw(param[0], beta1, beta2, eps, weight_decay, correction);
-  for_each_chunk_by_dtype<DropApplyAdamW>(Device(param[0]), tensors, draw, scalars, options);
+  drop_apply<AdamW>(Device(param[0]), tensors, draw, scalars, options, packed_gradients(packed, places));
 }
 
 }  // namespace

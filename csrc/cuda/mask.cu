@@ -34,7 +34,7 @@ struct Mask {
   const int64_t* step;
   const float* table;
 
-  MIST_HOST_DEVICE static int64_t entries(const MaskTensor& tensor) { return tensor.size; }
+  MIST_HOST_DEVICE static Range positions(const MaskTensor& tensor) { return {0, tensor.size}; }
 
   // First marks the chunk's kept entries in a bitmap, then clears the others without reading them.
   __device__ void operator()(const MaskTensor& tensor, int64_t begin, int64_t end) const {
@@ -48,7 +48,7 @@ struct Mask {
           tensor.index ? warp_lower_bound(tensor.index, tensor.selected, bound) : min(bound, tensor.selected);
     }
     __syncthreads();
-    mark(tensor, begin, range[0], range[1], kept);
+    mark(tensor, begin, tensor.first + range[0], tensor.first + range[1], kept);
     __syncthreads();
     clear(static_cast<Real*>(tensor.grad) + begin, static_cast<int>(end - begin), kept);
   }
@@ -58,9 +58,10 @@ struct Mask {
     const KeepRule rule{draw.seed, static_cast<uint64_t>(*step), tensor.ordinal, draw.threshold};
     auto* const grad = static_cast<Real*>(tensor.grad);
     for (int64_t group = first / kGroup + threadIdx.x; group * kGroup < last; group += kThreads) {
-      for (uint32_t bits = keep_byte(rule, static_cast<uint32_t>(group)); bits != 0; bits &= bits - 1) {
-        const int64_t j = group * kGroup + __ffs(static_cast<int>(bits)) - 1;
-        if (j < first || j >= last) continue;  // of the same group, but in another chunk
+      uint32_t bits = keep_byte_within(rule, static_cast<uint32_t>(group), static_cast<uint32_t>(first),
+                                       static_cast<uint32_t>(last));
+      for (; bits != 0; bits &= bits - 1) {
+        const int64_t j = group * kGroup + __ffs(static_cast<int>(bits)) - 1 - tensor.first;
         const int64_t place = tensor.index ? tensor.index[j] : j;
         const int offset = static_cast<int>(place - begin);
         atomicOr(&kept[offset / kWordBits], 1u << offset % kWordBits);
@@ -84,8 +85,8 @@ struct Mask {
 };
 
 void mask_cuda(TensorList grad, OptionalTensorList index, OptionalTensorList scale_code, std::optional<Tensor> table,
-               std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step) {
-  const auto tensors = check_mask(grad, index, scale_code, ordinal);
+               std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step, std::vector<int64_t> first) {
+  const auto tensors = check_mask(grad, index, scale_code, ordinal, first);
   const DeviceScalars scalars =
       check_scalars("mask_", grad[0], scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);
   const Draw draw = check_draw("mask_", threshold, seed);

@@ -57,7 +57,7 @@ struct Sample {
   static constexpr int kBlocks = 1;
   static constexpr int kChunk = 1;
 
-  MIST_HOST_DEVICE static int64_t entries(const Selection&) { return 1; }  // a block a tensor
+  MIST_HOST_DEVICE static Range positions(const Selection&) { return {0, 1}; }  // a block a tensor
 
   __device__ void operator()(const Selection& tensor, int64_t, int64_t) const {
     float bound = kInfinity;
@@ -83,7 +83,7 @@ struct List {
   static constexpr int kWarpEntries = kChunk / kWarps;
   static constexpr int kAtOnce = 16;  // scores that a thread has in flight
 
-  MIST_HOST_DEVICE static int64_t entries(const Selection& tensor) { return tensor.size; }
+  MIST_HOST_DEVICE static Range positions(const Selection& tensor) { return {0, tensor.size}; }
 
   // Each warp gathers the survivors of its part of the piece; then the whole piece gets its place in the list.
   __device__ void operator()(const Selection& tensor, int64_t begin, int64_t end) const {
@@ -134,7 +134,7 @@ struct Write {
   static constexpr int kChunk = 1;
   static constexpr int kAtOnce = 8;  // survivors that a thread has in flight
 
-  MIST_HOST_DEVICE static int64_t entries(const Selection&) { return 1; }
+  MIST_HOST_DEVICE static Range positions(const Selection&) { return {0, 1}; }
 
   __device__ void operator()(const Selection& tensor, int64_t, int64_t) const {
     if (tensor.k == 0) return;

@@ -41,4 +41,20 @@ __device__ int block_exclusive_sum(int value, int& total) {
   return warps_before + inclusive - value;
 }
 
+// Sum over the warps before this one of a value that each has; `total` becomes the sum over all.
+template <int kWarps>
+__device__ int sum_over_warps_before(int value, int& total) {
+  __shared__ int of_warp[kWarps];
+  if (lane() == 0) of_warp[warp()] = value;
+  __syncthreads();
+  int before = 0;
+  total = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    if (w < warp()) before += of_warp[w];
+    total += of_warp[w];
+  }
+  return before;
+}
+
 }  // namespace mist::cuda
