@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mist_ext import ops
+from mist_ext.distributed.parts import is_sharded
 from mist_ext.optim.sgd import SparseSGD
 from mist_ext.selection import selected_count
 
@@ -34,6 +35,12 @@ class LargestGradientSGD(SparseSGD):
     RuntimeError
         By `step`, for a gradient that is NaN; the message names the parameter.
     """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        for name, parameter in param_group["params"]:
+            if is_sharded(parameter):
+                raise ValueError(f"{name!r} is sharded, but its largest gradients show in the whole one alone")
+        super().add_param_group(param_group)
 
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mist_ext import ops
+from mist_ext.distributed.parts import Part, is_sharded, local
+from mist_ext.distributed.shards import taken
 from mist_ext.selection import Selection, named
 
 NamedParameters = Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -19,6 +21,10 @@ FLOATING = (torch.float32, torch.bfloat16, torch.float16)
 
 class SparseOptimizer(Optimizer):
     """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
+
+    Of parameters that FSDP2 has sharded, each rank updates its own rows, by gradients that FSDP2 has reduced: the same
+    entries by the same draws as one process. In `state_dict` their state is a `Part` of the whole tensor's, which
+    `torch.distributed.checkpoint` can save, and load for another number of ranks.
 
     A subclass says which state an entry has (`state_dtypes`) and which op takes the step (`update`).
 
@@ -88,7 +94,7 @@ class SparseOptimizer(Optimizer):
         device = group["params"][0].device if group["params"] else torch.device("cpu")
         group["step"] = group["step"].to(device, copy=True)
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            self.state[parameter] = self._initial_state(name, parameter, group)
+            self.state[parameter] = self._initial_state(name, local(parameter), group)
 
     def _check_parameter(self, name: str, parameter: Tensor) -> None:
         if name not in self.selection:
@@ -169,13 +175,14 @@ class SparseOptimizer(Optimizer):
             nothing = torch.empty(0, device=device)
             masters = [s.get("master", nothing) for s in states]
         shared = {
-            "param": params,
-            "grad": _contiguous(names, gradients),
+            "param": [local(p) for p in params],
+            "grad": _contiguous(names, [local(gradient) for gradient in gradients]),
             "index": [s.get("index") for s in states],
             "master": masters,
             "scale_code": [s.get("scale_code") for s in states] if any("scale_code" in s for s in states) else [],
             "table": None if self._scale_table is None else self._scale_table.to(device),
             "ordinal": [self.selection.ordinal[name] for name in names],
+            "first": [self.selection.first(name) for name in names] if self.selection.cuts else [],
             "lr": self._lr_tensor(number, group, device),
             "weight_decay": group["weight_decay"],
             "threshold": ops.keep_threshold(group["keep"]),
@@ -214,8 +221,25 @@ class SparseOptimizer(Optimizer):
         own = ("selection", "seed", "_scale_code", "_scale_table")
         return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}}
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's; the state of a sharded parameter as parts of the whole tensor's."""
+        whole = super().state_dict()
+        names = self._saved_names(whole)
+        for key, state in whole["state"].items():
+            name = names[key]
+            if (cut := self.selection.cuts.get(name)) is not None:
+                whole["state"][key] = {kind: Part(values, cut.first, cut.count) for kind, values in state.items()}
+                if "index" in state:
+                    whole["state"][key]["index"] = self.selection.global_index(name)
+        return whole
+
+    @staticmethod
+    def _saved_names(state_dict: dict[str, Any]) -> dict[int, str]:
+        groups = state_dict["param_groups"]
+        return {key: name for group in groups for key, name in zip(group["params"], group["param_names"], strict=True)}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, every tensor in its own dtype.
+        """Load what `state_dict` returned, every tensor in its own dtype, or what a checkpoint of any ranks holds.
 
         torch casts state to its parameter's dtype, which would ruin an int32 index or a float32 master of a bfloat16
         model, so the tensors are put in place here.
@@ -225,10 +249,12 @@ class SparseOptimizer(Optimizer):
                 raise ValueError(f"group {number} has no {missing[0]!r}: the state is another kind of optimiser's")
         super().load_state_dict({**state_dict, "state": {}})
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            for parameter, key in zip(group["params"], saved["params"], strict=True):
-                self.state[parameter] = {
-                    kind: value.to(parameter.device, copy=True) for kind, value in state_dict["state"][key].items()
-                }
+            for name, parameter, key in zip(group["param_names"], group["params"], saved["params"], strict=True):
+                first, count = self.selection.first(name), self.selection.count(name)
+                own = {kind: taken(value, first, count) for kind, value in state_dict["state"][key].items()}
+                if "index" in own and name in self.selection.cuts:
+                    own["index"] = own["index"] - self.selection.cuts[name].begin
+                self.state[parameter] = {kind: value.to(parameter.device, copy=True) for kind, value in own.items()}
             if group["params"]:
                 group["step"] = saved["step"].to(group["params"][0].device, copy=True)
 
@@ -242,7 +268,13 @@ def check_seed(seed: int) -> int:
 
 def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:
     """Raise ValueError unless the parameter has the shape it was selected by."""
-    shape, selected = list(parameter.shape), list(selection.shape[name])
+    if is_sharded(parameter) != (name in selection.cuts):
+        how = ("sharded", "whole") if is_sharded(parameter) else ("whole", "sharded")
+        raise ValueError(
+            f"{name!r} is {how[0]}, but was selected {how[1]}; cut the selection of whole tensors by "
+            "selection.local(model.named_parameters()) once the model is sharded"
+        )
+    shape, selected = list(local(parameter).shape), list(selection.shape[name])
     if shape != selected:
         raise ValueError(f"{name!r} has shape {shape}, but was selected as {selected}")
 
