@@ -1,14 +1,12 @@
 """How much memory there is, and how much of it a call takes.
 
-On Linux a call's peak is the process' high-water mark of resident memory (``VmHWM``, which the kernel lets a process
-reset), over what was resident before. That sees everything: results, torch's temporaries, and what C++ takes without
-torch. The C library first gives back what earlier calls have freed, which would hide it. The kernel counts pages per
-core and sums them up lazily, so a peak is good to about half a megabyte. On a GPU it is the peak of torch's allocator.
+A call's peak is that of `mist_ext.peak_memory`, over what was there before: results, torch's temporaries, and what C++
+takes without torch. The C library first gives back what earlier calls have freed, which would hide it. The kernel
+counts pages per core and sums them up lazily, so a peak is good to about half a megabyte.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
 from collections.abc import Callable
@@ -16,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-STATUS, CLEAR, MEMINFO = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
-RESET_PEAK = "5"  # proc(5): "Writing 5 resets the peak resident set size"
+from mist_ext import peak_memory
+
+MEMINFO = Path("/proc/meminfo")
 SPARE = 2**30  # bytes left to the rest of the machine
 
 
@@ -26,19 +25,17 @@ def peak_extra_bytes(call: Callable[[], object], device: torch.device) -> int | 
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    if not CLEAR.exists():
+    elif not peak_memory.resettable():
         call()
         return None
-    give_back()
-    CLEAR.write_text(RESET_PEAK)
-    before = _kilobytes(STATUS, "VmRSS")
+    else:
+        give_back()
+    peak_memory.reset(device)
+    before = peak_memory.since_reset(device)
     call()
-    return max(0, _kilobytes(STATUS, "VmHWM") - before) * 1024
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return max(0, peak_memory.since_reset(device) - before)
 
 
 def available(device: torch.device) -> float:
@@ -51,9 +48,7 @@ def available(device: torch.device) -> float:
 def give_back() -> None:
     """Let the C library return freed memory to the system, and torch its GPU cache."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
+    peak_memory.give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

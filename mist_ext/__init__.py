@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mist_ext.optim import InBackward as InBackward
     from mist_ext.optim import MaskedGradient as MaskedGradient
     from mist_ext.optim import SparseAdamW as SparseAdamW
+    from mist_ext.optim import SparseExchange as SparseExchange
     from mist_ext.optim import SparseSGD as SparseSGD
     from mist_ext.selection import Selection as Selection
     from mist_ext.sensitivity import Sensitivity as Sensitivity
@@ -35,6 +36,7 @@ _HOME = {
     "Selection": "selection",
     "Sensitivity": "sensitivity",
     "SparseAdamW": "optim",
+    "SparseExchange": "optim",
     "SparseSGD": "optim",
     "TwoViews": "objective",
     "load": "trained",

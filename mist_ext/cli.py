@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import signal
 import sys
@@ -52,11 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parser.parse_args(given)
         return COMMANDS[chosen.command](chosen[chosen.command])
     except (ValueError, OSError, MemoryError) as error:
+        if _rank() and getattr(error, "on_every_rank", False):  # which rank 0 tells of
+            raise SystemExit(2) from error
         _fail(str(error))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
         how = RESUMING.get(given[0]) or (f"; go on with mist run --resume {folder}" if folder else "")
-        print(f"mist: interrupted{how}", file=sys.stderr)
+        if not _rank():
+            print(f"mist: interrupted{how}", file=sys.stderr)
         return 128 + getattr(interruption, "signal", signal.SIGINT)
 
 
@@ -118,7 +122,10 @@ def predict_parser() -> ArgumentParser:
 
 def report_parser() -> ArgumentParser:
     """Any number of run folders."""
-    parser = Parser(description="Print the table of any number of runs, and write it, figures and a page as files.")
+    parser = Parser(
+        description="Print the table of any number of runs, and write it, figures and a page as files. A "
+        "folder without results is named and left out; exit status 1 if none has any."
+    )
     parser.add_argument("folders", nargs="+", type=str, help="output folders of mist run, or single cells' folders")
     parser.add_argument(
         "--out",
@@ -151,7 +158,7 @@ def run_command(options: Any) -> int:
     """``mist run``."""
     from rich.console import Console
 
-    from mist_ext import experiment
+    from mist_ext import experiment, report
     from mist_ext.config import Config
     from mist_ext.distributed import launch, ranks
 
@@ -167,7 +174,7 @@ def run_command(options: Any) -> int:
         else:
             out = experiment.resume(folder, console, **values)
         if ranks.is_first():
-            _print_report([str(out)], console)
+            _print_report(report.read_cells([out]), console)
             console.print(f"Results, tables and figures: {out}", highlight=False, soft_wrap=True)
     return 0
 
@@ -230,14 +237,16 @@ def report_command(options: Any) -> int:
 
     from mist_ext import report
 
+    cells = report.read_cells(options.folders, lambda why: print(f"mist: {why}", file=sys.stderr))
+    if not cells:
+        return 1
     if options.format != "text":
-        cells = report.read_cells(options.folders)
         sys.stdout.write(report.as_text(cells, options.format))
         if options.out is not None:
             report.write_report(cells, options.out)
         return 0
     console = Console()
-    cells = _print_report(options.folders, console)
+    _print_report(cells, console)
     out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
     report.write_report(cells, out)
     if out is None:
@@ -302,13 +311,11 @@ def _add_option(parser: ArgumentParser, name: str) -> None:
         parser.add_argument(flag, type=kind, default=default, help=field.metadata["help"], **several)
 
 
-def _print_report(folders: list[str], console: Any) -> list[Any]:
+def _print_report(cells: Sequence[Any], console: Any) -> None:
     from mist_ext import report
 
-    cells = report.read_cells(folders)
     console.print()
     console.print(report.table(cells))
-    return cells
 
 
 def _flags(parser: ArgumentParser) -> list[str]:
@@ -363,6 +370,16 @@ def _with_suggestion(message: str, options: list[str]) -> str:
     return message
 
 
+def _rank() -> int:
+    """Which process of a torchrun this is; 0 where there is one."""
+    return int(os.environ.get("RANK", "0")) if _of_several() else 0
+
+
+def _of_several() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def _fail(message: str) -> NoReturn:
-    print(f"mist: {message}", file=sys.stderr)
+    who = f"rank {_rank()}: " if _of_several() and not message.startswith("rank ") else ""
+    print(f"mist: {who}{message}", file=sys.stderr)
     raise SystemExit(2)

@@ -204,8 +204,7 @@ class Config(TuningOptions):
             raise ValueError(f"class_order_seed is {self.class_order_seed}, expected a number from 0 to 2^32 - 1")
         if self.ranpac_width < 1:
             raise ValueError(f"ranpac_width is {self.ranpac_width}, expected at least 1 random feature")
-        if not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction is {self.test_fraction}, expected a share between 0 and 1")
+        data.check_test_fraction(self.test_fraction)
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}, expected 0 or more processes")
         if self.image_memory < 0:

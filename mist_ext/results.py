@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +42,6 @@ def environment(device: torch.device) -> dict[str, Any]:
 def cell_folders(out: Path, data: str, options: Config) -> list[Path]:
     """The folders of a run's cells, by the data set's name as folders are called after it."""
     return [out / f"{data}-{tuner}-{method}" for tuner in options.tuner for method in options.method]
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: allocated on the GPU, else resident in the process, at most so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class CellResults:

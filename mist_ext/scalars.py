@@ -96,8 +96,9 @@ def _of_task(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for phase, seconds in (record.get("seconds") or {}).items():
         if seconds is not None:
             yield f"seconds/{phase}", seconds
-    if record.get("peak_memory_bytes") is not None:
-        yield "memory/peak bytes", record["peak_memory_bytes"]
+    for phase, peak in (record.get("peak_memory_bytes") or {}).items():
+        if peak is not None:
+            yield f"peak memory bytes/{phase}", peak
     if record.get("selected_fraction") is not None:
         yield "fraction/selected", record["selected_fraction"]
     for name, entry in _FRACTIONS.items():

@@ -246,7 +246,7 @@ def named(error: Exception, names: list[str]) -> str:
         return f"{match[0]} ({names[position]!r})" if position < len(names) else match[0]
 
     return re.sub(
-        r"\b(score|k|param|grad|index|momentum_buffer|exp_avg|exp_avg_sq|updates|master|scale_code|frozen)\[(\d+)\]",
+        r"\b(score|k|param|grad|index|momentum_buffer|exp_avg|exp_avg_sq|updates|master|scale_code|frozen|first|ordinal)\[(\d+)\]",
         name,
         str(error),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 import mist_ext
 from mist_ext import backbones, config, results, trained, tuners
 from mist_ext.config import Config
+from mist_ext.costs import Costs
 from mist_ext.data.doctor import unreadable
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Task, TaskImages
@@ -27,7 +27,7 @@ from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.progress import Progress
-from mist_ext.results import CellResults, peak_memory
+from mist_ext.results import CellResults
 from mist_ext.run_folder import CHECKPOINTS
 from mist_ext.scalars import Scalars
 from mist_ext.setting import Setting, method_options, new_learner
@@ -39,7 +39,7 @@ EVALUATION_BATCH = 256  # images; only speed and memory depend on it
 
 @dataclass
 class Prepared:
-    """What a method learns from and is tested on, and the seconds that it took.
+    """What a method learns from and is tested on, and what that cost.
 
     Attributes
     ----------
@@ -47,13 +47,13 @@ class Prepared:
         Features and labels of the task.
     tests : list of tuple
         Of every task so far.
-    learning, testing : float
+    costs : Costs
+        Of the phases learn and evaluate.
     """
 
     train: tuple[Tensor, Tensor]
     tests: list[tuple[Tensor, Tensor]]
-    learning: float
-    testing: float
+    costs: Costs
 
 
 class TaskLoop:
@@ -152,9 +152,6 @@ class TaskLoop:
 
     def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
-        device = self.setting.device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         if unit.tuned is None:
             unit.tuned = unit.tuner.tune(task.train, self.progress.track, lambda: self._moment(number, unit))
         tuned = unit.tuned
@@ -164,24 +161,20 @@ class TaskLoop:
         records = {}
         for name, learner in unit.learners.items():
             own = prepared[name if name in prepared else SHARED]
-            started = time.perf_counter()
-            learner.learn(*own.train)
-            learned = time.perf_counter()
-            right = [learner.predict(x) == y for x, y in own.tests]
-            evaluated = time.perf_counter()
+            costs = Costs(self.setting.device) + tuned.costs + own.costs
+            with costs.phase("learn"):
+                learner.learn(*own.train)
+            with costs.phase("evaluate"):
+                right = [learner.predict(x) == y for x, y in own.tests]
             classes = [position for earlier in seen for position in earlier.classes]
             records[name] = {
                 "classes": [unit.stream.class_order[position] for position in task.classes],
                 "accuracy_per_task": [_percent(hits) for hits in right],
                 "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in own.tests]), classes),
-                "seconds": {
-                    **tuned.seconds,
-                    "learn": own.learning + learned - started,
-                    "evaluate": own.testing + evaluated - learned,
-                },
+                "seconds": costs.seconds,
+                "peak_memory_bytes": costs.peak_memory_bytes,
                 **tuned.fractions(),
                 "selection": tuned.selection,
-                "peak_memory_bytes": peak_memory(device),
                 **diagnosis,
             }
         return records
@@ -206,6 +199,7 @@ class TaskLoop:
                 partial(_features, unit.backbone),
                 unit.tuner.moves_backbone,
                 lambda: self._moment(number, unit),
+                Costs(self.setting.device),
             )
         # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
         whole = self._state(number, unit) if own else {}
@@ -213,18 +207,17 @@ class TaskLoop:
         def pause() -> None:
             self.saver.moment(lambda: whole)
 
-        def track(iterable: Iterable[Any], phase: str, total: int) -> Iterator[Any]:
+        def track(costs: Costs, iterable: Iterable[Any], phase: str, total: int) -> Iterator[Any]:
             for item in self.progress.track(iterable, phase, total):
                 yield item
-                pause()
+                costs.apart(pause)
 
         for name, learner in own.items():
-            started = time.perf_counter()
-            changed = learner.train(task.train, task.classes, track)
-            trained = time.perf_counter() - started
+            costs = Costs(self.setting.device)
+            with costs.phase("learn"):
+                changed = learner.train(task.train, task.classes, partial(track, costs))
             moved = changed or unit.tuner.moves_backbone
-            made[name] = self._extracted(task, unit, name, learner.features, moved, pause)
-            made[name].learning += trained
+            made[name] = self._extracted(task, unit, name, learner.features, moved, pause, costs)
         return made
 
     def _extracted(
@@ -235,17 +228,18 @@ class TaskLoop:
         extract: Callable[[Tensor], Tensor],
         moved: bool,
         moment: Callable[[], None],
+        costs: Costs,
     ) -> Prepared:
         """Features of the task's training images and of all tests so far; earlier ones are kept unless they moved."""
-        started = time.perf_counter()
-        train = self._extract(extract, task.train, moment)
-        learning = time.perf_counter() - started
+        moment = partial(costs.apart, moment)
+        with costs.phase("learn"):
+            train = self._extract(extract, task.train, moment)
         seen = unit.stream.tasks[: task.number + 1]
-        started = time.perf_counter()
         kept = [] if moved else unit.features.get(name, [])
-        kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
+        with costs.phase("evaluate"):
+            kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
         unit.features[name] = kept
-        return Prepared(train, kept, learning, time.perf_counter() - started)
+        return Prepared(train, kept, costs)
 
     @torch.no_grad()
     def _extract(

@@ -61,7 +61,7 @@ class Unit:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.task = state["task"]
-        self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
+        self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"])
         self.backbone.load_state_dict(state["backbone"])
         self.tuner.load_state_dict(state["tuner"])
         self.change.load_state_dict(state["change"])

@@ -1,9 +1,9 @@
 """Random calls of every op, bit for bit what the plain-PyTorch oracle gives, on each instruction set.
 
 A case is one call with up to four tensors of drawn sizes (0, a few, or around the kernels' pieces), shapes, dtypes,
-values (zeros of both signs, subnormals, infinities), options, thresholds, seeds and steps. Each of the five ops gets 7
-times the profile's 60 examples, so a usual run takes 5 * 420 = 2,100 cases, the same ones every time. A long run draws
-42,000 others:
+values (zeros of both signs, subnormals, infinities), options, thresholds, seeds, steps and places in a larger list.
+Each op, and each update from packed gradients too, gets 7 times the profile's 60 examples, so a usual run takes
+9 * 420 = 3,780 cases, the same ones every time. A long run draws 75,600 others:
 
     pytest tests/test_properties.py --hypothesis-profile long
 """
@@ -32,6 +32,7 @@ sizes = st.lists(st.integers(0, 70) | st.integers(0, 2000) | st.sampled_from(EDG
 generators = st.integers(0, 2**32).map(lambda seed: torch.Generator().manual_seed(seed))
 dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 shares = st.sampled_from([0.0, 0.01, 0.3, 1.0])
+firsts = st.integers(0, 5000) | st.sampled_from([2047, 2048, 2049, 2**31 - 65537])  # the longest tensor is 65537
 factors = st.sampled_from([0.0, 1.0]) | st.floats(0, 2)
 
 
@@ -99,14 +100,40 @@ def drawn_calls(draw: Callable) -> Call:
         "threshold": draw(st.sampled_from([0, 1, 6554, 65535, 65536]) | st.integers(0, 65536)),
         "seed": draw(st.integers(0, 2**63 - 1)),
         "step": torch.tensor(draw(st.integers(0, 2**63 - 1))),
+        "first": draw(st.just([]) | st.lists(firsts, min_size=len(sized), max_size=len(sized))),
     }
+
+
+def counts(call: Call) -> list[int]:
+    return [g.numel() if i is None else len(i) for g, i in zip(call["grad"], call["index"], strict=True)]
+
+
+def places_of(call: Call) -> Call:
+    """The arguments of places for a call of another op."""
+    shared = {name: call[name] for name in ("first", "ordinal", "threshold", "seed")}
+    return {"count": counts(call), **shared, "step": int(call["step"])}
+
+
+@st.composite
+def places_calls(draw: Callable) -> Call:
+    return places_of(draw(drawn_calls()))
+
+
+wires = st.sampled_from([torch.float32, torch.bfloat16])
+
+
+@st.composite
+def pack_calls(draw: Callable) -> Call:
+    call = draw(drawn_calls())
+    places = reference.places(**places_of(call))
+    del call["scale_code"], call["table"]
+    return {"packed": torch.full((int(places[-1]),), 7.0).to(draw(wires)), "places": places, **call}
 
 
 @st.composite
 def drop_apply_calls(draw: Callable, adamw: bool) -> Call:
     call, drawing = draw(drawn_calls()), draw(generators)
-    grad, index = call["grad"], call["index"]
-    selected = [g.numel() if i is None else len(i) for g, i in zip(grad, index, strict=True)]
+    grad, selected = call["grad"], counts(call)
 
     def compact() -> list[Tensor]:
         return [values(count, drawing).flatten() for count in selected]
@@ -129,12 +156,24 @@ def drop_apply_calls(draw: Callable, adamw: bool) -> Call:
     return call | betas | {"eps": draw(st.sampled_from([0.0, 1e-8]) | factors), "correction": correction}
 
 
+@st.composite
+def packed_calls(draw: Callable, adamw: bool) -> Call:
+    """Updates from packed gradients."""
+    call, drawing = draw(drop_apply_calls(adamw)), draw(generators)
+    places = reference.places(**places_of(call))
+    return call | {"grad": [], "packed": values(int(places[-1]), drawing).flatten().to(draw(wires)), "places": places}
+
+
 CALLS = {
     "accumulate_": accumulate_calls(),
     "select": select_calls(),
     "drop_apply_sgd_": drop_apply_calls(adamw=False),
     "drop_apply_adamw_": drop_apply_calls(adamw=True),
     "mask_": drawn_calls(),
+    "places": places_calls(),
+    "pack_": pack_calls(),
+    "drop_apply_sgd_, packed": packed_calls(adamw=False),
+    "drop_apply_adamw_, packed": packed_calls(adamw=True),
 }
 
 
@@ -148,11 +187,13 @@ def outcome(module: Any, op: str, call: Call, device: torch.device) -> list[Tens
 
     call = {name: copied(value) for name, value in call.items()}
     try:
-        selected = getattr(module, op)(**call)
+        made = getattr(module, op)(**call)
     except RuntimeError as error:
         return str(error)
+    if isinstance(made, Tensor):
+        return [made]
     lists = (value if isinstance(value, list) else [value] for value in call.values())
-    return selected or [value for values_ in lists for value in values_ if isinstance(value, Tensor)]
+    return made or [value for values_ in lists for value in values_ if isinstance(value, Tensor)]
 
 
 def each_instruction_set(device: torch.device) -> Iterator[str]:
@@ -176,10 +217,11 @@ def without_nan(tensor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("op", CALLS)
 def test_any_call_gives_the_oracle_s_bits(op: str, device: torch.device, same_bits: Callable) -> None:
-    cases = 0
+    cases, calls = 0, CALLS[op]
+    op = op.partition(",")[0]
 
     @settings(max_examples=CASES)
-    @given(call=CALLS[op])
+    @given(call=calls)
     def check(call: Call) -> None:
         nonlocal cases
         cases += 1
@@ -197,5 +239,5 @@ def test_any_call_gives_the_oracle_s_bits(op: str, device: torch.device, same_bi
     assert cases >= CASES
 
 
-def test_that_is_two_thousand_cases() -> None:
-    assert len(CALLS) * CASES >= 2000
+def test_that_is_three_thousand_cases() -> None:
+    assert len(CALLS) * CASES >= 3000

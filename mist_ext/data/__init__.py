@@ -37,6 +37,12 @@ def check_name(name: str) -> None:
         raise unknown("data set", name, [*SOURCES, f"{FOLDER}PATH"])
 
 
+def check_test_fraction(fraction: float) -> None:
+    """Raise ValueError unless it is a share that leaves images to train and to test."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"test_fraction is {fraction}, expected a share between 0 and 1")
+
+
 def root_folder(given: str | os.PathLike[str] | None) -> Path:
     """The folder below which data sets are looked for: the one given, ``$MIST_DATA``, or ``data``."""
     return Path(given or os.environ.get("MIST_DATA") or DEFAULT_ROOT).expanduser()
@@ -57,11 +63,12 @@ def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: f
     Raises
     ------
     ValueError
-        If there is no such data set; the message suggests the nearest names.
+        If there is no such data set; the message suggests the nearest names. If ``test_fraction`` is out of range.
     FileNotFoundError
         If it is not below ``root``; the message lists what was looked for and where to get it.
     """
     check_name(name)
+    check_test_fraction(test_fraction)
     if name.startswith(FOLDER):
         from mist_ext.data.folder import folder
 

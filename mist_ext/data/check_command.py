@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from mist_ext.data import check_name, doctor, download, load, root_folder
+from mist_ext.data import check_name, check_test_fraction, doctor, download, load, root_folder
 from mist_ext.data.source import Source
 from mist_ext.progress import Progress
 
@@ -17,8 +17,14 @@ def check(name: str, root: str | None, test_fraction: float, fetch: bool, consol
     -------
     int
         The exit status: 1 if there is a problem.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set, or ``test_fraction`` is out of range, before anything is fetched or read.
     """
     check_name(name)
+    check_test_fraction(test_fraction)
     if fetch:
         download.fetch(name, root_folder(root), console)
     try:

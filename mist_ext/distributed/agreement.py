@@ -18,6 +18,8 @@ EXPECTED = (ValueError, OSError, MemoryError)
 class EveryRanksError(ValueError):
     """Raised on every rank alike, so that one needs to tell of it."""
 
+    on_every_rank = True
+
 
 def everywhere(work: Callable[[], T]) -> T:
     """Do the same on every rank; if it fails on some, fail on all and say where.

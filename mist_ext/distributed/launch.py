@@ -12,6 +12,10 @@ import torch.distributed as dist
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+class LostRank(ConnectionError):
+    """Another process of the run has ended."""
+
+
 def launched() -> bool:
     """Whether torchrun, or what sets the same variables, started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -25,6 +29,8 @@ def processes() -> Iterator[None]:
     ------
     ValueError
         If the others cannot be reached; the message says what to look at.
+    LostRank
+        If one of them ends in the midst of the work.
     """
     if not launched() or dist.is_initialized():
         yield
@@ -36,13 +42,30 @@ def processes() -> Iterator[None]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         raise ValueError(_why(error)) from error
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        if not _lost_another(error):
+            raise
+        raise LostRank(
+            f"another process of the run ended or cannot be reached any more ({_first_line(error)}); see what it said, "
+            "and go on with the same torchrun and mist run --resume"
+        ) from error
     dist.destroy_process_group()  # not after an error: the others might never answer
+
+
+def _lost_another(error: RuntimeError) -> bool:
+    """Gloo's errors are plain RuntimeErrors, which begin with the source file's place."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "Connection reset" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def _why(error: Exception) -> str:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    message = str(error).split("\n")[0]
+    message = _first_line(error)
     if "EADDRINUSE" in message or "address already in use" in message:
         return f"port {os.environ['MASTER_PORT']} is in use by another program; give torchrun another --master-port"
     if interface := os.environ.get("GLOO_SOCKET_IFNAME") or os.environ.get("NCCL_SOCKET_IFNAME"):

@@ -1,8 +1,8 @@
 """Optimisers that update only what a selection selects and a step's draw keeps; they know torch, nothing of tasks."""
 
 from mist_ext.optim.adamw import SparseAdamW as SparseAdamW
+from mist_ext.optim.exchange import SparseExchange as SparseExchange
 from mist_ext.optim.in_backward import InBackward as InBackward
 from mist_ext.optim.largest import LargestGradientSGD as LargestGradientSGD
 from mist_ext.optim.masked import MaskedGradient as MaskedGradient
 from mist_ext.optim.sgd import SparseSGD as SparseSGD
-from mist_ext.optim.exchange import SparseExchange as SparseExchange

@@ -1,2 +1,311 @@
+"""Data-parallel training in which ranks exchange the gradients that a step keeps, and no others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from mist_ext import ops
+from mist_ext.optim.sparse import SparseOptimizer
+
+Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and places of parameters in it
+
+WIRES = (torch.float32, torch.bfloat16)
+REDUCTIONS = ("sum", "mean")
+
+
+@dataclass
+class Bucket:
+    """The kept gradients of some parameters of a group, packed, on their way to the other ranks and back."""
+
+    key: Key
+    packed: Tensor
+    places: Tensor
+    work: dist.Work | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the sum over all ranks is there."""
+        return self.work is None or self.work.is_completed()
+
+
 class SparseExchange:
-    def __init__(self, optimizer, wire=None): raise NotImplementedError
+    """Lets a sparse optimiser step by the gradients of all ranks, of which only what the step keeps is exchanged.
+
+    Which entries a step keeps is a pure function that every rank knows. So each rank packs those gradients into one
+    vector, the vectors are summed over the ranks (all-reduce), and every rank updates from the sum: half a percent of
+    the bytes that exchanging dense gradients takes. Dense gradients stay on their rank.
+
+    Together with `InBackward` each block is packed and sent as soon as backward has made its gradients, and updated
+    when the sum has come, by the time the next block arrives or in ``optimizer.step()``. The bits are the same either
+    way.
+
+    All ranks must begin with the same parameters and take as many steps, each with gradients of the same parameters;
+    ``optimizer.step()`` is a meeting of all ranks' hosts. Parameters that FSDP2 has sharded are left out, since it has
+    reduced their gradients already. Norms by `clip_grad_norm_` are of a rank's own gradients.
+
+    Parameters
+    ----------
+    optimizer : SparseOptimizer
+        `SparseSGD` or `SparseAdamW`.
+    group : ProcessGroup, optional
+        The ranks; all of them by default.
+    wire : torch.dtype
+        What gradients are exchanged as: float32, or bfloat16 for half of the bytes.
+    reduce : str
+        ``"mean"`` over the ranks, as `DistributedDataParallel` has it, or ``"sum"``.
+
+    Attributes
+    ----------
+    bytes : int
+        Of the packed vectors that this rank gave to the all-reduce in the last step.
+
+    Raises
+    ------
+    ValueError
+        For an optimiser, a wire or a reduction that is not among those above.
+    RuntimeError
+        When it is entered: without a process group, or if the ranks' selections, options, steps or parameters differ.
+        By ``optimizer.step()``: if a parameter has a gradient on some ranks only, or with a `GradScaler`.
+
+    Examples
+    --------
+    >>> with SparseExchange(optimizer):
+    ...     for images, labels in loader:  # each rank its own part of the batch
+    ...         loss_function(model(images), labels).backward()
+    ...         optimizer.step()
+    ...         optimizer.zero_grad()
+    """
+
+    def __init__(
+        self,
+        optimizer: SparseOptimizer,
+        group: dist.ProcessGroup | None = None,
+        wire: torch.dtype = torch.float32,
+        reduce: str = "mean",
+    ) -> None:
+        if optimizer.NEEDS_DENSE_GRADIENTS:
+            raise ValueError(f"{type(optimizer).__name__} needs dense gradients, of which an exchange keeps few")
+        if wire not in WIRES:
+            raise ValueError(f"wire is {wire}, expected torch.float32 or torch.bfloat16")
+        if reduce not in REDUCTIONS:
+            raise ValueError(f"reduce is {reduce!r}, expected 'sum' or 'mean'")
+        self.optimizer = optimizer
+        self.group = group
+        self.wire = wire
+        self.reduce = reduce
+        self.bytes = 0
+        self._plan: list[Key] = []  # the buckets of a step in the order in which all ranks send them
+        self._taken: dict[Key, Bucket] = {}  # in this step, in order
+        self._sent: set[Key] = set()
+        self._flying: deque[Bucket] = deque()  # sent, and not yet applied
+        self._steps: list[int] = []  # of each group, known without asking the device
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> SparseExchange:
+        if not dist.is_available() or not dist.is_initialized():
+            raise RuntimeError(
+                "SparseExchange needs a process group: start with torchrun and call "
+                "torch.distributed.init_process_group() first, or leave it out where there is one process"
+            )
+        if self.optimizer.exchange is not None:
+            raise RuntimeError("the optimiser is in another SparseExchange already; leave that one first")
+        # What the ranks have to agree on passes between their hosts, so that no step waits for a GPU, and never behind
+        # gradients.
+        ranks = dist.get_process_group_ranks(self.group or dist.group.WORLD)
+        control = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
+        assert isinstance(control, dist.ProcessGroup)
+        self._control = control
+        self._size = len(ranks)
+        try:
+            self._read_steps()
+            self._refuse_differences()
+        except BaseException:
+            dist.destroy_process_group(self._control)
+            raise
+        self._handles.append(self.optimizer.register_load_state_dict_post_hook(self._read_steps))
+        self.optimizer.exchange = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.optimizer.exchange = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._plan.clear()
+        self._forget()
+        dist.destroy_process_group(self._control)
+
+    @torch.no_grad()
+    def take(self, number: int, chosen: list[int]) -> None:
+        """Pack the kept gradients of some parameters of a group; send them if it is their turn."""
+        self._refuse_scaler()
+        key = (number, tuple(chosen))
+        self._taken[key] = self._pack(key)
+        self._send()
+        while self._flying and self._flying[0].ended:
+            self._apply(self._flying.popleft())
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Send what is left, and update all parameters whose gradients were taken."""
+        self._refuse_scaler()
+        self._agree()
+        self._send()
+        while self._flying:
+            self._apply(self._flying.popleft())
+        self.bytes = sum(b.packed.numel() * b.packed.element_size() for b in self._taken.values())
+        self._steps = [step + 1 for step in self._steps]
+        self._forget()
+
+    def _pack(self, key: Key) -> Bucket:
+        number, chosen = key[0], list(key[1])
+        optimizer = self.optimizer
+        gradients, index = optimizer.gradients(number, chosen), optimizer.index(number, chosen)
+        drawing = optimizer.drawing(number, chosen)
+        device = gradients[0].device
+        count = [g.numel() if entries is None else entries.numel() for g, entries in zip(gradients, index, strict=True)]
+        places = ops.places(count, step=self._steps[number], **drawing)
+        packed = torch.empty(int(places[-1]), dtype=self.wire, device=device)
+        if device.type == "cuda":
+            places = places.pin_memory().to(device, non_blocking=True)
+        step = optimizer.param_groups[number]["step"]
+        ops.pack_(packed, gradients, index, places, step=step, **drawing)
+        return Bucket(key, packed, places)
+
+    def _send(self) -> None:
+        """Start to sum what was taken, in the order that all ranks agreed on, up to the first that is missing."""
+        for key in self._plan:
+            if key in self._sent:
+                continue
+            if key not in self._taken:
+                return
+            bucket = self._taken[key]
+            if bucket.packed.numel():
+                bucket.work = dist.all_reduce(bucket.packed, group=self.group, async_op=True)
+            self._sent.add(key)
+            self._flying.append(bucket)
+
+    def _apply(self, bucket: Bucket) -> None:
+        if bucket.work is not None:
+            bucket.work.wait()
+        device = bucket.packed.device
+        if device.type == "cuda":  # this may be another stream than the one that packed
+            for tensor in (bucket.packed, bucket.places):
+                tensor.record_stream(torch.cuda.current_stream(device))
+        divisor = torch.full((), self._size, dtype=torch.float32, device=device) if self.reduce == "mean" else None
+        number, chosen = bucket.key
+        self.optimizer.apply(
+            number, list(chosen), grad=[], packed=bucket.packed, places=bucket.places, grad_scale=divisor
+        )
+
+    def _agree(self) -> None:
+        """Raise RuntimeError unless all ranks took the same buckets; where those are new, take rank 0's order."""
+        mine = hashlib.blake2b(repr(sorted(self._taken)).encode(), digest_size=16).digest()
+        digests = [torch.empty(16, dtype=torch.uint8) for _ in range(self._size)]
+        dist.all_gather(digests, torch.frombuffer(bytearray(mine), dtype=torch.uint8), group=self._control)
+        if any(not torch.equal(other, digests[0]) for other in digests):
+            self._tell_difference()
+        if self._taken.keys() != set(self._plan):
+            order = [list(self._taken)]
+            dist.broadcast_object_list(order, group_src=0, group=self._control)
+            self._plan = order[0]
+
+    def _tell_difference(self) -> None:
+        groups = self.optimizer.param_groups
+        names = [groups[number]["param_names"][i] for number, chosen in self._taken for i in chosen]
+        by_rank = self._gathered(set(names))
+        order = [name for group in groups for name in group["param_names"]]
+        for name in order:
+            have = [rank for rank, theirs in enumerate(by_rank) if name in theirs]
+            if have and len(have) < self._size:
+                lack = sorted(set(range(self._size)) - set(have))
+                raise RuntimeError(
+                    f"{name!r} has a gradient on {_ranks(have)}, but none on {_ranks(lack)}; every rank must use the "
+                    "same parameters in a step (add 0 * parameter.sum() to the loss of a rank that does not)"
+                )
+        raise RuntimeError(
+            "the ranks' gradients are complete in different parts; enter InBackward on all ranks or on none"
+        )
+
+    def _refuse_scaler(self) -> None:
+        for name in ("grad_scale", "found_inf"):
+            if getattr(self.optimizer, name, None) is not None:
+                raise RuntimeError(
+                    "GradScaler cannot be used with SparseExchange, since each rank would look for infinities among "
+                    "its own gradients alone; use bfloat16, which needs no scaler"
+                )
+
+    def _refuse_differences(self) -> None:
+        """Raise RuntimeError unless all ranks would draw and update alike."""
+        by_rank = self._gathered(self._facts())
+        for rank, theirs in enumerate(by_rank):
+            for fact in by_rank[0] | theirs:
+                zero, other = (facts.get(fact, "missing") for facts in (by_rank[0], theirs))
+                if zero != other:
+                    raise RuntimeError(
+                        f"the ranks differ: {fact} is {zero} on rank 0, but {other} on rank {rank}; make the same "
+                        "model, selection and optimiser on every rank"
+                    )
+
+    @torch.no_grad()
+    def _facts(self) -> dict[str, Any]:
+        """What every rank must have alike, by what it is called in an error."""
+        optimizer, selection = self.optimizer, self.optimizer.selection
+        facts: dict[str, Any] = {
+            "the optimiser": type(optimizer).__name__,
+            "seed": optimizer.seed,
+            "wire": str(self.wire),
+            "reduce": self.reduce,
+        }
+        sharded = selection.cuts  # of which each rank has its own rows
+        for number, group in enumerate(optimizer.param_groups):
+            facts[f"step of group {number}"] = self._steps[number]
+            options = {name: value for name, value in group.items() if isinstance(value, float | int | tuple | str)}
+            facts |= {f"{name} of group {number}": value for name, value in options.items()}
+            params = zip(group["param_names"], group["params"], strict=True)
+            facts |= {f"shape and dtype of {name!r}": f"{list(p.shape)} {p.dtype}" for name, p in params}
+        for name, index in selection.items():
+            facts[f"ordinal of {name!r}"] = selection.ordinal[name]
+            if name in sharded:
+                continue
+            values = b"all" if index is None else index.cpu().numpy().tobytes()
+            facts[f"a digest of the selection of {name!r}"] = hashlib.blake2b(values, digest_size=6).hexdigest()
+        for group in optimizer.param_groups:
+            whole = {
+                name: p for name, p in zip(group["param_names"], group["params"], strict=True) if name not in sharded
+            }
+            bits = [_sum_of_bits(p) for p in whole.values()]
+            sums = torch.stack(bits).tolist() if bits else []
+            facts |= {f"a checksum of {name!r}": value for name, value in zip(whole, sums, strict=True)}
+        return facts
+
+    def _gathered(self, mine: Any) -> list[Any]:
+        """An object of each rank."""
+        objects: list[Any] = [None] * self._size
+        dist.all_gather_object(objects, mine, group=self._control)
+        return objects
+
+    def _read_steps(self, *_: object) -> None:
+        self._steps = [int(group["step"]) for group in self.optimizer.param_groups]
+
+    def _forget(self) -> None:
+        self._taken.clear()
+        self._sent.clear()
+        self._flying.clear()
+
+
+def _sum_of_bits(parameter: Tensor) -> Tensor:
+    words = {2: torch.int16, 4: torch.int32}[parameter.element_size()]
+    return parameter.detach().view(words).sum(dtype=torch.int64)
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

@@ -87,7 +87,11 @@ class InBackward:
         if len(arrived) == len(self._members[block]):
             self._wait_for_others(block)
             for number in sorted({number for number, _ in arrived}):
-                self.optimizer.update_parameters(number, sorted(i for n, i in arrived if n == number))
+                params = self.optimizer.param_groups[number]["params"]
+                chosen = sorted(i for n, i in arrived if n == number and params[i].grad is not None)
+                self.optimizer.update_parameters(number, chosen)
+                for i in chosen:
+                    params[i].grad = None
 
     def _wait_for_others(self, block: str) -> None:
         """Where a network's parts run on streams of their own: a block's update follows all of its gradients.

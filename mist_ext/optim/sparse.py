@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,16 @@ NamedParameters = Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
 
 
+class Exchange(Protocol):
+    """Makes gradients of several processes one, before they become an update."""
+
+    def take(self, number: int, chosen: list[int]) -> None:
+        """Take up the gradients of some parameters of a group, by their places in it."""
+
+    def finish(self) -> None:
+        """Update all that was taken up since the last step."""
+
+
 class SparseOptimizer(Optimizer):
     """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
 
@@ -26,7 +36,8 @@ class SparseOptimizer(Optimizer):
     entries by the same draws as one process. In `state_dict` their state is a `Part` of the whole tensor's, which
     `torch.distributed.checkpoint` can save, and load for another number of ranks.
 
-    A subclass says which state an entry has (`state_dtypes`) and which op takes the step (`update`).
+    A subclass says which state an entry has (`state_dtypes`) and which op takes the step (`update`). Gradients become
+    an update in one place, `update_parameters`; where an `exchange` is set, they go through it first.
 
     Parameters
     ----------
@@ -37,6 +48,7 @@ class SparseOptimizer(Optimizer):
     """
 
     NOT_NEGATIVE: tuple[str, ...] = ("lr", "weight_decay")
+    NEEDS_DENSE_GRADIENTS = False  # whether `update` looks at gradients that the keep rule drops
     _step_supports_amp_scaling = True  # GradScaler hands over its scale and its verdict as tensors
 
     def __init__(
@@ -54,6 +66,7 @@ class SparseOptimizer(Optimizer):
         self._scale_code = dict(scale_code or {})
         self._scale_table = scale_table
         self._lr: dict[int, tuple[float, Tensor]] = {}
+        self.exchange: Exchange | None = None
         groups = _groups(named_parameters, selection)
         super().__init__(groups, defaults | {"step": torch.tensor(step, dtype=torch.int64)})
         missing = [name for name in selection if name not in {n for g in self.param_groups for n in g["param_names"]}]
@@ -139,34 +152,65 @@ class SparseOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf = getattr(self, "found_inf", None)
         for number, group in enumerate(self.param_groups):
-            self._update(number, group, [p.grad for p in group["params"]], found_inf)
+            self.update_parameters(number, [i for i, p in enumerate(group["params"]) if p.grad is not None])
+        if self.exchange is not None:
+            self.exchange.finish()
+        found_inf = getattr(self, "found_inf", None)
+        for group in self.param_groups:
             group["step"] += 1 if found_inf is None else (found_inf == 0).to(group["step"])
         return loss
 
     @torch.no_grad()
     def update_parameters(self, number: int, chosen: list[int]) -> None:
-        """Update some parameters of a group, by their places in it, free their gradients and count no step."""
-        group = self.param_groups[number]
-        self._update(number, group, [p.grad if i in chosen else None for i, p in enumerate(group["params"])], None)
-        for i in chosen:
-            group["params"][i].grad = None
+        """Update some parameters of a group, by their places in it, from their gradients; count no step.
 
-    def _update(self, number: int, group: dict[str, Any], grads: list[Tensor | None], found_inf: Tensor | None) -> None:
-        """One op call for the group's parameters that have a gradient; those without are left alone."""
-        names, params = group["param_names"], group["params"]
-        gradients = [gradient for gradient in grads if gradient is not None]
-        if not gradients:
+        An exchange takes the gradients up instead, and updates when the other ranks' have come; but not those of
+        sharded parameters, which FSDP2 has reduced.
+        """
+        if not chosen:
             return
-        if len(gradients) < len(params):
-            there = [i for i, gradient in enumerate(grads) if gradient is not None]
-            names, params = ([values[i] for i in there] for values in (names, params))
-        states = [self.state[p] for p in params]
+        params = self.param_groups[number]["params"]
+        sent = [] if self.exchange is None else [i for i in chosen if not is_sharded(params[i])]
+        own = [i for i in chosen if i not in sent]
+        if self.exchange is not None and sent:
+            self.exchange.take(number, sent)
+        if own:
+            self.apply(number, own, grad=self.gradients(number, own))
+
+    def gradients(self, number: int, chosen: list[int]) -> list[Tensor]:
+        """The contiguous gradients of some parameters of a group that have one."""
+        group = self.param_groups[number]
+        return _contiguous([group["param_names"][i] for i in chosen], [local(group["params"][i].grad) for i in chosen])
+
+    def drawing(self, number: int, chosen: list[int]) -> dict[str, Any]:
+        """The arguments of the ops by which some parameters of a group are drawn, but for the step."""
+        group = self.param_groups[number]
+        names = [group["param_names"][i] for i in chosen]
+        return {
+            "first": [self.selection.first(name) for name in names] if self.selection.cuts else [],
+            "ordinal": [self.selection.ordinal[name] for name in names],
+            "threshold": ops.keep_threshold(group["keep"]),
+            "seed": self.seed,
+        }
+
+    def index(self, number: int, chosen: list[int]) -> list[Tensor | None]:
+        """The selected entries of some parameters of a group."""
+        group = self.param_groups[number]
+        states = [self.state[group["params"][i]] for i in chosen]
         if not all(states):
-            for name, state in zip(names, states, strict=True):
+            for name, state in zip([group["param_names"][i] for i in chosen], states, strict=True):
                 if not state and self.selection[name] is not None:
                     raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
+        return [state.get("index") for state in states]
+
+    @torch.no_grad()
+    def apply(self, number: int, chosen: list[int], **source: Any) -> None:
+        """One op call for some parameters of a group; `source` says where it finds the gradients."""
+        group = self.param_groups[number]
+        names, params = ([group[kind][i] for i in chosen] for kind in ("param_names", "params"))
+        index = self.index(number, chosen)
+        states = [self.state[p] for p in params]
         device = params[0].device
         dtypes = self.state_dtypes(group)
         own = {kind: self._own(kind, dtype, names, params, states) for kind, dtype in dtypes.items()}
@@ -176,20 +220,17 @@ class SparseOptimizer(Optimizer):
             masters = [s.get("master", nothing) for s in states]
         shared = {
             "param": [local(p) for p in params],
-            "grad": _contiguous(names, [local(gradient) for gradient in gradients]),
-            "index": [s.get("index") for s in states],
+            "index": index,
             "master": masters,
             "scale_code": [s.get("scale_code") for s in states] if any("scale_code" in s for s in states) else [],
             "table": None if self._scale_table is None else self._scale_table.to(device),
-            "ordinal": [self.selection.ordinal[name] for name in names],
-            "first": [self.selection.first(name) for name in names] if self.selection.cuts else [],
             "lr": self._lr_tensor(number, group, device),
             "weight_decay": group["weight_decay"],
-            "threshold": ops.keep_threshold(group["keep"]),
-            "seed": self.seed,
             "step": group["step"],
-            "found_inf": found_inf,
+            "found_inf": getattr(self, "found_inf", None),
             "grad_scale": getattr(self, "grad_scale", None),
+            **self.drawing(number, chosen),
+            **source,
         }
         try:
             self.update(group, shared, own, device)
@@ -219,7 +260,7 @@ class SparseOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("selection", "seed", "_scale_code", "_scale_table")
-        return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}}
+        return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}, "exchange": None}
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's; the state of a sharded parameter as parts of the whole tensor's."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mist_ext import metrics
 
-PHASES = ("score", "select", "tune", "learn", "evaluate")
+WHOLE = "whole"  # in the place of a phase: all of a task
 
 
 class Expected(NamedTuple):
@@ -154,6 +154,11 @@ class Cell:
                 found.append(numbers[-1] if last else metrics.mean_std(numbers)[0])
         return found
 
+    def peak_memory(self, phase: str) -> float | None:
+        """The largest peak of a phase over tasks and seeds, in bytes; `WHOLE` for all phases. None if not measured."""
+        peaks = [memory_by_phase(task).get(phase) for run in self.counted for task in run.tasks]
+        return max((peak for peak in peaks if peak is not None), default=None)
+
     def seconds(self, phase: str) -> float | None:
         """The seconds of a phase, summed over tasks, averaged over seeds; None if there was no such phase."""
         totals = []
@@ -163,3 +168,15 @@ class Cell:
             if numbers:
                 totals.append(math.fsum(numbers))
         return metrics.mean_std(totals)[0] if totals else None
+
+
+def memory_by_phase(task: Mapping[str, Any]) -> dict[str, float]:
+    """A task's peak memory in bytes: of every phase that has one, and the largest as `WHOLE`.
+
+    Files of earlier versions have one number for a task: it stands alone, as `WHOLE`.
+    """
+    recorded = task.get("peak_memory_bytes")
+    if isinstance(recorded, Mapping):
+        peaks = {phase: float(peak) for phase, peak in recorded.items() if peak is not None}
+        return {**peaks, WHOLE: max(peaks.values())} if peaks else {}
+    return {} if recorded is None else {WHOLE: float(recorded)}

@@ -47,11 +47,11 @@ def check_task(task: dict[str, Any], classes: int, where: str) -> None:
     ResultsError
         If one is there and is not what it should be.
     """
-    seconds = {} if task.get("seconds") is None else get(task, "seconds", dict, where)
-    for phase in [phase for phase, spent in seconds.items() if spent is not None]:
-        get(seconds, phase, _NUMBER, f"{where}.seconds")
-    if task.get("peak_memory_bytes") is not None:
-        get(task, "peak_memory_bytes", _NUMBER, where)
+    for name, kinds in (("seconds", dict), ("peak_memory_bytes", (dict, *_NUMBER))):
+        cost = {} if task.get(name) is None else get(task, name, kinds, where)
+        if isinstance(cost, dict):  # by phase; else the memory of the whole task, as earlier versions wrote it
+            for phase in [phase for phase, value in cost.items() if value is not None]:
+                get(cost, phase, _NUMBER, f"{where}.{name}")
     if (accuracies := task.get("accuracy_per_class")) is not None:
         numbers(accuracies, classes, f"{where}.accuracy_per_class", "one per class so far")
     if task.get("selection") is None:

@@ -16,12 +16,14 @@ def markdown(rows: Sequence[Row]) -> str:
         headings = ["method", "tuner", *text.accuracy_texts(members[0], members)]
         headings += text.BACKBONE_HEADINGS if changed else ()
         headings += [f"{name} %" for name in text.SHARE_HEADINGS] + [f"{name} s" for name in text.SECOND_HEADINGS]
+        measured = text.memory_recorded(members)
+        headings += [f"{name} MiB" for name in text.MEMORY_HEADINGS] if measured else ()
         rule = ["---", "---", *["---:"] * (len(headings) - 2)]
         lines += [f"### {text.title(group, members)}", "", _line(headings), _line(rule)]
         for row in members:
             label = text.label(row).replace("*", r"\*")
             numbers = [*text.accuracy_texts(row, members).values(), *(text.backbone_texts(row) if changed else ())]
-            numbers += [*text.share_texts(row), *text.second_texts(row)]
+            numbers += [*text.share_texts(row), *text.second_texts(row), *(text.memory_texts(row) if measured else ())]
             lines.append(_line([row.cell.method, label, *numbers]))
         lines.append("")
     for note in text.notes(rows):

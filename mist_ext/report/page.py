@@ -65,7 +65,9 @@ def _tables(rows: Sequence[Row], anchors: Mapping[int, str]) -> list[dict[str, A
 
     accuracies = {"caption": "Accuracy, %", "headings": headings, "rows": [_line(row, rows, anchors) for row in rows]}
     change = [table("The backbone", text.BACKBONE_HEADINGS, text.backbone_texts)] if text.diagnosed(rows) else []
-    return [accuracies, *change, table("Costs", costs, lambda row: [*text.share_texts(row), *text.second_texts(row)])]
+    memory = [table("Peak memory, MiB", text.MEMORY_HEADINGS, text.memory_texts)] if text.memory_recorded(rows) else []
+    spent = table("Costs", costs, lambda row: [*text.share_texts(row), *text.second_texts(row)])
+    return [accuracies, *change, spent, *memory]
 
 
 def _line(row: Row, rows: Sequence[Row], anchors: Mapping[int, str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mist_ext.report.cells import Cell
@@ -15,7 +15,7 @@ FILE_NAME = "results.json"
 _GIVE = "give the folder that a run wrote, or one of its cells' folders"  # what to do, at the end of two messages
 
 
-def read_cells(folders: Iterable[str | Path]) -> list[Cell]:
+def read_cells(folders: Iterable[str | Path], without: Callable[[str], None] | None = None) -> list[Cell]:
     """Read the results of any number of run folders.
 
     Parameters
@@ -23,6 +23,9 @@ def read_cells(folders: Iterable[str | Path]) -> list[Cell]:
     folders : iterable of path-like
         Each is the folder of one cell, which holds `results.json`, or an output folder, which holds cells'
         folders.
+    without : callable, optional
+        Is told of every folder that has no results, why, and what to do; the others are read. By default such a folder
+        is an error.
 
     Returns
     -------
@@ -32,7 +35,8 @@ def read_cells(folders: Iterable[str | Path]) -> list[Cell]:
     Raises
     ------
     ResultsError
-        If a folder has no results, or a file is damaged, of another schema, or something else altogether.
+        If there is no such folder, or it has no results, or a file is damaged, of another schema, or something else
+        altogether.
     """
     files: dict[Path, Path] = {}  # by absolute path: keeps the order and drops what was given twice
     for folder in map(Path, folders):
@@ -41,10 +45,28 @@ def read_cells(folders: Iterable[str | Path]) -> list[Cell]:
         own = folder / FILE_NAME
         found = [own] if own.is_file() else sorted(folder.glob(f"*/{FILE_NAME}"))
         if not found:
-            raise ResultsError(f"no {FILE_NAME} in {folder} nor in a folder directly below it; {_GIVE}")
+            if without is None:
+                raise ResultsError(_why_none(folder))
+            without(_why_none(folder))
         for file in found:
             files.setdefault(file.resolve(), file)
     return [_read_file(file) for file in files.values()]
+
+
+def _why_none(folder: Path) -> str:
+    """Why a folder has no results, and what to do."""
+    from mist_ext.run_folder import CONFIG
+
+    if (folder / CONFIG).is_file():
+        return (
+            f"no {FILE_NAME} in {folder}: a run was begun there and has finished no task yet; wait for its "
+            f"first, or go on with it if it was interrupted: mist run --resume {folder}"
+        )
+    deeper = sorted({file.parent.parent for file in folder.glob(f"*/*/{FILE_NAME}")})
+    if deeper:
+        more = f" and {len(deeper) - 1} more" if len(deeper) > 1 else ""
+        return f"no {FILE_NAME} in {folder} nor directly below it, but in {deeper[0]}{more}; give those folders"
+    return f"no {FILE_NAME} in {folder} nor in a folder directly below it: it is not of a run; {_GIVE}"
 
 
 def _read_file(file: Path) -> Cell:

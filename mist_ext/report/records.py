@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mist_ext.report.cells import PHASES, Expected
+from mist_ext.report.cells import Expected
 from mist_ext.report.parsing import SCHEMA
 from mist_ext.report.rows import Row
 
@@ -38,7 +38,8 @@ def csv_lines(rows: Sequence[Row]) -> str:
         line |= {f"{name}_fraction": value for name, value in row.fractions.items()}
         for name, value in full["backbone_change"].items():
             line |= {f"{name}_{part}": (value or {}).get(part) for part in ("mean", "std")}
-        line |= {f"{phase}_seconds": row.seconds[phase] for phase in (*PHASES, "total")}
+        line |= {f"{phase}_seconds": spent for phase, spent in row.seconds.items()}
+        line |= {f"{phase}_peak_memory_bytes": peak for phase, peak in row.memory.items()}
         expected = full["expected"] or {}
         line |= {f"expected_{part}": expected.get(part) for part in Expected._fields}
         table.append(line)
@@ -50,7 +51,7 @@ def csv_lines(rows: Sequence[Row]) -> str:
 
 
 def record(row: Row) -> dict[str, Any]:
-    """A row as `summary.json` has it: percent, fractions in 0..1, seconds; null for what was not measured."""
+    """A row as `summary.json` has it: percent, fractions in 0..1, seconds, bytes; null for what was not measured."""
     cell = row.cell
     return {
         "data": cell.data, "backbone": cell.backbone, "tuner": cell.tuner, "method": cell.method,
@@ -64,6 +65,7 @@ def record(row: Row) -> dict[str, Any]:
         "fractions": row.fractions,
         "backbone_change": {name: _named(value) for name, value in row.backbone.items()},
         "seconds": row.seconds,
+        "peak_memory_bytes": row.memory,
     }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mist_ext import metrics
-from mist_ext.report.cells import PHASES, Cell
+from mist_ext.costs import PHASES
+from mist_ext.report.cells import WHOLE, Cell
 
 
 class Group(NamedTuple):
@@ -45,6 +46,8 @@ class Row:
         What the diagnosis found: ``drift`` and ``plasticity`` as means over tasks, ``letters`` after the last one.
     seconds : dict of str to float or None
         By phase, summed over tasks, and their sum as ``total``.
+    memory : dict of str to float or None
+        Peak in bytes by phase, the largest over tasks and seeds, and the largest of all as ``whole``.
     """
 
     cell: Cell
@@ -56,6 +59,7 @@ class Row:
     fractions: dict[str, float | None]
     backbone: dict[str, Spread | None]
     seconds: dict[str, float | None]
+    memory: dict[str, float | None]
 
     @property
     def group(self) -> Group:
@@ -132,6 +136,7 @@ def _row(cell: Cell, label: str, cells: Sequence[Cell]) -> Row:
             "plasticity": _spread(cell.backbone_change("plasticity")),
         },
         seconds={**seconds, "total": sum(spent) if spent else None},
+        memory={phase: cell.peak_memory(phase) for phase in (*PHASES, WHOLE)},
     )
 
 

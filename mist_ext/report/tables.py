@@ -20,9 +20,9 @@ _WIDE = 94
 class CellTables:
     """The tables of all cells, as something that `rich.console.Console.print` takes.
 
-    For each group of comparable cells (one stream, one backbone) a table of accuracies and one of costs,
-    which a narrow terminal gets in two; then what is incomplete, and what the columns mean. The best A_last
-    of each method is bold.
+    For each group of comparable cells (one stream, one backbone) a table of accuracies, one of shares and seconds,
+    which a narrow terminal gets in two, and one of peak memory; then what is incomplete, and what the columns mean.
+    The best A_last of each method is bold.
 
     Parameters
     ----------
@@ -55,6 +55,9 @@ def _costs(rows: Sequence[Row], wide: bool) -> Iterator[Table]:
     else:
         yield _table(rows, share_headings, shares)
         yield _table(rows, second_headings, seconds)
+    if text.memory_recorded(rows):
+        headings = [f"{heading}\nMiB" for heading in text.MEMORY_HEADINGS]
+        yield _table(rows, headings, [list(map(Text, text.memory_texts(row))) for row in rows])
 
 
 def _accuracies(rows: Sequence[Row], wide: bool) -> Iterator[Table]:

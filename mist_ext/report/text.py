@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mist_ext.costs import PHASES
 from mist_ext.metrics import Gain
-from mist_ext.report.cells import PHASES, Expected
+from mist_ext.report.cells import WHOLE, Expected
 from mist_ext.report.rows import Group, Row, Spread
 
 DASH = "–"  # noqa: RUF001 - an en dash: what was not measured
 
-# Headings of the columns, in the order of `share_texts`, `backbone_texts` and `second_texts`.
+# Headings of the columns, in the order of `share_texts`, `backbone_texts`, `second_texts` and `memory_texts`.
 SHARE_HEADINGS = ("selected", "kept", "changed", "of all")
 BACKBONE_HEADINGS = ("drift", "letters", "plasticity")
 SECOND_HEADINGS = (*PHASES, "total")
+MEMORY_HEADINGS = (*PHASES, WHOLE)
 
 LEGEND = (
     "A_avg, A_last in %, forgetting and gain in percentage points, mean ± std over seeds. "
@@ -29,9 +31,16 @@ BACKBONE_LEGEND = (
 )
 
 
+MEMORY_LEGEND = (
+    "Peak memory is the largest over tasks and seeds, of all that the process holds (on a GPU of all tensors), what "
+    "earlier phases and other methods of the run left there included; whole: of any phase."
+)
+
+
 def legend(rows: Sequence[Row]) -> str:
     """What the columns mean."""
-    return f"{LEGEND} {BACKBONE_LEGEND}" if diagnosed(rows) else LEGEND
+    parts = [LEGEND, BACKBONE_LEGEND if diagnosed(rows) else "", MEMORY_LEGEND if memory_recorded(rows) else ""]
+    return " ".join(filter(None, parts))
 
 
 def title(group: Group, rows: Sequence[Row]) -> str:
@@ -84,6 +93,16 @@ def second_texts(row: Row) -> list[str]:
     return [seconds(row.seconds[phase]) for phase in SECOND_HEADINGS]
 
 
+def memory_texts(row: Row) -> list[str]:
+    """Peak memory of each phase, and the largest, in MiB."""
+    return [memory(row.memory[phase]) for phase in MEMORY_HEADINGS]
+
+
+def memory_recorded(rows: Sequence[Row]) -> bool:
+    """Whether any row tells how much memory it took."""
+    return any(value is not None for row in rows for value in row.memory.values())
+
+
 def spread(value: Spread | None, seeds: int, digits: int = 2) -> str:
     """Mean and standard deviation, the latter only where there is more than one seed."""
     if value is None:
@@ -112,6 +131,11 @@ def seconds(value: float | None) -> str:
     if value is None:
         return DASH
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def memory(value: float | None) -> str:
+    """Bytes in MiB."""
+    return DASH if value is None else f"{value / 2**20:,.0f}"
 
 
 def label(row: Row) -> str:

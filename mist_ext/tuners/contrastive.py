@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mist_ext.backbones import train_mode
 from mist_ext.config import TuningOptions
+from mist_ext.costs import Costs
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import averaging
@@ -81,7 +81,7 @@ class ContrastiveTuner(Tuner):
         """The next task's measurements, or those of the task that was interrupted."""
         if self.tuned is None:
             self.task += 1
-            self.tuned = Tuned()
+            self.tuned = Tuned(Costs(self.device))
             self.position = (0, 0)
             if "ce" in (self.options.score_objective, self.options.tune_objective):
                 with torch.random.fork_rng(devices=[]):
@@ -128,7 +128,7 @@ class ContrastiveTuner(Tuner):
             Of float32 images ``[3, height, width]`` and labels.
         epoch : int
         phase : str
-            Under which the time counts.
+            Under which time and memory count, the work between two batches included; what ``pause`` takes does not.
         description : str
             What the progress display calls it.
         objective : str
@@ -139,6 +139,7 @@ class ContrastiveTuner(Tuner):
             Called after every step.
         """
         assert self.tuned is not None
+        costs = self.tuned.costs
         first = self.position[1] if self.position[0] == epoch else 0
         order = (self.seed, "order", self.task, epoch)
         turns = phase == "score"
@@ -156,31 +157,29 @@ class ContrastiveTuner(Tuner):
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         network, loss_of = (self.reduced.get(module, module) for module in (self.network, loss_of))
-        started = time.perf_counter()
-        for number, (pixels, labels) in enumerate(track(batches, description, len(batches))):
-            done = first + number * stride
-            self.position = (epoch, done)
-            step = done + offset
-            rows = None if turns or ranks.size() == 1 else batches.rows[number]
-            both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
-            with torch.random.fork_rng(devices=[]), autocast:
-                # A backbone's dropout draws from torch's global generators.
-                own = () if rows is None else (ranks.rank(),)
-                torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
-                features = network(both.to(dtype))
-                loss = loss_of(features.to(head_dtype), labels, rows)
-            yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum
-            self.position = (epoch, min(done + stride, last))
-            self.batches += self.position[1] - done
-            if self.watch is not None:
-                self.watch(f"loss/{phase}", loss.detach(), self.batches)
-            self.tuned.seconds[phase] += time.perf_counter() - started
-            pause()
-            started = time.perf_counter()
-        if batches.idle:  # while other ranks have another batch
-            self.batches += last - self.position[1]
-            self.position = (epoch, last)
-            pause()
+        with costs.phase(phase):
+            for number, (pixels, labels) in enumerate(track(batches, description, len(batches))):
+                done = first + number * stride
+                self.position = (epoch, done)
+                step = done + offset
+                rows = None if turns or ranks.size() == 1 else batches.rows[number]
+                both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
+                with torch.random.fork_rng(devices=[]), autocast:
+                    # A backbone's dropout draws from torch's global generators.
+                    own = () if rows is None else (ranks.rank(),)
+                    torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
+                    features = network(both.to(dtype))
+                    loss = loss_of(features.to(head_dtype), labels, rows)
+                yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum
+                self.position = (epoch, min(done + stride, last))
+                self.batches += self.position[1] - done
+                if self.watch is not None:
+                    self.watch(f"loss/{phase}", loss.detach(), self.batches)
+                costs.apart(pause)
+            if batches.idle:  # while other ranks have another batch
+                self.batches += last - self.position[1]
+                self.position = (epoch, last)
+                costs.apart(pause)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -194,7 +193,7 @@ class ContrastiveTuner(Tuner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.task = state["task"]
-        self.tuned = None if state["tuned"] is None else Tuned(**state["tuned"])
+        self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"], self.device)
         self.position, self.batches = state["position"], state["batches"]
         self.objective.load_state_dict(state["objective"])
         if state["classifier"] is not None:

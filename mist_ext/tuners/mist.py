@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -101,7 +100,8 @@ class MIST(ContrastiveTuner):
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
         if self._selection is None:
-            self._selection, self._to_freeze = self.select(images, tuned, track, pause)
+            with tuned.costs.phase("select"):
+                self._selection, self._to_freeze = self.select(images, tuned, track, pause)
             self.position = (1, 0)
         self.apply(images, self._selection, tuned, track, pause)
         self.finish_task(self._selection, self._to_freeze)
@@ -117,7 +117,6 @@ class MIST(ContrastiveTuner):
             self._scores = sensitivity.scores()
             for loss in self.epoch(images, 0, "score", "score", self.options.score_objective, track, pause):
                 loss.backward()
-        started = time.perf_counter()
         scores, self._scores = self._scores, None
         add_up_(scores.values())
         for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
@@ -126,7 +125,6 @@ class MIST(ContrastiveTuner):
         to_freeze = self._highest({name: scores[name] for name in selection.by_score})
         tuned.selected_fraction = selection.selected_fraction
         tuned.selection = described(selection, self.backbone, scores)
-        tuned.seconds["select"] = time.perf_counter() - started
         return selection, to_freeze
 
     def _highest(self, scores: dict[str, Tensor]) -> Selection:
@@ -200,7 +198,7 @@ class MIST(ContrastiveTuner):
             return [self.dense_exchange()]
         contexts: list[AbstractContextManager] = []
         if ranks.size() > 1:
-            contexts.append(SparseExchange(optimizer, wire=WIRES[self.options.wire]))
+            contexts.append(SparseExchange(optimizer, wire=WIRES[self.options.wire], reduce="sum"))
         if self.options.in_backward is not False:
             contexts.append(InBackward(optimizer))
         return contexts

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
+from mist_ext.costs import Costs
 
 T = TypeVar("T")
 Pause = Callable[[], None]
@@ -38,8 +39,8 @@ class Tuned:
 
     Attributes
     ----------
-    seconds : dict
-        By phase: score, select, tune.
+    costs : Costs
+        Of the phases score, select and tune.
     selected_fraction : float or None
         Selected entries over all entries of the tensors that are selected by score.
     selection : list of dict
@@ -50,12 +51,17 @@ class Tuned:
         step, of the tensors selected by score; and those that differ of the whole backbone.
     """
 
-    seconds: dict[str, float] = field(default_factory=lambda: {"score": 0.0, "select": 0.0, "tune": 0.0})
+    costs: Costs = field(default_factory=Costs)
     selected_fraction: float | None = None
     selection: list[dict[str, Any]] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
     changed_all: list[float] = field(default_factory=list)
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], device: torch.device | None = None) -> Tuned:
+        """From what `dataclasses.asdict` made of one; what is measured further is measured on ``device``."""
+        return cls(**{**state, "costs": Costs(device, **state["costs"])})
 
     def fractions(self) -> dict[str, Any]:
         """As they stand in results.json."""

@@ -79,7 +79,7 @@ def test_magnitude_selects_the_largest_weights_of_each_task_s_backbone() -> None
                 largest = value.abs().flatten().sort(descending=True, stable=True).indices[:k]
                 assert sorted(largest.tolist()) == made[task][name].tolist()
         assert tuned.selected_fraction == pytest.approx(0.1, abs=0.001)
-        assert tuned.seconds["score"] == 0
+        assert tuned.costs.seconds["score"] == 0
     assert t.strikes
     assert t.frozen == {}
 

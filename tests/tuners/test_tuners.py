@@ -53,7 +53,7 @@ def test_none_changes_nothing(same_bits: Callable) -> None:
     assert report.fractions() == {
         "selected_fraction": None, "kept_fraction": None, "changed_fraction": None, "changed_fraction_all": None,
     }  # fmt: skip
-    assert sum(report.seconds.values()) == 0
+    assert sum(report.costs.seconds.values()) == 0
 
 
 def test_full_changes_nearly_everything() -> None:
@@ -74,7 +74,7 @@ def test_sparse_tuners_change_at_most_what_they_select(name: str) -> None:
     assert report.selected_fraction == pytest.approx(0.05, abs=0.001)
     assert all(0 < changed <= kept < 0.01 for changed, kept in zip(report.changed, report.kept, strict=True))
     assert report.fractions()["changed_fraction"]["max"] == max(report.changed)
-    assert report.seconds["tune"] > 0
+    assert report.costs.seconds["tune"] > 0
 
 
 @pytest.mark.parametrize("dynamics", ["exact", "published"])

@@ -1,4 +1,4 @@
-"""What a cell's tasks cost: seconds by phase, and memory."""
+"""What a cell's tasks cost: seconds and peak memory, by phase."""
 
 from __future__ import annotations
 
@@ -6,38 +6,52 @@ import math
 from typing import TYPE_CHECKING
 
 from mist_ext import metrics
+from mist_ext.costs import PHASES
 from mist_ext.report import text
-from mist_ext.report.cells import PHASES, Cell
+from mist_ext.report.cells import WHOLE, Cell, memory_by_phase
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import PHASE_COLOURS, cell_title, open_axes, task_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_UNITS = (("GiB", 2**30), ("MiB", 2**20))
+_UNITS = (("GiB", 2**30, 2), ("MiB", 2**20, 0))  # name, bytes, digits
+_GROUP = 0.84  # of the room of a task: the width of all its bars
+_WHOLE_COLOUR = "0.55"
 
 
 def draw(cell: Cell) -> Drawing | None:
-    """Draw each task's seconds as a stack of phases, and the peak memory so far; None if neither was recorded."""
+    """Draw each task's seconds as a stack of phases, and beside them each phase's peak memory as a bar.
+
+    None if neither was recorded. A phase that took nothing has no place; where a task has one figure for its memory, as
+    in files of earlier versions, that is drawn.
+    """
     seconds = {phase: _means(cell, phase) for phase in PHASES}
     seconds = {phase: values for phase, values in seconds.items() if any(values)}
-    records = zip(*(run.tasks for run in cell.counted), strict=True)
-    memory = [_mean([task.get("peak_memory_bytes") for task in tasks]) for tasks in records]
-    panels = [bool(seconds), any(memory)]
+    peaks = {phase: _largest(cell, phase) for phase in (*PHASES, WHOLE)}
+    peaks = {phase: values for phase, values in peaks.items() if any(values)}
+    panels = [bool(seconds), bool(peaks)]
     if not any(panels):
         return None
-    figure = new_figure(1.0 + 4.2 * sum(panels), 3.5)
+    figure = new_figure(1.0 + (4.2 + 0.1 * max(0, cell.tasks - 10)) * sum(panels), 3.7)
     places = iter(figure.subplots(1, sum(panels), squeeze=False)[0])
     findings = []
     if seconds:
         total = math.fsum(math.fsum(values) for values in seconds.values())
-        _stack(next(places), seconds, cell.tasks)
+        axes = next(places)
+        _stack(axes, seconds, cell.tasks)
+        _finish(axes, cell.tasks, "seconds", upwards=True)
         each = ", ".join(f"{phase} {text.seconds(math.fsum(values))}" for phase, values in seconds.items())
         findings.append(f"{text.seconds(total)} seconds for all tasks ({each})")
-    if any(memory):
-        unit, size = next(((unit, size) for unit, size in _UNITS if max(memory) >= size), _UNITS[-1])
-        _memory(next(places), [value / size for value in memory], unit)
-        findings.append(f"at most {max(memory) / size:.2f} {unit} of memory")
+    if peaks:
+        most = max(peaks.pop(WHOLE))
+        unit, size, digits = next((unit for unit in _UNITS if most >= unit[1]), _UNITS[-1])
+        axes = next(places)
+        bars = {phase: [value / size for value in values] for phase, values in peaks.items()}
+        _groups(axes, bars or {WHOLE: [value / size for value in _largest(cell, WHOLE)]}, unit, digits)
+        _finish(axes, cell.tasks, f"peak memory ({unit})", upwards=False)
+        each = ", ".join(f"{phase} {max(values):.{digits}f}" for phase, values in bars.items())
+        findings.append(f"at most {most / size:.{digits}f} {unit} of memory" + (f" ({each})" if each else ""))
     figure.suptitle(cell_title(cell))
     return Drawing("costs", "Time and memory", f"Costs, {cell.title}: {'; '.join(findings)}.", figure)
 
@@ -48,26 +62,38 @@ def _stack(axes: Axes, seconds: dict[str, list[float]], tasks: int) -> None:
         label = f"{phase}, {text.seconds(math.fsum(values))} s in all"
         axes.bar(range(1, tasks + 1), values, bottom=bottom, color=PHASE_COLOURS[phase], width=0.75, label=label)
         bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+    axes.set_ylim(0, 1.04 * max(bottom))
+
+
+def _groups(axes: Axes, peaks: dict[str, list[float]], unit: str, digits: int) -> None:
+    width = _GROUP / len(peaks)
+    for place, (phase, values) in enumerate(peaks.items()):
+        centres = [task + (place + 0.5) * width - _GROUP / 2 for task in range(1, len(values) + 1)]
+        label = f"{phase}, at most {max(values):.{digits}f} {unit}"
+        axes.bar(centres, values, color=PHASE_COLOURS.get(phase, _WHOLE_COLOUR), width=width, label=label)
+    axes.set_ylim(0, 1.04 * max(map(max, peaks.values())))
+
+
+def _finish(axes: Axes, tasks: int, label: str, upwards: bool) -> None:
     axes.set_xlim(0.4, tasks + 0.6)
     task_axis(axes, tasks)
     open_axes(axes)
-    axes.set_ylim(0, 1.04 * max(bottom))
-    axes.set_ylabel("seconds")
-    # Upside down, so that the names stand in the order of the stack.
-    axes.legend(reverse=True, frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-
-
-def _memory(axes: Axes, values: list[float], unit: str) -> None:
-    axes.bar(range(1, len(values) + 1), values, color="0.55", width=0.75)
-    axes.set_xlim(0.4, len(values) + 0.6)
-    task_axis(axes, len(values))
-    open_axes(axes)
-    axes.set_ylabel(f"peak memory ({unit})")
+    axes.set_ylabel(label)
+    # The names of a stack stand in its order: upside down.
+    axes.legend(
+        reverse=upwards, frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+    )
 
 
 def _means(cell: Cell, phase: str) -> list[float]:
     records = zip(*(run.tasks for run in cell.counted), strict=True)
     return [_mean([(task.get("seconds") or {}).get(phase) for task in tasks]) for tasks in records]
+
+
+def _largest(cell: Cell, phase: str) -> list[float]:
+    """Of each task over seeds; 0 where nothing was recorded."""
+    records = zip(*(run.tasks for run in cell.counted), strict=True)
+    return [max(memory_by_phase(task).get(phase, 0.0) for task in tasks) for tasks in records]
 
 
 def _mean(values: list[float | None]) -> float:

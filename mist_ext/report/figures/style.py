@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # is left.
 TUNER_COLOURS = {"none": "#7F7F7F", "mist": "#0072B2", "full": "#009E73", "random": "#E69F00"}
 OTHER_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#000000")
-PHASE_COLOURS = {
+PHASE_COLOURS = {  # of `mist_ext.costs.PHASES`
     "score": "#56B4E9",
     "select": "#CC79A7",
     "tune": "#0072B2",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
+from processes import together
 from torch import Tensor, nn
 from torch.distributed import checkpoint as distributed_checkpoint
 
@@ -24,7 +24,6 @@ from mist_ext.optim import InBackward, MaskedGradient, SparseAdamW, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 
-PROCESSES = multiprocessing.get_context("fork")  # torch is loaded already
 BATCH = 6  # which 4 ranks do not share out evenly
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "sgd": partial(SparseSGD, lr=0.05, momentum=0.9, weight_decay=1e-3, keep=0.3, seed=5),
@@ -38,25 +37,9 @@ def size(request: pytest.FixtureRequest) -> int:
     return request.param
 
 
-def on_ranks(size: int, work: Callable[[], Any], folder: Path) -> list[Any]:
-    """What a function returns on each of several processes, joined by gloo."""
-    meeting = folder / f"meeting-{len(list(folder.glob('meeting-*')))}"
-    results = [folder / f"{meeting.name}-{rank}.pt" for rank in range(size)]
-    children = [
-        PROCESSES.Process(target=_joined, args=(rank, size, work, meeting, results[rank])) for rank in range(size)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0] * size
-    return [torch.load(path, weights_only=False) for path in results]
-
-
-def _joined(rank: int, size: int, work: Callable[[], Any], meeting: Path, result: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
-    torch.save(work(), result)
-    dist.destroy_process_group()
+def on_ranks(size: int, work: Callable[[], Any]) -> list[Any]:
+    """What a function returns on each of several ranks, or of the one process that there is without them."""
+    return [work()] if size == 1 else together(size, lambda _: work())
 
 
 def vit() -> nn.Module:
@@ -140,9 +123,9 @@ def selections() -> dict[str, dict[str, Tensor]]:
     return {kind: on_whole_tensors(selection) for kind, selection in made.items()}
 
 
-def test_all_ranks_together_select_what_one_process_selects(size: int, tmp_path: Path) -> None:
+def test_all_ranks_together_select_what_one_process_selects(size: int) -> None:
     expected = selections()
-    for found in on_ranks(size, selections, tmp_path):
+    for found in on_ranks(size, selections):
         assert all(same(found[kind], expected[kind]) for kind in expected)
 
 
@@ -155,12 +138,12 @@ def scored() -> dict[str, Tensor]:
     return gathered(sensitivity.scores())
 
 
-def test_scores_are_those_of_the_joint_batch(size: int, tmp_path: Path) -> None:
-    found = on_ranks(size, scored, tmp_path)[0]
+def test_scores_are_those_of_the_joint_batch(size: int) -> None:
+    found = on_ranks(size, scored)[0]
     assert close(found, scored(), 1e-4)
 
 
-def test_a_score_that_is_nan_is_an_error_on_every_rank(tmp_path: Path) -> None:
+def test_a_score_that_is_nan_is_an_error_on_every_rank() -> None:
     def select() -> str:
         model = spread(vit())
         scores = {name: alike(torch.zeros(p.shape), p) for name, p in model.named_parameters()}
@@ -170,7 +153,7 @@ def test_a_score_that_is_nan_is_an_error_on_every_rank(tmp_path: Path) -> None:
             Selection.from_scores(scores, 0.05)
         return str(error.value)
 
-    first, second = on_ranks(2, select, tmp_path)
+    first, second = on_ranks(2, select)
     assert first == second
 
 
@@ -213,26 +196,24 @@ def stepped(kind: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_same_gradients_have_the_same_entries_kept_and_give_the_same_bits(
-    kind: str, size: int, tmp_path: Path
-) -> None:
+def test_the_same_gradients_have_the_same_entries_kept_and_give_the_same_bits(kind: str, size: int) -> None:
     before, expected = dict(vit().named_parameters()), stepped(kind)
-    assert same(on_ranks(size, partial(stepped, kind), tmp_path)[0], expected)
+    assert same(on_ranks(size, partial(stepped, kind))[0], expected)
     changed = torch.cat([(expected[name] != before[name]).flatten() for name in expected])
     assert 0.02 < changed.float().mean() < 0.05
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_ranks_tune_as_one_process_on_the_joint_batch(kind: str, size: int, tmp_path: Path) -> None:
-    found = on_ranks(size, partial(tuned, kind, 6), tmp_path)
+def test_ranks_tune_as_one_process_on_the_joint_batch(kind: str, size: int) -> None:
+    found = on_ranks(size, partial(tuned, kind, 6))
     assert close(found[0], tuned(kind, 6))
     assert found[1] == {}
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_steps_in_backward_have_the_same_bits(kind: str, tmp_path: Path) -> None:
-    after = on_ranks(2, partial(tuned, kind, 4), tmp_path)[0]
-    within = on_ranks(2, partial(tuned, kind, 4, in_backward=True), tmp_path)[0]
+def test_steps_in_backward_have_the_same_bits(kind: str) -> None:
+    after = on_ranks(2, partial(tuned, kind, 4))[0]
+    within = on_ranks(2, partial(tuned, kind, 4, in_backward=True))[0]
     assert same(within, after)
 
 
@@ -244,19 +225,19 @@ def masked() -> dict[str, Tensor]:
     return gathered({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
 
 
-def test_masked_gradients_are_those_of_one_process(size: int, tmp_path: Path) -> None:
+def test_masked_gradients_are_those_of_one_process(size: int) -> None:
     expected = masked()
-    assert same(on_ranks(size, masked, tmp_path)[0], expected)
+    assert same(on_ranks(size, masked)[0], expected)
     assert 0.01 < torch.cat([g.flatten() for g in expected.values()]).ne(0).float().mean() < 0.03
 
 
-def test_a_selection_of_whole_tensors_is_refused_for_sharded_ones(tmp_path: Path) -> None:
+def test_a_selection_of_whole_tensors_is_refused_for_sharded_ones() -> None:
     def make() -> None:
         selection = chosen(vit())
         with pytest.raises(ValueError, match=r"'cls_token' is sharded, but was selected whole; .*selection\.local"):
             SparseSGD(spread(vit()).named_parameters(), selection)
 
-    on_ranks(2, make, tmp_path)
+    on_ranks(2, make)
 
 
 # Memory
@@ -276,9 +257,9 @@ def bytes_held() -> int:
     return sum(local(tensor).untyped_storage().nbytes() for tensor in held)
 
 
-def test_a_rank_holds_its_share_of_the_bytes(size: int, tmp_path: Path) -> None:
+def test_a_rank_holds_its_share_of_the_bytes(size: int) -> None:
     alone = bytes_held()
-    assert all(held <= (1 / size + 0.05) * alone for held in on_ranks(size, bytes_held, tmp_path))
+    assert all(held <= (1 / size + 0.05) * alone for held in on_ranks(size, bytes_held))
 
 
 # Checkpoints
@@ -316,8 +297,8 @@ def read(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(("kind", "before", "after"), [("sgd", 2, 4), ("adamw", 4, 2), ("adamw", 2, 1), ("sgd", 1, 2)])
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(kind: str, before: int, after: int, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    on_ranks(before, partial(begun, kind, folder), tmp_path) if before > 1 else begun(kind, folder)
-    found = on_ranks(after, partial(resumed, kind, folder), tmp_path)[0] if after > 1 else resumed(kind, folder)
+    on_ranks(before, partial(begun, kind, folder))
+    found = on_ranks(after, partial(resumed, kind, folder))[0]
     assert close(found, tuned(kind, 6))
 
 
@@ -343,8 +324,8 @@ def test_compact_masters_of_16_bit_weights_keep_their_bits(tmp_path: Path) -> No
         optimizer.load_state_dict(read(first)["optimizer"])
         checkpoint.save(second, {"optimizer": optimizer.state_dict()})
 
-    on_ranks(2, save, tmp_path)
-    on_ranks(4, load, tmp_path)
+    on_ranks(2, save)
+    on_ranks(4, load)
     found = bits_of(read(second))
     assert same(found, bits_of(read(first)))
     assert any(name.endswith("master/") for name in found)
@@ -367,13 +348,13 @@ def test_torchs_own_distributed_checkpoints_work_too(tmp_path: Path) -> None:
         go_on(model, optimizer, 3, 6)
         return whole(model)
 
-    on_ranks(2, save, tmp_path)
-    assert close(on_ranks(4, load, tmp_path)[0], tuned("adamw", 6))
+    on_ranks(2, save)
+    assert close(on_ranks(4, load)[0], tuned("adamw", 6))
 
 
 def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    on_ranks(2, partial(begun, "sgd", folder), tmp_path)
+    on_ranks(2, partial(begun, "sgd", folder))
     (shard_file, *_) = sorted((folder / "000001" / "shards").iterdir())
     content = bytearray(shard_file.read_bytes())
     content[-1] ^= 1

@@ -1,0 +1,59 @@
+"""Runs that take seconds, and what they leave."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mist_ext import experiment
+from mist_ext.config import Config
+
+SETTINGS = {
+    "tuner": ["mist"],
+    "method": ["simplecil", "ranpac"],
+    "seeds": [1],
+    "epochs": 3,
+    "classes_per_task": 5,
+    "ranpac_width": 40,
+    "save": "all",
+    "checkpoint_every": "never",
+}
+
+
+def run(folder: Path, **options) -> str:
+    output = io.StringIO()
+    experiment.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=output, width=300))
+    return output.getvalue()
+
+
+def results(folder: Path) -> dict[str, list]:
+    """What each cell has found out."""
+    found = {}
+    for file in sorted(folder.glob("*/results.json")):
+        runs = json.loads(file.read_text())["runs"]
+        found[file.parent.name] = [(run["accuracy_matrix"], run["forgetting"]) for run in runs]
+    return found
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """All trained classifiers, backbones included, by name."""
+    found = {}
+    for file in sorted(folder.glob("*/*.safetensors")):
+        for name, value in load_file(file).items():
+            found[f"{file.parent.name}/{name}"] = value
+    return found
+
+
+def furthest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """The largest relative difference of any tensor, by its norm."""
+    assert ours.keys() == theirs.keys()
+    assert ours
+    return max(
+        float((ours[name].double() - value.double()).norm() / value.double().norm().clamp(min=1e-12))
+        for name, value in theirs.items()
+    )

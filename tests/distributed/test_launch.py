@@ -1,0 +1,124 @@
+"""How several processes start, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from processes import Failed, environment, free_port, outcomes_of
+from small_runs import run
+
+import mist_ext
+from mist_ext import data
+from mist_ext.data import digits
+from mist_ext.distributed import agreement
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "message"),
+    [
+        ("option", {"lr": 1.0}, "lr is 1.0 on rank 1, 0.003 on rank 0"),
+        ("seeds", {"seeds": [7]}, "seeds is [7] on rank 1, [1] on rank 0"),
+        ("folder", {"data_root": "/elsewhere"}, "data_root is '/elsewhere' on rank 1, None on rank 0"),
+    ],
+)
+def test_ranks_with_different_options_are_refused(name: str, own: dict, message: str, tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        run(tmp_path / "run", **(own if rank == 1 else {}))
+
+    for outcome in outcomes_of(2, work):
+        assert isinstance(outcome, Failed)
+        assert message in str(outcome)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranks_with_different_versions_or_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(rank: int) -> None:
+        if rank == 1:
+            monkeypatch.setattr(mist_ext, "__version__", "0.0.1")
+            source = data.load("digits")
+            monkeypatch.setattr(digits, "digits", lambda: replace(source, train=source.train.subset(torch.arange(60))))
+        run(tmp_path / "run")
+
+    for outcome in outcomes_of(2, work):
+        assert "mist_ext's version is '0.0.1' on rank 1" in str(outcome)
+        assert "the data is " in str(outcome)
+
+
+def test_what_fails_on_one_rank_fails_on_all_and_says_where() -> None:
+    def work(rank: int) -> None:
+        def load() -> None:
+            if rank == 1:
+                raise FileNotFoundError("no images here")
+
+        agreement.everywhere(load)
+
+    for outcome in outcomes_of(2, work):
+        assert "EveryRanksError: rank 1: no images here" in str(outcome)
+
+
+def test_more_processes_than_images_in_a_batch_are_refused(tmp_path: Path) -> None:
+    for outcome in outcomes_of(3, lambda _: run(tmp_path / "run", batch_size=2)):
+        assert "batch_size is 2, but 3 processes share a batch" in str(outcome)
+
+
+def command(*options: str) -> list[str]:
+    return [sys.executable, "-m", "mist_ext", "run", "--tuner", "none", "--method", "simplecil", *options]
+
+
+def test_a_missing_network_interface_is_named(tmp_path: Path) -> None:
+    port = free_port()
+    started = [
+        subprocess.Popen(
+            command("--out", str(tmp_path / "run")),
+            env=os.environ | environment(rank, 2, port) | {"GLOO_SOCKET_IFNAME": "absent0"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank, process in enumerate(started):
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 2
+        assert f"mist: rank {rank} cannot reach the other processes at 127.0.0.1:{port}" in said
+        assert "'absent0'" in said
+        assert "Traceback" not in said
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            command("--out", str(tmp_path / "run")),
+            env=os.environ | environment(0, 2, port),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 2
+    assert f"port {port} is in use by another program; give torchrun another --master-port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_torchrun_starts_the_command(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, *command("--seeds", "1", "--out", str(tmp_path / "run"))[1:]],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("A_last") >= 1
+    assert done.stdout.count("Results, tables and figures:") == 1
+    assert json.loads((tmp_path / "run/digits-none-simplecil/results.json").read_text())["environment"]["ranks"] == 2

@@ -1,0 +1,126 @@
+"""Several processes end a run as one does, and go on with one that was interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import Failed, outcomes_of, together
+from rich.console import Console
+from small_runs import furthest, results, run, weights
+
+from mist_ext import checkpoint, experiment, run_folder
+from mist_ext.distributed import ranks
+from mist_ext.interruption import Interrupted, Saver
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (2, {}),
+        (4, {}),
+        (2, {"in_backward": False}),
+        (2, {"exchange": "dense"}),
+        (2, {"dynamics": "published"}),
+        (2, {"score_objective": "ce", "tune_objective": "ce"}),
+        (2, {"tuner": ["none", "full"]}),
+        (2, {"tuner": ["gradient"]}),
+        (3, {"tuner": ["bitfit", "random"]}),
+        (2, {"tuner": ["none"], "method": ["aper_ssf", "slca", "coda_prompt"], "method_options": ["epochs=1"]}),
+    ],
+    ids=lambda value: (
+        str(value) if isinstance(value, int) else ",".join(f"{k}={v}" for k, v in value.items()) or "mist"
+    ),
+)
+def test_a_run_of_several_processes_ends_as_that_of_one(
+    size: int, options: dict, alone: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The sums over a batch are added in another order: the weights agree to 1e-6, what is counted agrees."""
+    together(size, lambda _: run(tmp_path / "run", **options))
+    one = alone(**options)
+    assert furthest(weights(tmp_path / "run"), weights(one)) < 1e-6
+    assert results(tmp_path / "run") == results(one)
+
+
+def test_a_narrow_wire_stays_close(alone: Callable[..., Path], tmp_path: Path) -> None:
+    together(2, lambda _: run(tmp_path / "run", wire="bf16"))
+    difference = furthest(weights(tmp_path / "run"), weights(alone()))
+    assert 0 < difference < 1e-2
+
+
+def test_rank_0_alone_writes_and_speaks(tmp_path: Path) -> None:
+    said = together(3, lambda _: run(tmp_path / "run", tuner=["none"]))
+    assert "task 1/2" in said[0]
+    assert said[1:] == ["", ""]
+    log = (tmp_path / "run" / "digits-none-simplecil" / "log.jsonl").read_text()
+    assert len(log.splitlines()) == 2
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, moment: int, rank: int) -> None:
+    """Ask the run to stop before its n-th moment, on one rank, as a signal would."""
+    original, seen = Saver.moment, [0]
+
+    def counted(saver: Saver, state) -> None:
+        seen[0] += 1
+        if seen[0] == moment and ranks.rank() == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(saver, state)
+
+    monkeypatch.setattr(Saver, "moment", counted)
+
+
+@pytest.mark.parametrize("moment", [2, 9], ids=["while scoring", "while tuning"])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    before: int, after: int, moment: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupted(_rank: int) -> None:
+        stop_at(monkeypatch, moment, rank=before - 1)  # the others hear of it
+        with pytest.raises(Interrupted):
+            run(folder, checkpoint_every="1h")
+
+    together(before, interrupted)
+    assert list((folder / run_folder.CHECKPOINTS).glob("0*"))
+    together(after, lambda _: experiment.resume(folder, Console(quiet=True)))
+    assert results(folder) == results(alone())
+    assert furthest(weights(folder), weights(alone())) < 1e-6
+
+
+def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
+    alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    original = checkpoint.save
+
+    def dying(rank: int) -> None:
+        """Rank 1 dies while rank 0 writes the second checkpoint."""
+        saved = [0]
+
+        def save(where: Path, state: dict) -> Path:
+            saved[0] += 1
+            return original(where, state)
+
+        monkeypatch.setattr(checkpoint, "save", save)
+        moment = Saver.moment
+        seen = [0]
+
+        def counted(saver: Saver, state) -> None:
+            seen[0] += 1
+            if seen[0] == 6 and rank == 1:
+                os._exit(9)
+            moment(saver, state)
+
+        monkeypatch.setattr(Saver, "moment", counted)
+        run(folder, checkpoint_every="0s")
+
+    first, second = outcomes_of(2, dying)
+    assert isinstance(second, Failed)
+    assert isinstance(first, Failed)
+    assert "LostRank: another process of the run ended" in str(first)
+    together(2, lambda _: experiment.resume(folder, Console(quiet=True)))
+    assert results(folder) == results(alone())
