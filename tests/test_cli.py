@@ -68,6 +68,8 @@ def test_help_explains_every_option() -> None:
         (["run", "--data", "folder:"], "expected folder:PATH"),
         (["run", "--pres", "mist/cifar100"], "unknown option '--pres'; did you mean '--preset'"),
         (["run", "--preset"], "--preset"),
+        (["run", "--test-fraction", "1.5"], "test_fraction is 1.5, expected a share between 0 and 1"),
+        (["data", "check", "digits", "--test-fraction", "0"], "test_fraction is 0.0, expected a share between 0 and 1"),
         (["predict", ".", __file__, "--top", "0"], "top is 0, expected at least 1"),
         (["predict", "nowhere", __file__], "nowhere is no folder"),
         (["predict", ".", "nowhere.png"], "nowhere.png is no file"),
@@ -156,6 +158,32 @@ def test_report_rebuilds_tables_and_figures(tmp_path: Path) -> None:
     assert "simplecil" in output
     assert figure.is_file()
     assert (tmp_path / "joint" / "summary.md").is_file()
+
+
+@pytest.mark.parametrize("form", ["text", "csv"])
+def test_report_goes_on_without_a_folder_that_has_no_results(form: str, tmp_path: Path) -> None:
+    task = {"classes": [0, 1], "accuracy_seen": 90.0, "accuracy_per_task": [90.0]}
+    parts = ("data", "backbone", "tuner", "method")
+    content = {
+        "schema": 1,
+        "config": {part: {"name": f"the_{part}"} for part in parts},
+        "runs": [{"seed": 1, "tasks": [task]}],
+        "summary": {},
+    }
+    for name in ("first", "last"):
+        (tmp_path / name / "cell").mkdir(parents=True)
+        (tmp_path / name / "cell" / "results.json").write_text(json.dumps(content))
+    (tmp_path / "empty").mkdir()
+    folders = [str(tmp_path / name) for name in ("first", "empty", "last")]
+    status, output, errors = mist("report", *folders, "--format", form, "--out", str(tmp_path / "joint"))
+    assert status == 0, errors
+    assert f"mist: no results.json in {tmp_path / 'empty'}" in errors
+    lines = [line for line in output.splitlines() if "the_tuner" in line]
+    assert len(lines) >= 2
+    assert (tmp_path / "joint" / "report.html").is_file()
+    status, output, errors = mist("report", str(tmp_path / "empty"), "--format", form)
+    assert (status, output) == (1, "")
+    assert f"mist: no results.json in {tmp_path / 'empty'}" in errors
 
 
 @pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -261,6 +261,23 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
         read_cells([tmp_path / "absent"])
 
 
+def test_folders_without_results_do_not_keep_others_from_being_read(tmp_path: Path) -> None:
+    write_result(tmp_path / "full" / "digits-none-simplecil", make_result())
+    write_result(tmp_path / "nested" / "inner" / "digits-mist-simplecil", make_result("mist"))
+    (tmp_path / "begun" / "digits-none-simplecil").mkdir(parents=True)
+    (tmp_path / "begun" / "run.yaml").write_text("tuner: [none]")
+    (tmp_path / "photos").mkdir()
+    told: list[str] = []
+    names = ("begun", "full", "photos", "nested")
+    cells = read_cells([tmp_path / name for name in names], told.append)
+    assert [cell.name for cell in cells] == ["digits-none-simplecil"]
+    begun, photos, nested = told
+    assert f"{tmp_path / 'begun'}: a run was begun there and has finished no task yet" in begun
+    assert f"mist run --resume {tmp_path / 'begun'}" in begun
+    assert f"{tmp_path / 'photos'} nor in a folder directly below it: it is not of a run; give the folder" in photos
+    assert f"but in {tmp_path / 'nested' / 'inner'}; give those folders" in nested
+
+
 def cells_of_two_tuners() -> list[Cell]:
     frozen = [make_cell(method=method, matrices=TWO_SEEDS) for method in ("simplecil", "ranpac")]
     tuned = [make_cell("mist", method, BETTER, tuned=True) for method in ("simplecil", "ranpac")]

@@ -19,7 +19,7 @@ RECORD = {
     "kept_fraction": {"mean": 0.1, "max": 0.2},
     "changed_fraction": None,
     "changed_fraction_all": {"mean": 0.005, "max": 0.006},
-    "peak_memory_bytes": 1 << 30,
+    "peak_memory_bytes": {"score": None, "tune": 1 << 30},
 }
 
 
@@ -49,7 +49,7 @@ def test_a_task_is_on_the_disk_as_soon_as_it_is_added_without_what_was_not_measu
         "accuracy per task/1": (2, 80.0),
         "accuracy per task/2": (2, 83.0),
         "seconds/tune": (2, 2.5),
-        "memory/peak bytes": (2, float(1 << 30)),
+        "peak memory bytes/tune": (2, float(1 << 30)),
         "fraction/selected": (2, pytest.approx(0.05)),
         "fraction/kept": (2, pytest.approx(0.1)),
         "fraction/changed of all": (2, pytest.approx(0.005)),

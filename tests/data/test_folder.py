@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import miniatures
 import pytest
+from rich.console import Console
 
+from mist_ext.config import Config
 from mist_ext.data import load
+from mist_ext.data.check_command import check
 
 NAMES = ["ant", "bee", "Cat"]  # in sorted order capitals come first
 
@@ -48,6 +52,21 @@ def test_a_fraction_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     for fraction in (0.1, 0.9):
         with pytest.raises(ValueError, match=f"class 'Cat' in .* has 2 images, of which a test fraction of {fraction}"):
             load(f"folder:{tmp_path}", test_fraction=fraction)
+
+
+@pytest.mark.parametrize("fraction", [-0.2, 0.0, 1.0, 1.5, float("nan")])
+@pytest.mark.parametrize("parts", [{"": 10}, {"train": 2, "test": 1}], ids=["one_tree", "split_tree"])
+def test_a_fraction_out_of_range_is_refused_also_where_no_image_is_held_out(
+    tmp_path: Path, parts: dict[str, int], fraction: float
+) -> None:
+    miniatures.class_folders(tmp_path, NAMES, parts)
+    name, message = f"folder:{tmp_path}", f"test_fraction is {fraction}, expected a share between 0 and 1"
+    with pytest.raises(ValueError, match=message):
+        load(name, test_fraction=fraction)
+    with pytest.raises(ValueError, match=message):
+        check(name, None, fraction, False, Console(file=io.StringIO()))
+    with pytest.raises(ValueError, match=message):
+        Config(data=name, test_fraction=fraction).check()
 
 
 def test_a_path_that_is_no_folder_is_met_with_what_was_looked_for(tmp_path: Path) -> None:

@@ -58,21 +58,33 @@ def outcomes_of(size: int, work: Callable[[int], Any]) -> list[Any]:
     """What ``work(rank)`` returns in each process, or `Failed` with what it raised."""
     port = free_port()
     pipes = [PROCESSES.Pipe(duplex=False) for _ in range(size)]
-    processes = [PROCESSES.Process(target=_work, args=(rank, size, port, work, pipes[rank][1])) for rank in range(size)]
+    processes = [PROCESSES.Process(target=_work, args=(rank, port, work, pipes)) for rank in range(size)]
     for process in processes:
         process.start()
-    outcomes = []
-    for receiving, _ in pipes:
-        answered = receiving.poll(PATIENCE)
-        outcomes.append(pickle.loads(receiving.recv_bytes()) if answered else Failed(f"no answer in {PATIENCE} s"))
+    for _, sending in pipes:
+        sending.close()
+    outcomes = [_received(receiving) for receiving, _ in pipes]
     for process in processes:
         process.join(5)
         process.kill()
     return outcomes
 
 
-def _work(rank: int, size: int, port: int, work: Callable[[int], Any], sending: Connection) -> None:
-    os.environ.update(environment(rank, size, port))
+def _received(receiving: Connection) -> Any:
+    try:
+        answered = receiving.poll(PATIENCE)
+        return pickle.loads(receiving.recv_bytes()) if answered else Failed(f"no answer in {PATIENCE} s")
+    except EOFError:
+        return Failed("it ended without a word")
+
+
+def _work(rank: int, port: int, work: Callable[[int], Any], pipes: list[tuple[Connection, Connection]]) -> None:
+    sending = pipes[rank][1]
+    for ends in pipes:
+        for end in ends:
+            if end is not sending:  # so that every end closes with its own process
+                end.close()
+    os.environ.update(environment(rank, len(pipes), port))
     try:
         with launch.processes():
             _send(sending, work(rank))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import Failed, outcomes_of, together
+from processes import outcomes_of, together
 from rich.console import Console
 from small_runs import furthest, results, run, weights
 
@@ -91,36 +91,34 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert furthest(weights(folder), weights(alone())) < 1e-6
 
 
+@pytest.mark.parametrize("dying", [0, 1], ids=["while it saves", "between two steps"])
 def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
-    alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dying: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    original = checkpoint.save
 
-    def dying(rank: int) -> None:
-        """Rank 1 dies while rank 0 writes the second checkpoint."""
-        saved = [0]
+    def die_after(number: int, original: Callable) -> Callable:
+        calls = [0]
 
-        def save(where: Path, state: dict) -> Path:
-            saved[0] += 1
-            return original(where, state)
-
-        monkeypatch.setattr(checkpoint, "save", save)
-        moment = Saver.moment
-        seen = [0]
-
-        def counted(saver: Saver, state) -> None:
-            seen[0] += 1
-            if seen[0] == 6 and rank == 1:
+        def call(*arguments):
+            original(*arguments)
+            calls[0] += 1
+            if calls[0] == number:
                 os._exit(9)
-            moment(saver, state)
 
-        monkeypatch.setattr(Saver, "moment", counted)
+        return call
+
+    def work(rank: int) -> None:
+        if rank == dying == 0:  # the tensors of its third checkpoint are there, the rest is not
+            monkeypatch.setattr(checkpoint, "save_file", die_after(3, checkpoint.save_file))
+        elif rank == dying:
+            monkeypatch.setattr(Saver, "moment", die_after(6, Saver.moment))
         run(folder, checkpoint_every="0s")
 
-    first, second = outcomes_of(2, dying)
-    assert isinstance(second, Failed)
-    assert isinstance(first, Failed)
-    assert "LostRank: another process of the run ended" in str(first)
+    outcomes = outcomes_of(2, work)
+    assert str(outcomes[dying]) == "it ended without a word"
+    assert "LostRank: another process of the run ended" in str(outcomes[1 - dying])
+    whole = [path.name for path in (folder / run_folder.CHECKPOINTS).glob("0*")]
+    assert sorted(whole) == ["000001", "000002"] if dying == 0 else whole
     together(2, lambda _: experiment.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())

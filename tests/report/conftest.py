@@ -64,7 +64,7 @@ def make(
                 "accuracy_per_task": [sum(part) / len(part) for part in parts],
                 "accuracy_per_class": per_class,
                 "seconds": {"score": 2.0, "select": 0.25, "tune": 9.0, "learn": 1.5, "evaluate": 0.75 * (task + 1)},
-                "peak_memory_bytes": 3 << 30,
+                "peak_memory_bytes": {"score": 2 << 30, "select": None, "tune": 3 << 30, "learn": 1 << 30},
                 "selection": selection(tuner, layers),
             })  # fmt: skip
         runs.append({"seed": seed, "tasks": records})

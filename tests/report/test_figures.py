@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,35 @@ def test_seconds_are_stacked_by_phase_and_memory_stands_beside_them(result: Resu
     heights = [[bar.get_height() for bar in phase] for phase in seconds.containers]
     assert heights == [[2.0] * 3, [0.25] * 3, [9.0] * 3, [1.5] * 3, [0.75, 1.5, 2.25]]
     assert seconds.containers[-1][2].get_y() == pytest.approx(12.75)
-    assert [bar.get_height() for bar in memory.patches] == [3.0] * 3
+    assert [[bar.get_height() for bar in phase] for phase in memory.containers] == [[2.0] * 3, [3.0] * 3, [1.0] * 3]
+    assert [bars.get_label() for bars in memory.containers] == [
+        f"{phase}, at most {most}.00 GiB" for phase, most in (("score", 2), ("tune", 3), ("learn", 1))
+    ]
+    colours = [{bars.get_label().split(",")[0]: bars[0].get_facecolor() for bars in a.containers} for a in figure.axes]
+    assert colours[1].items() <= colours[0].items()
+    places = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in memory.patches)
+    assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(places))
     assert "GiB" in memory.get_ylabel()
+
+
+def test_a_peak_is_the_largest_over_seeds(result: Result) -> None:
+    content = result(seeds=(1, 2, 3))
+    content["runs"][1]["tasks"][2]["peak_memory_bytes"]["tune"] = 5 << 30
+    one = drawing(parse_cell(content, ""), "costs")
+    assert [bar.get_height() for bar in one.figure.axes[1].containers[1]] == [3.0, 3.0, 5.0]
+    assert "at most 5.00 GiB of memory (score 2.00, tune 5.00, learn 1.00)" in one.description
+
+
+def test_the_memory_of_whole_tasks_as_earlier_versions_recorded_it_is_one_bar_a_task(result: Result) -> None:
+    content = result()
+    for run in content["runs"]:
+        for number, task in enumerate(run["tasks"]):
+            task["peak_memory_bytes"] = (3 + number) << 20
+    one = drawing(parse_cell(content, ""), "costs")
+    memory = one.figure.axes[1]
+    assert [[bar.get_height() for bar in bars] for bars in memory.containers] == [[3.0, 4.0, 5.0]]
+    assert memory.containers[0].get_label() == "whole, at most 5 MiB"
+    assert "at most 5 MiB of memory." in one.description
 
 
 @pytest.mark.parametrize("classes", [10, 200])

@@ -14,7 +14,9 @@ import pytest
 from rich.console import Console
 
 from mist_ext import cli
+from mist_ext.costs import PHASES
 from mist_ext.report import Cell, ResultsError, as_text, parse_cell, table, write_summary
+from mist_ext.report.text import DASH
 
 Result = Callable[..., dict[str, Any]]
 EXPECTED = {"average_accuracy": 87.57, "last_accuracy": 81.26, "source": "EASE repository, table 2"}
@@ -88,7 +90,12 @@ def test_an_expectation_without_source_or_number_is_refused(result: Result, expe
         ("accuracy_per_class", [1.0], r"runs\[0\]\.tasks\[1\]\.accuracy_per_class is \[1\.0\], expected 4 numbers"),
         ("accuracy_per_class", [1.0, 2.0, 3.0, "4"], "expected 4 numbers"),
         ("seconds", {"tune": "long"}, r"seconds: the entry 'tune' is 'long'"),
-        ("peak_memory_bytes", "1 GB", "'peak_memory_bytes' is '1 GB'"),
+        ("peak_memory_bytes", "1 GB", "'peak_memory_bytes' is '1 GB', expected dict or int or float"),
+        (
+            "peak_memory_bytes",
+            {"tune": "1 GB"},
+            r"peak_memory_bytes: the entry 'tune' is '1 GB', expected int or float",
+        ),
         ("selection", {"name": "a"}, "'selection' is .*expected list"),
         ("selection", [{"name": "a", "entries": 4, "selected": 5}], r"selection\[0\]: 5 of 4 entries are selected"),
         (
@@ -103,6 +110,43 @@ def test_a_damaged_optional_entry_is_named(result: Result, entry: str, value: An
     content["runs"][0]["tasks"][1][entry] = value
     with pytest.raises(ResultsError, match=message):
         parse_cell(content, "x")
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["by_phase", "one_number"])
+def test_peak_memory_stands_beside_the_seconds_in_every_form(result: Result, tmp_path: Path, old: bool) -> None:
+    content = result()
+    for run in content["runs"] if old else ():
+        for task in run["tasks"]:
+            task["peak_memory_bytes"] = 3 << 30
+    cell = parse_cell(content, "out/cell/results.json")
+    by_phase = {"score": 2 << 30, "select": None, "tune": 3 << 30, "learn": 1 << 30, "evaluate": None}
+    expected = {**(dict.fromkeys(by_phase) if old else by_phase), "whole": 3 << 30}
+    write_summary([cell], tmp_path)
+    (record,) = json.loads((tmp_path / "summary.json").read_text())["cells"]
+    assert record["peak_memory_bytes"] == expected
+    (row,) = csv.DictReader(io.StringIO(as_text([cell], "csv")))
+    given = {phase: row[f"{phase}_peak_memory_bytes"] for phase in expected}
+    assert {phase: float(peak) if peak else None for phase, peak in given.items()} == expected
+    shown = [DASH if peak is None else f"{peak >> 20:,}" for peak in expected.values()]
+    lines = as_text([cell], "markdown").splitlines()
+    headings, numbers = ([part.strip() for part in line.split("|")] for line in (lines[2], lines[4]))
+    assert headings[-7:-1] == [f"{phase} MiB" for phase in expected]
+    assert numbers[-7:-1] == shown
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Peak memory, MiB" in page
+    assert all(number in page for number in shown)
+    for width in (80, 120):
+        assert re.search(" +".join(["simplecil +mist", *shown]), printed([cell], width))
+
+
+def test_without_any_memory_there_is_no_table_of_it(result: Result) -> None:
+    content = result()
+    for run in content["runs"]:
+        for task in run["tasks"]:
+            task["peak_memory_bytes"] = dict.fromkeys(PHASES)
+    cell = parse_cell(content, "out/cell/results.json")
+    assert "MiB" not in printed([cell], 120)
+    assert "MiB" not in as_text([cell], "markdown")
 
 
 def latex_lines(cells: list[Cell]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mist_ext import peak_memory
 from mist_ext.data.source import Images
 from mist_ext.tuners import TUNERS, create
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
@@ -54,6 +56,7 @@ def test_none_changes_nothing(same_bits: Callable) -> None:
         "selected_fraction": None, "kept_fraction": None, "changed_fraction": None, "changed_fraction_all": None,
     }  # fmt: skip
     assert sum(report.costs.seconds.values()) == 0
+    assert set(report.costs.peak_memory_bytes.values()) == {None}
 
 
 def test_full_changes_nearly_everything() -> None:
@@ -75,6 +78,33 @@ def test_sparse_tuners_change_at_most_what_they_select(name: str) -> None:
     assert all(0 < changed <= kept < 0.01 for changed, kept in zip(report.changed, report.kept, strict=True))
     assert report.fractions()["changed_fraction"]["max"] == max(report.changed)
     assert report.costs.seconds["tune"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "phases"),
+    [
+        ("mist", ["score", "select", "tune"]),
+        *((name, ["select", "tune"]) for name in ("random", "magnitude", "gradient")),
+        *((name, ["tune"]) for name in ("full", "bitfit")),
+        pytest.param("lora", ["tune"], marks=LORA.marks),
+    ],
+)
+def test_time_and_memory_are_measured_for_the_phases_that_a_tuner_has(name: str, phases: list[str]) -> None:
+    costs = tuned(name)[1].costs
+    assert [phase for phase, spent in costs.seconds.items() if spent] == phases
+    assert [phase for phase, peak in costs.peak_memory_bytes.items() if peak] == phases
+
+
+def test_what_a_pause_takes_counts_under_no_phase() -> None:
+    def pause() -> None:
+        time.sleep(0.1)
+        torch.ones(50 * 10**6)
+
+    quiet, busy = (create("mist", backbone(), TuningOptions(epochs=2, batch_size=8), 1) for _ in range(2))
+    expected, costs = quiet.tune(images(0)).costs, busy.tune(images(0), pause=pause).costs
+    assert sum(costs.seconds.values()) < sum(expected.seconds.values()) + 0.3
+    if peak_memory.resettable():
+        assert costs.peak_memory_bytes["tune"] - expected.peak_memory_bytes["tune"] < 100 * 10**6
 
 
 @pytest.mark.parametrize("dynamics", ["exact", "published"])
