@@ -79,6 +79,12 @@ class Part(Tensor):
         """This rank's, as a plain tensor."""
         return self.as_subclass(Tensor)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Part:
+        return memo.setdefault(id(self), Part(self.entries.clone(), self.first, self.total))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return Part, (self.entries, self.first, self.total)
+
     # What torch.distributed.checkpoint asks a tensor for (torch.distributed._checkpointable).
 
     def size(self, dim: int | None = None) -> Any:

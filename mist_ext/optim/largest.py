@@ -38,11 +38,10 @@ class LargestGradientSGD(SparseSGD):
 
     NEEDS_DENSE_GRADIENTS = True
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        for name, parameter in param_group["params"]:
-            if is_sharded(parameter):
-                raise ValueError(f"{name!r} is sharded, but its largest gradients show in the whole one alone")
-        super().add_param_group(param_group)
+    def _check_parameter(self, name: str, parameter: Tensor) -> None:
+        if is_sharded(parameter):
+            raise ValueError(f"{name!r} is sharded, but its largest gradients show in the whole tensor alone")
+        super()._check_parameter(name, parameter)
 
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device

@@ -152,6 +152,11 @@ class SparseOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.selection.cuts and getattr(self, "grad_scale", None) is not None:
+            raise RuntimeError(
+                "GradScaler cannot be used with sharded parameters, since each rank would look for infinities among "
+                "its own gradients alone; use bfloat16, which needs no scaler"
+            )
         for number, group in enumerate(self.param_groups):
             self.update_parameters(number, [i for i, p in enumerate(group["params"]) if p.grad is not None])
         if self.exchange is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import resource
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +23,7 @@ from mist_ext.distributed.parts import Part, alike, local
 from mist_ext.distributed.rows import Rows
 from mist_ext.distributed.sharding import shard
 from mist_ext.distributed.shards import Stored, fill_, gathered, taken
-from mist_ext.optim import InBackward, MaskedGradient, SparseAdamW, SparseSGD
+from mist_ext.optim import InBackward, LargestGradientSGD, MaskedGradient, SparseAdamW, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 
@@ -240,6 +243,19 @@ def test_a_selection_of_whole_tensors_is_refused_for_sharded_ones() -> None:
     on_ranks(2, make)
 
 
+def test_what_parts_cannot_do_is_refused() -> None:
+    def refused() -> None:
+        model = spread(vit())
+        with pytest.raises(ValueError, match="'cls_token' is sharded, but its largest gradients show in the whole"):
+            LargestGradientSGD(model.named_parameters(), Selection.whole(model.named_parameters()))
+        optimizer = OPTIMIZERS["sgd"](model.named_parameters(), chosen(model))
+        optimizer.grad_scale = torch.tensor(2.0)  # as GradScaler hands it over
+        with pytest.raises(RuntimeError, match="GradScaler cannot be used with sharded parameters"):
+            optimizer.step()
+
+    on_ranks(2, refused)
+
+
 # Memory
 
 
@@ -352,6 +368,13 @@ def test_torchs_own_distributed_checkpoints_work_too(tmp_path: Path) -> None:
     assert close(on_ranks(4, load)[0], tuned("adamw", 6))
 
 
+def test_parts_can_be_copied_and_pickled() -> None:
+    part = Part(torch.arange(4.0), 3, 9)
+    for again in (copy.deepcopy(part), pickle.loads(pickle.dumps(part))):
+        assert (again.first, again.total, again.tolist()) == (3, 9, [0, 1, 2, 3])
+        assert again.data_ptr() != part.data_ptr()
+
+
 def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     on_ranks(2, partial(begun, "sgd", folder))
@@ -361,3 +384,19 @@ def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
     shard_file.write_bytes(content)
     with pytest.raises(checkpoint.CheckpointError, match=rf"{shard_file.name} does not have its checksum"):
         checkpoint.load_latest(folder, pytest.fail)
+
+
+def test_a_checkpoint_that_one_rank_cannot_write_leaves_the_one_before(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+
+    def fill_the_disk() -> str:
+        begun("sgd", folder)
+        if dist.get_rank() == 1:  # no file may be larger, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(OSError, match="rank 1 cannot write") as error:
+            begun("sgd", folder)
+        return str(error.value)
+
+    first, second = on_ranks(2, fill_the_disk)
+    assert first == second
+    assert bits_of(read(folder))
