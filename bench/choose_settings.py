@@ -1,9 +1,10 @@
 """Chooses settings on a validation part of the training images; the test images are never read.
 
-    python bench/choose_settings.py --json bench/results/settings.json
+    python bench/choose_settings.py tuners methods --json bench/results/settings.json
 
-Each trial is a whole `mist run --evaluate-on validation` with SimpleCIL, on other seeds than the reported ones. Trials
-that are finished below --out are read, not repeated, so an interrupted search goes on where it stopped.
+Each trial is a whole `mist run --evaluate-on validation`, on other seeds than the reported ones: a tuner's with
+SimpleCIL, a method's without tuning. Trials that are finished below --out are read, not repeated, so an interrupted
+search goes on where it stopped. The file keeps the trials of what is not named.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mist_ext.metrics import average_accuracy, last_accuracy, mean_std
 
 DIGITS: dict[str, Any] = {"data": "digits", "seeds": [1, 2, 3, 4]}
 GLYPHS: dict[str, Any] = {"data": "glyphs", "seeds": [1]}
-TRIALS: list[dict[str, Any]] = [
+TUNERS: list[dict[str, Any]] = [
     {**DIGITS, "tuner": "none"},
     {**DIGITS, "tuner": "mist", "epochs": 20, "lr": 3e-3},
     {**DIGITS, "tuner": "mist", "epochs": 10, "lr": 1e-2},
@@ -50,23 +51,52 @@ TRIALS: list[dict[str, Any]] = [
     {**GLYPHS, "tuner": "mist", "epochs": 6, "lr": 5e-3, "projector_lr": 1.0, "strike_factor": 0.1},
     {**GLYPHS, "tuner": "mist", "epochs": 6, "lr": 3e-3, "projector_lr": 0.5, "batch_size": 16},
 ]
+FROZEN: dict[str, Any] = {**GLYPHS, "tuner": "none"}
+METHODS: list[dict[str, Any]] = [
+    {**FROZEN, "method": "simplecil"},
+    *(
+        {**FROZEN, "method": method, "method_options": options.split()}
+        for method, options in (
+            ("l2p", ""),
+            ("l2p", "lr=0.01"),
+            ("l2p", "lr=0.0003"),
+            ("l2p", "classifier=prototypes"),
+            ("l2p", "classifier=prototypes lr=0.0002 epochs=1"),
+            ("l2p", "classifier=prototypes lr=0.005"),
+            ("l2p", "classifier=prototypes epochs=2"),
+            ("l2p", "classifier=prototypes length=1"),
+            ("l2p", "classifier=prototypes length=1 selected=10"),
+            ("l2p", "classifier=prototypes head_type=token"),
+            ("dualprompt", ""),
+            ("dualprompt", "lr=0.005"),
+            ("dualprompt", "classifier=prototypes"),
+            ("coda_prompt", "epochs=5"),
+            ("coda_prompt", "epochs=5 lr=0.005"),
+            ("coda_prompt", "classifier=prototypes epochs=5"),
+            ("ease", "alpha=0.01 epochs=5"),
+        )
+    ),
+]
+TRIALS = {"tuners": TUNERS, "methods": METHODS}
 
 
 def settings(trial: dict[str, Any]) -> str:
     """A trial's own options, for the table and the folder."""
-    return " ".join(f"{name}={value:g}" for name, value in trial.items() if isinstance(value, (int, float)))
+    numbers = [f"{name}={value:g}" for name, value in trial.items() if isinstance(value, (int, float))]
+    return " ".join([*numbers, *trial.get("method_options", [])])
 
 
 def folder(trial: dict[str, Any], out: Path) -> Path:
     """Where a trial's results lie."""
-    return out / "-".join([trial["data"], trial["tuner"], *settings(trial).split()])
+    method = [trial["method"]] if "method" in trial else []
+    return out / "-".join([trial["data"], trial["tuner"], *method, *settings(trial).split()])
 
 
 def finished(trial: dict[str, Any], out: Path, console: Console) -> dict[str, Any]:
     """The trial with its A_avg and A_last on the validation part, run now unless it was before."""
     own = folder(trial, out)
     if not own.exists() or report.read_cells([own])[0].gaps:
-        config = {**trial, "tuner": [trial["tuner"]], "method": ["simplecil"], "evaluate_on": "validation"}
+        config = {"method": "simplecil", **trial, "evaluate_on": "validation", "save": "none"}
         experiment.run(experiment.Config(**config, out=str(own), overwrite=True), console)
     (cell,) = report.read_cells([own])
     return trial | {
@@ -77,18 +107,22 @@ def finished(trial: dict[str, Any], out: Path, console: Console) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="+", choices=TRIALS, help="which trials")
     parser.add_argument("--out", type=Path, default=Path("runs/settings"), help="folder of the trials' results")
     parser.add_argument("--json", type=Path, help="where the table is written")
     arguments = parser.parse_args()
     console = Console()
-    rows = [finished(trial, arguments.out, console) for trial in TRIALS]
-    table = Table("data", "tuner", "settings", "seeds", "A_avg", "A_last", title="on held-out training images, %")
-    for row in rows:
+    rows = {kind: [finished(trial, arguments.out, console) for trial in TRIALS[kind]] for kind in arguments.kinds}
+    headings = ("data", "tuner", "method", "settings", "seeds", "A_avg", "A_last")
+    table = Table(*headings, title="on held-out training images, %")
+    for row in [row for kind in rows.values() for row in kind]:
         figures = ["{:.2f} ± {:.2f}".format(*row[name]) for name in ("average_accuracy", "last_accuracy")]
-        table.add_row(row["data"], row["tuner"], settings(row), str(len(row["seeds"])), *figures)
+        method = row.get("method", "simplecil")
+        table.add_row(row["data"], row["tuner"], method, settings(row), str(len(row["seeds"])), *figures)
     console.print(table)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(rows, indent=1) + "\n")
+        known = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.is_file() else {}
+        write_atomically(arguments.json, json.dumps(known | rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

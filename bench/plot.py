@@ -110,7 +110,7 @@ def _name_curves(axes: Axes, rows: list[Row]) -> None:
     """Write each curve's name to the right of its end."""
     drawn = {name: points for name, points in curves(rows).items() if points}
     low, high = axes.get_ylim()
-    heights = _apart([points[-1][1] for points in drawn.values()], GAP * math.log10(high / low))
+    heights = apart([points[-1][1] for points in drawn.values()], GAP * math.log10(high / low))
     last = max(row["parameters"] for row in rows)
     for (name, points), height in zip(drawn.items(), heights, strict=True):
         bold = "bold" if name == OURS else "normal"
@@ -127,7 +127,7 @@ def _label(name: str, points: list[Point], ours: list[Point]) -> str:
     return name if name == OURS else f"{name}\n{ratio:.{0 if ratio >= 100 else 1}f} x"
 
 
-def _apart(heights: list[float], decades: float) -> list[float]:
+def apart(heights: list[float], decades: float) -> list[float]:
     """Where the labels of curves that end at these heights are put, at least so far from each other."""
     order = sorted(range(len(heights)), key=heights.__getitem__, reverse=True)
     placed = [math.log10(height) for height in heights]

@@ -1,4 +1,4 @@
-"""How long the exchange of a step takes on 8 to 1,024 GPUs: a model, from counted bytes and stated bandwidths.
+"""How long a step takes on 8 to 1,024 GPUs: a model, from measured parts and stated bandwidths.
 
     python bench/scaling.py bench/results/gloo-2.json --out bench/results/scaling.png
 
@@ -9,6 +9,9 @@ hop::
 
     within   2 (7/8) S / B_node + 2 * 7 L_node
     between  2 (n-1)/n (S/8) / B_net + 2 ceil(log2 n) L_net
+
+A step is what it takes alone and the part of the exchange that is not hidden behind backward, both as distributed.py
+has measured them on a GPU. Where it has measured on a CPU, the exchange alone is shown, whole.
 
 Nothing here was measured on that many GPUs. The defaults are the hardware's data sheets: NVLink 4 has 450 GB/s a GPU in
 each direction, a 400 Gb/s network adapter a GPU 50 GB/s; latencies of 2 and 10 microseconds a hop are assumptions.
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plot import apart
 from progress import markdown
 
 from mist_ext.files import write_atomically
@@ -65,9 +69,20 @@ class Network:
 
 
 def curves(result: dict[str, Any], network: Network) -> dict[str, list[float]]:
-    """Milliseconds of each way's exchange for every number of GPUs."""
-    size = {row["way"]: row["bytes"] for row in result["rows"]}
-    return {name: [1e3 * network.seconds(size[name], gpus) for gpus in SIZES] for name in CURVES if name in size}
+    """Milliseconds of each way for every number of GPUs."""
+    rows = {row["way"]: row for row in result["rows"]}
+    alone = rows["alone"]["step_ms"] if whole_steps(result) else 0.0
+    drawn = {}
+    for name in CURVES:
+        if name in rows:
+            shown = 1 - rows[name]["hidden"] if whole_steps(result) else 1.0
+            drawn[name] = [alone + shown * 1e3 * network.seconds(rows[name]["bytes"], gpus) for gpus in SIZES]
+    return drawn
+
+
+def whole_steps(result: dict[str, Any]) -> bool:
+    """Whether the time of a step was measured where such exchanges happen."""
+    return result["backend"] == "nccl" and any(row["way"] == "alone" for row in result["rows"])
 
 
 def table(result: dict[str, Any], network: Network) -> str:
@@ -86,12 +101,14 @@ def figure(result: dict[str, Any], network: Network) -> bytes:
     drawn = curves(result, network)
     if not drawn:
         raise SystemExit(f"the result has none of the ways {', '.join(CURVES)}")
-    for name, times in drawn.items():
+    ends = [times[-1] for times in drawn.values()]
+    decades = math.log10(max(max(times) for times in drawn.values()) / min(min(times) for times in drawn.values()))
+    for (name, times), height in zip(drawn.items(), apart(ends, 0.055 * decades), strict=True):
         color, line = CURVES[name]
         axes.plot(SIZES, times, line, color=color, linewidth=2, marker="o", markersize=4)
         bold = "bold" if name.startswith("sparse") else "normal"
         axes.annotate(
-            name, (SIZES[-1], times[-1]), (9, 0), textcoords="offset points", va="center", color=color, fontsize=9,
+            name, (SIZES[-1], height), (9, 0), textcoords="offset points", va="center", color=color, fontsize=9,
             fontweight=bold, annotation_clip=False,
         )  # fmt: skip
     axes.set_xscale("log", base=2)
@@ -105,7 +122,8 @@ def figure(result: dict[str, Any], network: Network) -> bytes:
     axes.tick_params(length=3, labelsize=9)
     axes.set_xlabel("GPUs, 8 a node", fontsize=9)
     model = result["model"].split("_patch")[0].replace("_", " ").replace("vit", "ViT")
-    axes.set_title(f"Exchange of one step, {model}: a model", loc="left", fontweight="bold", fontsize=11)
+    what = "One step" if whole_steps(result) else "Exchange of one step"
+    axes.set_title(f"{what}, {model}: a model", loc="left", fontweight="bold", fontsize=11)
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
     return buffer.getvalue()

@@ -460,7 +460,7 @@ std::vector<Listed> check_places(const std::vector<int64_t>& count, const std::v
 std::vector<PackTensor> check_pack(const Tensor& packed, const TensorList& grad, const OptionalTensorList& index,
                                    const Tensor& places, const std::vector<int64_t>& first,
                                    const std::vector<int64_t>& ordinal) {
-  Checker checker("pack_", packed);
+  Checker checker("pack_", grad.at(0));
   checker.length("index", index.size(), "grad", grad.size());
   checker.length("ordinal", ordinal.size(), "grad", grad.size());
   if (!first.empty()) checker.length("first", first.size(), "grad", grad.size());

@@ -301,7 +301,7 @@ def check_pack(
     step: Tensor,
 ) -> None:
     """Check the arguments of `ops.pack_`."""
-    checker = Checker("pack_", packed)
+    checker = Checker("pack_", grad[0] if grad else packed)
     lists: dict[str, Sequence] = {"index": index, "ordinal": ordinal, **({"first": first} if first else {})}
     for name, values in lists.items():
         checker.length(name, values, "grad", grad)

@@ -166,7 +166,7 @@ class Config(TuningOptions):
         "NAME=VALUE for every method that has the option, such as epochs=5, or METHOD.NAME=VALUE for one, such as "
         "l2p.length=3; by default what was published.",
     )
-    ranpac_width: int = option(2000, "Random features of ranpac; 10000 is published for a ViT-B/16.")
+    ranpac_width: int = option(2000, "Random features of ranpac and ranpac_*; 10000 is published for a ViT-B/16.")
     seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
     class_order_seed: int | None = option(None, "Fixes the class order over all seeds; the field uses 1993.")
     device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1.")
@@ -182,7 +182,7 @@ class Config(TuningOptions):
     )
     tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
     preset: str | None = option(
-        None, "Published settings by name, such as mist/cifar100; flags and YAML override them."
+        None, "Settings by name, such as mist/cifar100, as published; flags and YAML override them."
     )
     out: str | None = option(None, "Output folder; by default runs/ with date and time.")
     overwrite: bool = option(False, "Replace the results in an output folder that was used before.")

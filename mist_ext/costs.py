@@ -14,7 +14,10 @@ from mist_ext.suggest import unknown
 if TYPE_CHECKING:
     import torch
 
-PHASES = ("score", "select", "tune", "learn", "evaluate")
+TUNING_PHASES = ("score", "select", "tune")
+PHASES = (*TUNING_PHASES, "learn", "evaluate")
+# A record's further entry beside the phases: the part of the last two that methods without training of their own share.
+SHARED_EXTRACTION = "shared_extraction"
 
 
 @dataclass

@@ -270,10 +270,10 @@ def pack_(
         As in `drop_apply_sgd_`.
     """
     if grad or index:
-        _implementation(packed.device).pack_(packed, grad, index, places, first, ordinal, threshold, seed, step)
+        _implementation(_device(grad, index)).pack_(packed, grad, index, places, first, ordinal, threshold, seed, step)
 
 
-def _device(first: Sequence[Tensor], second: Sequence[Tensor]) -> torch.device:
+def _device(first: Sequence[Tensor], second: Sequence[Tensor | None]) -> torch.device:
     """The lists' device; a list may be empty by mistake, which the op then reports."""
     if not first or not second:
         raise RuntimeError(f"the lists have {len(first)} and {len(second)} tensors, expected as many in both")
@@ -284,7 +284,7 @@ if compiled.C is not None:
 
     def _check_device(op: str, *arguments: Any) -> None:
         """A tensor on meta among others brings a call here, past the kernels' own check."""
-        first: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
+        first: Tensor = next(value[0] for value in arguments if isinstance(value, list) and value)
         # Arguments that have their default values are left out.
         for declared, value in zip(getattr(torch.ops.mist_ext, op).default._schema.arguments, arguments, strict=False):
             for i, tensor in enumerate(value if isinstance(value, list) else [value]):

@@ -17,8 +17,8 @@ from mist_ext.data import published_splits
 from mist_ext.data.stream import Stream
 from mist_ext.distributed import ranks
 from mist_ext.files import write_atomically
-from mist_ext.methods.options import options_by_method
 from mist_ext.presets import expected
+from mist_ext.setting import method_options
 
 SCHEMA = 1
 METRICS = ("average_accuracy", "last_accuracy", "forgetting")
@@ -133,10 +133,8 @@ def _log_line(seed: int, number: int, task: dict[str, Any]) -> str:
 def _described(options: Config, data: str, stream: Stream) -> dict[str, Any]:
     """A cell's configuration as it stands in results.json."""
     tuning = {field.name: getattr(options, field.name) for field in dataclasses.fields(TuningOptions)}
-    method: dict[str, Any] = {"name": options.method[0]}
-    if options.method[0] == "ranpac":
-        method["width"] = options.ranpac_width
-    method |= options_by_method(options.method_options, options.method)[options.method[0]]
+    (name,) = options.method
+    arguments = {option: value for option, value in method_options(options, name, 0).items() if option != "seed"}
     described = {
         "data": {
             "name": data,
@@ -148,7 +146,7 @@ def _described(options: Config, data: str, stream: Stream) -> dict[str, Any]:
         },
         "backbone": {"name": options.backbone, "weights": options.weights},
         "tuner": {"name": options.tuner[0], **tuning},
-        "method": method,
+        "method": {"name": name, **arguments},
         "seeds": options.seeds,
         "class_order_seed": options.class_order_seed,
         "deterministic": options.deterministic,

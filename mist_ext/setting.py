@@ -20,6 +20,7 @@ from mist_ext.distributed import agreement, ranks
 from mist_ext.draws import draw_seed
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
+from mist_ext.methods.ranpac import RanPAC
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.scalars import require_tensorboard
 
@@ -97,10 +98,11 @@ def _check_shard(options: Config, backbone: nn.Module) -> None:
 
 
 def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
+    """The arguments of a method's class in a run."""
     chosen: dict[str, Any] = {}
     if methods.named(name).draws:
         chosen["seed"] = draw_seed(seed, "method", name)
-    if name == "ranpac":
+    if issubclass(methods.named(name), RanPAC):
         chosen["width"] = options.ranpac_width
     return chosen | options_by_method(options.method_options, options.method)[name]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import mist_ext
 from mist_ext import backbones, config, results, trained, tuners
 from mist_ext.config import Config
-from mist_ext.costs import Costs
+from mist_ext.costs import SHARED_EXTRACTION, Costs
 from mist_ext.data.doctor import unreadable
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Task, TaskImages
@@ -167,6 +167,7 @@ class TaskLoop:
         records = {}
         for name, learner in unit.learners.items():
             own = prepared[name if name in prepared else SHARED]
+            extraction = {} if name in prepared else {SHARED_EXTRACTION: sum(own.costs.seconds.values())}
             costs = Costs(self.setting.device) + tuned.costs + own.costs
             with costs.phase("learn"):
                 learner.learn(*own.train)
@@ -177,7 +178,7 @@ class TaskLoop:
                 "classes": [unit.stream.class_order[position] for position in task.classes],
                 "accuracy_per_task": [_percent(hits) for hits in right],
                 "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in own.tests]), classes),
-                "seconds": costs.seconds,
+                "seconds": costs.seconds | extraction,
                 "peak_memory_bytes": costs.peak_memory_bytes,
                 **tuned.fractions(),
                 "selection": tuned.selection,

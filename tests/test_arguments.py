@@ -15,7 +15,8 @@ from mist_ext import compiled, ops, reference
 
 Arguments = dict[str, Any]
 DROP_APPLY = ("drop_apply_sgd_", "drop_apply_adamw_")
-OPS = ("accumulate_", "select", *DROP_APPLY, "mask_")
+PACKED = ("drop_apply_sgd_, packed", "drop_apply_adamw_, packed")
+OPS = ("accumulate_", "select", *DROP_APPLY, "mask_", *PACKED, "pack_", "places")
 
 
 def arguments(op: str, device: torch.device) -> Arguments:
@@ -29,7 +30,10 @@ def arguments(op: str, device: torch.device) -> Arguments:
         }
     elif op == "select":
         made = {"score": [torch.rand(4, 6), torch.rand(10)], "k": [5, 3]}
+    elif op == "places":
+        return {"count": [4, 10], "first": [3, 2045], "ordinal": [0, 1], "threshold": 40000, "seed": 5, "step": 3}
     else:
+        places = reference.places([4, 10], [3, 2045], [0, 1], 40000, 5, 3)
         every = {
             "param": [torch.randn(4, 6), torch.randn(10).bfloat16()],
             "grad": [torch.randn(4, 6), torch.randn(10).bfloat16()],
@@ -54,9 +58,21 @@ def arguments(op: str, device: torch.device) -> Arguments:
             "step": torch.tensor(3),
             "found_inf": torch.tensor(0.0),
             "grad_scale": torch.tensor(2.0),
+            "first": [3, 2045],
+            "packed": torch.randn(int(places[-1])),
+            "places": places,
         }
-        made = {name: every[name] for name in inspect.signature(getattr(reference, op)).parameters}
+        made = {name: every[name] for name in inspect.signature(function(reference, op)).parameters}
+        if op in PACKED:
+            made["grad"] = []
+        elif op in DROP_APPLY:
+            made |= {"packed": None, "places": None}
     return {name: moved(value, device) for name, value in made.items()}
+
+
+def function(module: Any, op: str) -> Any:
+    """The op of a table's entry, which may have a remark behind a comma."""
+    return getattr(module, op.partition(",")[0])
 
 
 def moved(value: Any, device: torch.device) -> Any:
@@ -173,6 +189,11 @@ STATE = {
     "drop_apply_adamw_": {"exp_avg": "float32", "exp_avg_sq": "float32", "updates": "int32"},
 }
 for op, state in STATE.items():
+    WRONG[f"{op}, packed"] = [
+        (put("places", None), r"packed is given, but places is None; give both or neither"),
+        (put("packed", None), r"places is given, but packed is None|2 and 0 tensors"),
+        (put("grad", [torch.randn(4, 6)]), r"packed is given, but grad has 1 tensors; give an empty list"),
+    ]
     for kind, dtype in state.items():
         WRONG[op] += [
             (put(kind, []), rf"{kind} has 0 tensors"),
@@ -206,12 +227,55 @@ for op, state in STATE.items():
         (alias("grad", 0, "param", 0), r"share memory"),
         (overlap_grad_with_param, r"share memory"),
     ]
+for op in (*PACKED, "pack_"):
+    WRONG.setdefault(op, []).extend(
+        [
+            (item("packed", None, Tensor.double), r"packed has dtype \S*float64, expected \S*float32 or \S*bfloat16"),
+            (item("packed", None, Tensor.half), r"packed has dtype \S*float16, expected \S*float32 or \S*bfloat16"),
+            (item("packed", None, strided), r"packed is not contiguous"),
+            (item("places", None, Tensor.int), r"places has dtype \S*int32, expected \S*int64"),
+            (item("places", None, lambda t: t[1:]), r"places has 3 entries, expected 4, one for each piece of 2048"),
+            (item("places", None, lambda t: t.to("meta")), r"places is on \S*meta"),
+            (put("first", [3, 0]), r"places has 4 entries, expected 3"),
+        ]
+    )
+WRONG["drop_apply_sgd_, packed"].append(
+    (lambda made: made.update(packed=made["momentum_buffer"][1]), r"packed.* share memory|share memory")
+)
+WRONG["pack_"] += [
+    (shorten("index"), r"index has 1 tensors, but grad has 2"),
+    (shorten("grad"), r"index has 2 tensors, but grad has 1"),
+    (shorten("first"), r"first has 1 tensors, but grad has 2"),
+    (shorten("ordinal"), r"ordinal has 1 tensors, but grad has 2"),
+    (put("first", [-1, 2045]), r"first\[0\] is -1, expected 0 to 2147483644"),
+    (put("ordinal", [0, -1]), r"ordinal\[1\] is -1"),
+    (put("threshold", 65537), r"threshold is 65537, expected 0"),
+    (put("step", torch.tensor(3.0)), r"step has dtype \S*float32, expected \S*int64"),
+    (item("grad", 0, transposed), r"grad\[0\] is not contiguous"),
+    (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
+    (item("grad", 1, lambda t: t.to("meta")), r"grad\[1\] is on \S*meta"),
+    (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+    (lambda made: made.update(packed=made["grad"][0].view(-1)), r"share memory"),
+]
+WRONG["places"] = [
+    (shorten("first"), r"first has 1 entries, but count has 2"),
+    (shorten("ordinal"), r"ordinal has 1 entries, but count has 2"),
+    (put("count", [4, -1]), r"count\[1\] is -1, expected 0 to 2147483648"),
+    (put("count", [2**31 + 1, 1]), r"count\[0\] is 2147483649, expected 0 to 2147483648"),
+    (put("first", [-1, 0]), r"first\[0\] is -1, expected 0 to 2147483644"),
+    (put("first", [0, 2**31 - 9]), r"first\[1\] is 2147483639, expected 0 to 2147483638"),
+    (put("ordinal", [2**32, 1]), r"ordinal\[0\] is 4294967296"),
+    (put("threshold", -1), r"threshold is -1, expected 0"),
+]
 ENTRIES = torch.arange(25, dtype=torch.int32)
 for op in (*DROP_APPLY, "mask_"):
     WRONG[op] += [
         (shorten("index"), r"index has 1 tensors"),
         (shorten("scale_code"), r"scale_code has 1 tensors"),
         (shorten("ordinal"), r"ordinal has 1 "),
+        (shorten("first"), r"first has 1 "),
+        (put("first", [-1, 0]), r"first\[0\] is -1, expected 0 to 2147483644"),
+        (put("first", [0, 2**31 - 9]), r"first\[1\] is 2147483639, expected 0 to 2147483638, so that its 10 entries"),
         (put("ordinal", [0, -1]), r"ordinal\[1\] is -1"),
         (put("ordinal", [2**32, 1]), r"ordinal\[0\] is 4294967296"),
         (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
@@ -248,7 +312,7 @@ def test_a_wrong_argument_is_named_and_nothing_is_changed(
     readable = [t for t in tensors(made) if not t.is_meta]
     before = [t.clone() for t in readable]
     with pytest.raises(RuntimeError, match=message):
-        getattr(implementation, op)(**made)
+        function(implementation, op)(**made)
     assert all(same_bits(old, new) for old, new in zip(before, readable, strict=True))
 
 
@@ -256,9 +320,9 @@ def test_a_wrong_argument_is_named_and_nothing_is_changed(
 def test_the_right_call_that_the_wrong_ones_start_from(device: torch.device, op: str) -> None:
     made = arguments(op, device)
     before = [t.clone() for t in tensors(made)]
-    result = getattr(ops, op)(**made)
+    result = function(ops, op)(**made)
     changed = any(not torch.equal(old, new) for old, new in zip(before, tensors(made), strict=True))
-    assert changed == (op != "select")
+    assert changed == (op not in ("select", "places"))
     assert op != "select" or [len(index) for index in result] == [5, 3]
 
 
@@ -269,18 +333,18 @@ def test_a_tensor_on_another_device_is_named(op: str, same_bits: Callable) -> No
         made = arguments(op, torch.device("cuda"))
         if isinstance(value, Tensor):
             made[name], wrong = value.cpu(), name
-        elif isinstance(value, list) and isinstance(value[0], Tensor):
+        elif isinstance(value, list) and value and isinstance(value[0], Tensor):
             number = 1 if isinstance(value[1], Tensor) else 0
             made[name][number], wrong = value[number].cpu(), rf"{name}\[{number}\]"
         else:
             continue
         before = [t.clone() for t in tensors(made)]
         with pytest.raises(RuntimeError, match=rf"{wrong} is on cpu"):
-            getattr(ops, op)(**made)
+            function(ops, op)(**made)
         assert all(same_bits(old, new) for old, new in zip(before, tensors(made), strict=True))
 
 
 @pytest.mark.skipif(compiled.C is None, reason="needs compiled kernels")
 @pytest.mark.parametrize("op", OPS)
 def test_schemas_and_fakes_hold_what_the_kernels_do(device: torch.device, op: str) -> None:
-    torch.library.opcheck(getattr(torch.ops.mist_ext, op).default, tuple(arguments(op, device).values()))
+    torch.library.opcheck(function(torch.ops.mist_ext, op).default, tuple(arguments(op, device).values()))

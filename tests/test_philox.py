@@ -110,6 +110,14 @@ def test_a_shorter_selection_draws_the_beginning_of_a_longer_one(instruction_set
         assert torch.equal(ops.keep_mask(3, 1, 4, n, 20000), longest[:n])
 
 
+def test_a_later_part_of_a_selection_draws_the_end_of_a_longer_one(instruction_set: str) -> None:
+    longest = ops.keep_mask(3, 1, 4, 300, 20000)
+    for first in range(150):
+        for mask in (ops.keep_mask, reference.keep_mask):
+            assert torch.equal(mask(3, 1, 4, 300 - first, 20000, first), longest[first:])
+            assert torch.equal(mask(3, 1, 4, 9, 20000, first), longest[first : first + 9])
+
+
 def test_an_entry_is_kept_exactly_from_the_threshold_above_its_draw(instruction_set: str) -> None:
     for entry in range(20):
         draw = slow_draw(9, 2, 6, entry)

@@ -9,6 +9,8 @@ import pytest
 from mist_ext import presets
 from mist_ext.config import Config
 from mist_ext.data import published_splits
+from mist_ext.methods import create
+from mist_ext.methods.options import options_by_method
 
 OFFICIAL = published_splits.SPLITS["cifar100"][0].words
 DATA = ("cifar100", "imagenet_r", "imagenet_a", "cub200", "cars196")
@@ -31,6 +33,15 @@ def test_all_ten_published_configurations_are_there_and_their_exact_counterparts
         for name in (f"mist/{data}", f"mist/{data}-simplecil"):
             exact = Config(**presets.preset(f"{name}-exact"))
             assert exact == replace(Config(**presets.preset(name)), dynamics="exact", rate=0.05, preset=f"{name}-exact")
+
+
+def test_the_embedded_data_have_settings_that_the_methods_know() -> None:
+    for method in ("ease", "l2p", "dualprompt", "coda_prompt"):
+        options = Config(**presets.preset(f"embedded/glyphs-{method}"))
+        assert (options.data, options.tuner, options.method) == ("glyphs", ["none"], [method])
+        given = options_by_method(options.method_options, options.method)[method]
+        assert given
+        assert create(method, **given)
 
 
 def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:

@@ -104,14 +104,14 @@ def drawn_calls(draw: Callable) -> Call:
     }
 
 
-def counts(call: Call) -> list[int]:
+def selected_counts(call: Call) -> list[int]:
     return [g.numel() if i is None else len(i) for g, i in zip(call["grad"], call["index"], strict=True)]
 
 
 def places_of(call: Call) -> Call:
     """The arguments of places for a call of another op."""
     shared = {name: call[name] for name in ("first", "ordinal", "threshold", "seed")}
-    return {"count": counts(call), **shared, "step": int(call["step"])}
+    return {"count": selected_counts(call), **shared, "step": int(call["step"])}
 
 
 @st.composite
@@ -133,7 +133,7 @@ def pack_calls(draw: Callable) -> Call:
 @st.composite
 def drop_apply_calls(draw: Callable, adamw: bool) -> Call:
     call, drawing = draw(drawn_calls()), draw(generators)
-    grad, selected = call["grad"], counts(call)
+    grad, selected = call["grad"], selected_counts(call)
 
     def compact() -> list[Tensor]:
         return [values(count, drawing).flatten() for count in selected]

@@ -156,7 +156,12 @@ def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkey
 
 
 def test_stops_while_methods_train_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"tuner": ["mist"], "method": ["simplecil", "aper_ssf", "dualprompt"], "seeds": [1], "epochs": 2}
+    options = {
+        "tuner": ["mist"],
+        "method": ["simplecil", "aper_ssf", "ranpac_ssf", "dualprompt"],
+        "seeds": [1],
+        "epochs": 2,
+    }
     options |= {"method_options": ["epochs=1", "batch_size=32"]}
     run(tmp_path / "whole", **options)
     moments = iter(range(1000))

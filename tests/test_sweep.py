@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from mist_ext.report import parse_cell
+from mist_ext.report.sharing import Shared, Sharing, sharing
 from mist_ext.sweep.figure import draw, numeric_axis
 from mist_ext.sweep.grid import Grid, make_grid, read_grid
 from mist_ext.sweep.rows import make_rows
@@ -214,6 +215,7 @@ def cells(point, last: dict[str, float]) -> list:
 
 NONE = {1: 80.0, 2: 81.0, 3: 82.5, 4: 79.0}
 MIST = {1: 82.0, 2: 81.5, 3: 85.0, 4: 80.0}
+SHARING = Sharing(Shared(8, 16, 40.0), Shared())
 
 
 def made_up() -> tuple[Grid, list]:
@@ -271,7 +273,7 @@ def test_seeds_with_other_classes_do_not_pair() -> None:
 
 def test_every_form_of_the_table_has_the_same_numbers() -> None:
     grid, results = made_up()
-    table = SweepTable(grid, make_rows(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"})
+    table = SweepTable(grid, make_rows(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"}, SHARING)
     content = json.loads(table.json())
     assert (content["cells"], content["runs"], content["tunings"], content["tuned_cells"]) == (16, 12, 8, 8)
     assert content["rows"][1]["by_seed"]["last_accuracy"] == {str(seed): value for seed, value in MIST.items()}
@@ -287,12 +289,13 @@ def test_every_form_of_the_table_has_the_same_numbers() -> None:
         f"| simplecil | mist | 0.05 | 86.06 ± 1.05 | 82.12 ± 2.10 | 7.88 ± 2.10 | +1.50 ± 0.91 (4) | {p:.3f} |" in text
     )
     assert "16 cells of the grid from 12 runs: 8 tunings" in text
+    assert SHARING.sentence() in text
     assert "failed: digits-mist-seed=9: ValueError: no" in text
 
 
 def test_a_seed_that_is_missing_is_named() -> None:
     grid, results = made_up()
-    table = SweepTable(grid, make_rows(results[:-1]), {}, {})
+    table = SweepTable(grid, make_rows(results[:-1]), {}, {}, sharing([]))
     assert "digits, mist, 0.5, simplecil: without seed 4" in table.notes()
 
 

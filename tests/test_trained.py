@@ -37,7 +37,7 @@ def run(folder: Path, **options) -> None:
 
 
 @pytest.mark.parametrize("tuner", ["mist", "none"])
-@pytest.mark.parametrize("method", ["simplecil", "ranpac", "aper_adapter", "l2p", "slca"])
+@pytest.mark.parametrize("method", ["simplecil", "ranpac", "ranpac_adapter", "aper_adapter", "l2p", "slca"])
 def test_a_loaded_classifier_is_as_accurate_as_the_run_s_own(tuner, method, few_digits, tmp_path: Path) -> None:
     run(tmp_path, tuner=[tuner], method=[method], method_options=[] if method in FROM_FEATURES else ["epochs=1"])
     classifier = mist_ext.load(tmp_path)

@@ -92,7 +92,7 @@ void pack_op(Tensor packed, TensorList grad, OptionalTensorList index, Tensor pl
              std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step) {
   const auto tensors = check_pack(packed, grad, index, places, first, ordinal);
   const DeviceScalars scalars =
-      check_scalars("pack_", packed, {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);
+      check_scalars("pack_", grad[0], {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);
   const Draw draw = check_draw("pack_", threshold, seed);
   require_places("pack_", tensors, draw, *scalars.step, packed, places);
   pack(tensors, draw, *scalars.step, packed_output(packed, places));

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 METHODS = {
     "simplecil": "mist_ext.methods.simplecil:SimpleCIL",
     "ranpac": "mist_ext.methods.ranpac:RanPAC",
+    "ranpac_adapter": "mist_ext.methods.ranpac_adapted:RanPACAdapter",
+    "ranpac_ssf": "mist_ext.methods.ranpac_adapted:RanPACSSF",
+    "ranpac_vpt_deep": "mist_ext.methods.ranpac_adapted:RanPACVPTDeep",
     "fecam": "mist_ext.methods.fecam:FeCAM",
     "aper_adapter": "mist_ext.methods.aper:AperAdapter",
     "aper_ssf": "mist_ext.methods.aper:AperSSF",

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import Tensor
 
-from mist_ext.methods.attachments import within_budget
+from mist_ext.methods.first_session import FirstSession
 from mist_ext.methods.modules import Adapters, Beside, Copy, ScaleShift, VisualPrompts, at_least_one
 from mist_ext.methods.simplecil import SimpleCIL
-from mist_ext.methods.trained import TrainedMethod
-from mist_ext.methods.training import CosineHead, Recipe
-from mist_ext.tuners.tuner import Track
+from mist_ext.methods.training import Recipe
 
 
-class Aper(TrainedMethod, SimpleCIL):
+class Aper(FirstSession, SimpleCIL):
     """Prototypes of pre-trained and adapted features together.
 
     Zhou et al., "Revisiting Class-Incremental Learning with Pre-Trained Models: Generalizability and Adaptivity are All
@@ -31,50 +28,31 @@ class Aper(TrainedMethod, SimpleCIL):
 
     Parameters
     ----------
+    kind : type of Beside
+        What adapts phi.
+    settings : mapping
+        Its arguments besides the backbone.
     epochs : int
     lr : float
     batch_size : int
     seed : int
+    weight_decay : float
     """
-
-    stale = "its adaptation was learned on the first task's backbone"
 
     def __init__(
         self,
-        epochs: int = 20,
-        lr: float = 0.01,
-        batch_size: int = 48,
-        seed: int = 1993,
+        kind: type[Beside],
+        settings: Mapping[str, Any],
+        epochs: int,
+        lr: float,
+        batch_size: int,
+        seed: int,
         weight_decay: float = 5e-4,
     ) -> None:
-        super().__init__(Recipe(epochs, lr, batch_size, weight_decay=weight_decay), seed)
-
-    @abstractmethod
-    def _adapted(self) -> Beside:
-        """What adapts the backbone, before training."""
-
-    def _build(self) -> nn.Module:
-        return nn.ModuleDict()
-
-    def _grow(self, classes: range) -> None:
-        if len(self.sessions) == 1:
-            self.network.adapted = self._adapted()
-
-    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
-        if len(self.sessions) > 1:
-            return False
-        adapted: Beside = self.network.adapted
-        with self.drawn("head"):
-            head = CosineHead(self.feature_width, classes).to(self.device)
-
-        def loss(pixels: Tensor, labels: Tensor) -> Tensor:
-            return head.loss(adapted.features(self.backbone, pixels), labels)
-
-        self.fit(loss, [((*adapted.parameters(), *head.parameters()), 1.0)], images, track)
-        return True
+        super().__init__(kind, settings, Recipe(epochs, lr, batch_size, weight_decay=weight_decay), seed)
 
     def _features(self, pixels: Tensor) -> Tensor:
-        return torch.cat([self.frozen(pixels), self.network.adapted.features(self.backbone, pixels)], dim=1)
+        return torch.cat([self.frozen(pixels), self.adapted(pixels)], dim=1)
 
 
 class AperAdapter(Aper):
@@ -85,18 +63,15 @@ class AperAdapter(Aper):
     def __init__(
         self, bottleneck: int = 64, epochs: int = 20, lr: float = 0.01, batch_size: int = 48, seed: int = 1993
     ) -> None:
-        super().__init__(epochs, lr, batch_size, seed)
         self.bottleneck = at_least_one("bottleneck", bottleneck)
-
-    def _adapted(self) -> Beside:
-        return Adapters(self.backbone, self.bottleneck)
+        super().__init__(Adapters, {"bottleneck": bottleneck}, epochs, lr, batch_size, seed)
 
 
 class AperSSF(Aper):
     """APER with a scale and a shift after every operation. `Aper` has the rest."""
 
-    def _adapted(self) -> Beside:
-        return ScaleShift(self.backbone)
+    def __init__(self, epochs: int = 20, lr: float = 0.01, batch_size: int = 48, seed: int = 1993) -> None:
+        super().__init__(ScaleShift, {}, epochs, lr, batch_size, seed)
 
 
 class AperVPTShallow(Aper):
@@ -108,15 +83,8 @@ class AperVPTShallow(Aper):
     def __init__(
         self, length: int = 5, epochs: int = 20, lr: float = 0.01, batch_size: int = 48, seed: int = 1993
     ) -> None:
-        super().__init__(epochs, lr, batch_size, seed)
         self.length = length
-
-    def attach(self, backbone: nn.Module) -> None:
-        super().attach(backbone)
-        within_budget(backbone, "length", self.length, self.length)
-
-    def _adapted(self) -> Beside:
-        return VisualPrompts(self.backbone, self.length, self._deep)
+        super().__init__(VisualPrompts, {"length": length, "deep": self._deep}, epochs, lr, batch_size, seed)
 
 
 class AperVPTDeep(AperVPTShallow):
@@ -131,7 +99,4 @@ class AperFinetune(Aper):
     needs_vit = False
 
     def __init__(self, epochs: int = 6, lr: float = 0.01, batch_size: int = 128, seed: int = 1993) -> None:
-        super().__init__(epochs, lr, batch_size, seed, weight_decay=0.05)
-
-    def _adapted(self) -> Beside:
-        return Copy(self.backbone)
+        super().__init__(Copy, {}, epochs, lr, batch_size, seed, weight_decay=0.05)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mist_ext.methods.attachments import Hook, prefixes, within_budget
-from mist_ext.methods.prompted import PromptedMethod, check_blocks
+from mist_ext.methods.prompted import Classifier, PromptedMethod, check_blocks
 from mist_ext.methods.training import Recipe
 
 
@@ -44,6 +44,8 @@ class CodaPrompt(PromptedMethod):
     epochs : int
     lr : float
     batch_size : int
+    classifier : str
+        ``linear``, or ``prototypes`` of the prompted features.
     seed : int
     """
 
@@ -58,9 +60,10 @@ class CodaPrompt(PromptedMethod):
         epochs: int = 20,
         lr: float = 0.001,
         batch_size: int = 128,
+        classifier: Classifier = "linear",
         seed: int = 1993,
     ) -> None:
-        super().__init__(Recipe(epochs, lr, batch_size, "adam"), seed)
+        super().__init__(Recipe(epochs, lr, batch_size, "adam"), seed, classifier)
         if components < 1 or length < 2 or length % 2:
             raise ValueError(f"components={components}, length={length}: expected 1 or more, and an even length")
         self.components, self.length, self.orthogonality = components, length, orthogonality

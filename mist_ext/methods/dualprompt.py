@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mist_ext.methods.attachments import Hook, prefixes, within_budget
-from mist_ext.methods.prompted import PromptedMethod, check_blocks
+from mist_ext.methods.prompted import Classifier, PromptedMethod, check_blocks
 from mist_ext.methods.training import Recipe, constant
 
 
@@ -40,6 +40,8 @@ class DualPrompt(PromptedMethod):
     epochs : int
     lr : float
     batch_size : int
+    classifier : str
+        ``linear``, or ``prototypes`` of the prompted features.
     seed : int
     """
 
@@ -55,9 +57,10 @@ class DualPrompt(PromptedMethod):
         epochs: int = 5,
         lr: float = 0.001,
         batch_size: int = 24,
+        classifier: Classifier = "linear",
         seed: int = 1993,
     ) -> None:
-        super().__init__(Recipe(epochs, lr, batch_size, "adam", schedule=constant, clip=1.0), seed)
+        super().__init__(Recipe(epochs, lr, batch_size, "adam", schedule=constant, clip=1.0), seed, classifier)
         self.general_length, self.expert_length, self.pull = general_length, expert_length, pull
         self.general_blocks, self.expert_blocks = tuple(general_blocks), tuple(expert_blocks)
         if both := set(self.general_blocks) & set(self.expert_blocks):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.methods.attachments import Hook, pooled_tokens, within_budget
-from mist_ext.methods.prompted import PromptedMethod
+from mist_ext.methods.attachments import Hook, pooled_tokens, tokens, within_budget
+from mist_ext.methods.prompted import Classifier, PromptedMethod
 from mist_ext.methods.training import Recipe, constant
+from mist_ext.suggest import unknown
+
+Head = Literal["prompt", "token"]
 
 
 class L2P(PromptedMethod):
@@ -37,9 +40,14 @@ class L2P(PromptedMethod):
         N.
     pull : float
         lambda.
+    head_type : str
+        What the classifier gets: ``prompt``, as published, or ``token``, the backbone's own feature, on which the
+        prompts act as in visual prompt tuning. Prompts take the place of what a backbone was trained to put there.
     epochs : int
     lr : float
     batch_size : int
+    classifier : str
+        ``linear``, or ``prototypes`` of the prompted features.
     seed : int
     """
 
@@ -51,14 +59,19 @@ class L2P(PromptedMethod):
         length: int | None = None,
         selected: int = 5,
         pull: float = 0.1,
+        head_type: Head = "prompt",
         epochs: int = 5,
         lr: float = 0.001875,
         batch_size: int = 16,
+        classifier: Classifier = "linear",
         seed: int = 1993,
     ) -> None:
-        super().__init__(Recipe(epochs, lr, batch_size, "adam", schedule=constant, clip=1.0), seed)
+        super().__init__(Recipe(epochs, lr, batch_size, "adam", schedule=constant, clip=1.0), seed, classifier)
         if not 1 <= selected <= pool:
             raise ValueError(f"selected={selected}: expected 1 to {pool}, the prompts in the pool")
+        if head_type not in get_args(Head):
+            raise unknown("head_type", head_type, get_args(Head))
+        self.head_type = head_type
         self.pool, self.length, self.selected, self.pull = pool, length, selected, pull
 
     def _build(self) -> nn.Module:
@@ -79,4 +92,7 @@ class L2P(PromptedMethod):
         similarity = functional.normalize(query) @ functional.normalize(self.network.keys).T
         closest = similarity.topk(self.selected, dim=1)
         prompts = self.network.prompts[closest.indices].flatten(1, 2)
-        return pooled_tokens(self.backbone, prompts), -self.pull * closest.values.sum(dim=1).mean()
+        blocks = self.backbone.blocks
+        own = self.head_type == "token"
+        hooks = tokens(blocks[0], blocks[-1], prompts) if own else pooled_tokens(self.backbone, prompts)
+        return hooks, -self.pull * closest.values.sum(dim=1).mean()

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.methods.attachments import Hook, attached, beside_mlp, scaled, tokens
+from mist_ext.methods.attachments import Hook, attached, beside_mlp, scaled, tokens, within_budget
 
 
 class Beside(nn.Module):
     """Parameters that are attached to a backbone while it runs."""
+
+    @classmethod
+    def check(cls, backbone: Any, **settings: Any) -> None:
+        """Raise ValueError if these parameters, with these arguments, do not fit the backbone."""
 
     def hooks(self, backbone: Any) -> list[Hook]:
         """How they are attached."""
@@ -93,6 +97,11 @@ class VisualPrompts(Beside):
         bound = math.sqrt(6 / (3 * height * width + dimensions))
         layers = len(backbone.blocks) if deep else 1
         self.prompts = nn.Parameter(torch.empty(layers, length, dimensions).uniform_(-bound, bound))
+
+    @classmethod
+    def check(cls, backbone: Any, **settings: Any) -> None:
+        """The prompts may not outnumber the backbone's own tokens."""
+        within_budget(backbone, "length", settings["length"], settings["length"])
 
     def hooks(self, backbone: Any) -> list[Hook]:
         """A pair for all blocks, or for each."""

@@ -1,29 +1,45 @@
-"""What the prompt pools share: a query, prompts that it selects, and a linear classifier."""
+"""What the prompt pools share: a query, prompts that it selects, and the classifier behind them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext.methods.attachments import Hook, attached
+from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
-from mist_ext.methods.training import TaskHeads
+from mist_ext.methods.training import Recipe, TaskHeads
+from mist_ext.suggest import unknown
 from mist_ext.tuners.tuner import Track
 
+Classifier = Literal["linear", "prototypes"]
 
-class PromptedMethod(TrainedMethod):
+
+class PromptedMethod(TrainedMethod, SimpleCIL):
     """Trains prompts and a classifier; the query that selects prompts is the backbone's own feature of the image.
+
+    Each task trains rows of a linear classifier for its own classes, as published. Nothing makes the rows of different
+    tasks comparable: what they were trained to tell apart lies within a task. With ``prototypes`` that classifier only
+    serves training, and predictions are SimpleCIL's from the prompted features: class means and cosine similarity (as
+    in contrastive prototypical prompting, Li et al., arXiv 2303.09447). Those of earlier classes stay as they were when
+    their task was learned.
 
     Each image is answered on its own. (Published code of L2P and DualPrompt lets a batch of test images vote on the
     prompts, so that an answer depends on the other images in its batch.)
     """
 
     stale = "its prompts were learned on an earlier backbone"
+
+    def __init__(self, recipe: Recipe, seed: int, classifier: Classifier) -> None:
+        super().__init__(recipe, seed)
+        if classifier not in get_args(Classifier):
+            raise unknown("classifier", classifier, get_args(Classifier))
+        self.classifier = classifier
 
     @property
     def _width(self) -> int:
@@ -57,10 +73,9 @@ class PromptedMethod(TrainedMethod):
     def _query(self, pixels: Tensor) -> Tensor:
         return self.frozen(pixels)
 
-    def _learn(self, features: Tensor, targets: Tensor) -> None:
-        """Everything was learned in training."""
-
     def _scores(self, features: Tensor) -> Tensor:
+        if self.classifier == "prototypes":
+            return super()._scores(features)
         return self._heads(features.float()).double()
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy
 import torch
@@ -15,12 +16,13 @@ from mist_ext.methods.method import PREDICT_ROWS, Method
 from mist_ext.methods.ridge import best_ridge, solve_ridge
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
+WIDTH = 2000  # of the random features, unless another is given
 _BYTES = 8  # of a float64
 _PROJECTION, _ROW_ORDER = 0, 1  # what a random draw is for: each purpose has a generator of its own
 
 
 class RanPAC(Method):
-    """Random projections and pre-trained models, without the adapters of its phase 1.
+    """Random projections and pre-trained models, without phase 1, which `AdaptedRanPAC` has.
 
     With W [d, M] ~ N(0, 1) drawn once, h = relu(f W) and one-hot targets Y, every task adds to the Gram
     matrix and to the class sums, and solves for new weights (McDonnell et al., "RanPAC: Random Projections
@@ -63,12 +65,12 @@ class RanPAC(Method):
     """
 
     draws = True
-    _fixed = ("width", "seed")
-    _predicting = ("counts", "projection", "weights")
-    _state = ("counts", "projection", "gram", "cross", "weights", "ridge", "tasks")
+    _fixed: ClassVar[tuple[str, ...]] = ("width", "seed")
+    _predicting: ClassVar[tuple[str, ...]] = ("counts", "projection", "weights")
+    _state: ClassVar[tuple[str, ...]] = ("counts", "projection", "gram", "cross", "weights", "ridge", "tasks")
 
     def __init__(
-        self, width: int = 2000, ridges: Sequence[float] = RIDGES, fit_fraction: float = 0.8, seed: int = 1993
+        self, width: int = WIDTH, ridges: Sequence[float] = RIDGES, fit_fraction: float = 0.8, seed: int = 1993
     ) -> None:
         super().__init__()
         if width < 1:

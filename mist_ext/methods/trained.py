@@ -35,6 +35,8 @@ class TrainedMethod(Method):
     ----------
     recipe : Recipe
     seed : int
+    **options
+        Of the class that learns from the features, where it is another one.
 
     Attributes
     ----------
@@ -51,8 +53,8 @@ class TrainedMethod(Method):
     stale: ClassVar[str] = ""
     _fixed: ClassVar[tuple[str, ...]] = ("seed",)
 
-    def __init__(self, recipe: Recipe, seed: int) -> None:
-        super().__init__()
+    def __init__(self, recipe: Recipe, seed: int, **options: Any) -> None:
+        super().__init__(**options)
         if seed < 0:
             raise ValueError(f"seed={seed}: expected a non-negative integer")
         self.recipe, self.seed = recipe, seed

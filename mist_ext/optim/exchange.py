@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mist_ext import ops
-from mist_ext.optim.sparse import SparseOptimizer
+from mist_ext.optim.sparse import Part, SparseOptimizer
 
 Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and places of parameters in it
 
@@ -25,7 +25,7 @@ REDUCTIONS = ("sum", "mean")
 class Bucket:
     """The kept gradients of some parameters of a group, packed, on their way to the other ranks and back."""
 
-    key: Key
+    part: Part
     packed: Tensor
     places: Tensor
     work: dist.Work | None = None
@@ -107,6 +107,7 @@ class SparseExchange:
         self._sent: set[Key] = set()
         self._flying: deque[Bucket] = deque()  # sent, and not yet applied
         self._steps: list[int] = []  # of each group, known without asking the device
+        self._divisors: dict[torch.device, Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> SparseExchange:
@@ -140,15 +141,15 @@ class SparseExchange:
             handle.remove()
         self._handles.clear()
         self._plan.clear()
+        self._divisors.clear()
         self._forget()
         dist.destroy_process_group(self._control)
 
     @torch.no_grad()
-    def take(self, number: int, chosen: list[int]) -> None:
+    def take(self, part: Part) -> None:
         """Pack the kept gradients of some parameters of a group; send them if it is their turn."""
         self._refuse_scaler()
-        key = (number, tuple(chosen))
-        self._taken[key] = self._pack(key)
+        self._taken[part.number, tuple(part.chosen)] = self._pack(part)
         self._send()
         while self._flying and self._flying[0].ended:
             self._apply(self._flying.popleft())
@@ -165,20 +166,16 @@ class SparseExchange:
         self._steps = [step + 1 for step in self._steps]
         self._forget()
 
-    def _pack(self, key: Key) -> Bucket:
-        number, chosen = key[0], list(key[1])
-        optimizer = self.optimizer
-        gradients, index = optimizer.gradients(number, chosen), optimizer.index(number, chosen)
-        drawing = optimizer.drawing(number, chosen)
+    def _pack(self, part: Part) -> Bucket:
+        gradients, index = part.gradients, part.index
         device = gradients[0].device
         count = [g.numel() if entries is None else entries.numel() for g, entries in zip(gradients, index, strict=True)]
-        places = ops.places(count, step=self._steps[number], **drawing)
+        places = ops.places(count, step=self._steps[part.number], **part.drawing)
         packed = torch.empty(int(places[-1]), dtype=self.wire, device=device)
         if device.type == "cuda":
             places = places.pin_memory().to(device, non_blocking=True)
-        step = optimizer.param_groups[number]["step"]
-        ops.pack_(packed, gradients, index, places, step=step, **drawing)
-        return Bucket(key, packed, places)
+        ops.pack_(packed, gradients, index, places, step=part.group["step"], **part.drawing)
+        return Bucket(part, packed, places)
 
     def _send(self) -> None:
         """Start to sum what was taken, in the order that all ranks agreed on, up to the first that is missing."""
@@ -200,11 +197,15 @@ class SparseExchange:
         if device.type == "cuda":  # this may be another stream than the one that packed
             for tensor in (bucket.packed, bucket.places):
                 tensor.record_stream(torch.cuda.current_stream(device))
-        divisor = torch.full((), self._size, dtype=torch.float32, device=device) if self.reduce == "mean" else None
-        number, chosen = bucket.key
-        self.optimizer.apply(
-            number, list(chosen), grad=[], packed=bucket.packed, places=bucket.places, grad_scale=divisor
-        )
+        divisor = self._divisor(device) if self.reduce == "mean" else None
+        source = {"grad": [], "packed": bucket.packed, "places": bucket.places, "grad_scale": divisor}
+        self.optimizer.apply(bucket.part, **source)
+
+    def _divisor(self, device: torch.device) -> Tensor:
+        """The number of ranks, by which the update divides a sum of gradients."""
+        if device not in self._divisors:
+            self._divisors[device] = torch.full((), self._size, dtype=torch.float32, device=device)
+        return self._divisors[device]
 
     def _agree(self) -> None:
         """Raise RuntimeError unless all ranks took the same buckets; where those are new, take rank 0's order."""
@@ -219,11 +220,8 @@ class SparseExchange:
             self._plan = order[0]
 
     def _tell_difference(self) -> None:
-        groups = self.optimizer.param_groups
-        names = [groups[number]["param_names"][i] for number, chosen in self._taken for i in chosen]
-        by_rank = self._gathered(set(names))
-        order = [name for group in groups for name in group["param_names"]]
-        for name in order:
+        by_rank = self._gathered({name for bucket in self._taken.values() for name in bucket.part.names})
+        for name in (name for group in self.optimizer.param_groups for name in group["param_names"]):
             have = [rank for rank, theirs in enumerate(by_rank) if name in theirs]
             if have and len(have) < self._size:
                 lack = sorted(set(range(self._size)) - set(have))
@@ -303,8 +301,11 @@ class SparseExchange:
 
 
 def _sum_of_bits(parameter: Tensor) -> Tensor:
-    words = {2: torch.int16, 4: torch.int32}[parameter.element_size()]
-    return parameter.detach().view(words).sum(dtype=torch.int64)
+    flat = parameter.detach().view(-1)
+    eight_bytes = flat.numel() * flat.element_size() % 8 == 0 and flat.data_ptr() % 8 == 0
+    if eight_bytes:  # which torch adds up far faster than shorter integers
+        return flat.view(torch.int64).sum()
+    return flat.view({2: torch.int16, 4: torch.int32}[flat.element_size()]).sum(dtype=torch.int64)
 
 
 def _ranks(ranks: list[int]) -> str:

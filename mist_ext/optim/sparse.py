@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,11 +20,34 @@ NamedParameters = Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
 
 
+@dataclass
+class Part:
+    """Some parameters of a group, all of which have a gradient."""
+
+    number: int  # of the group
+    chosen: list[int]  # places in it
+    group: dict[str, Any]
+    names: list[str]
+    params: list[Tensor]
+    states: list[dict[str, Tensor]]
+    drawing: dict[str, Any]  # the arguments of all ops by which entries are drawn, but for the step
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Their gradients, each contiguous."""
+        return _contiguous(self.names, [p.grad for p in self.params])
+
+    @property
+    def index(self) -> list[Tensor | None]:
+        """Their selected entries."""
+        return [state.get("index") for state in self.states]
+
+
 class Exchange(Protocol):
     """Makes gradients of several processes one, before they become an update."""
 
-    def take(self, number: int, chosen: list[int]) -> None:
-        """Take up the gradients of some parameters of a group, by their places in it."""
+    def take(self, part: Part) -> None:
+        """Take up the gradients of some parameters of a group."""
 
     def finish(self) -> None:
         """Update all that was taken up since the last step."""
@@ -177,45 +201,34 @@ class SparseOptimizer(Optimizer):
             return
         params = self.param_groups[number]["params"]
         sent = [] if self.exchange is None else [i for i in chosen if not is_sharded(params[i])]
-        own = [i for i in chosen if i not in sent]
         if self.exchange is not None and sent:
-            self.exchange.take(number, sent)
-        if own:
-            self.apply(number, own, grad=self.gradients(number, own))
+            self.exchange.take(self._part(number, sent))
+        if len(sent) < len(chosen):
+            part = self._part(number, [i for i in chosen if i not in sent])
+            self.apply(part, grad=part.gradients)
 
-    def gradients(self, number: int, chosen: list[int]) -> list[Tensor]:
-        """The contiguous gradients of some parameters of a group that have one."""
+    def _part(self, number: int, chosen: list[int]) -> Part:
         group = self.param_groups[number]
-        return _contiguous([group["param_names"][i] for i in chosen], [local(group["params"][i].grad) for i in chosen])
-
-    def drawing(self, number: int, chosen: list[int]) -> dict[str, Any]:
-        """The arguments of the ops by which some parameters of a group are drawn, but for the step."""
-        group = self.param_groups[number]
-        names = [group["param_names"][i] for i in chosen]
-        return {
+        names, params = group["param_names"], group["params"]
+        if len(chosen) < len(params):
+            names, params = ([values[i] for i in chosen] for values in (names, params))
+        states = [self.state[p] for p in params]
+        if not all(states):
+            for name, state in zip(names, states, strict=True):
+                if not state and self.selection[name] is not None:
+                    raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
+        drawing = {
             "first": [self.selection.first(name) for name in names] if self.selection.cuts else [],
             "ordinal": [self.selection.ordinal[name] for name in names],
             "threshold": ops.keep_threshold(group["keep"]),
             "seed": self.seed,
         }
-
-    def index(self, number: int, chosen: list[int]) -> list[Tensor | None]:
-        """The selected entries of some parameters of a group."""
-        group = self.param_groups[number]
-        states = [self.state[group["params"][i]] for i in chosen]
-        if not all(states):
-            for name, state in zip([group["param_names"][i] for i in chosen], states, strict=True):
-                if not state and self.selection[name] is not None:
-                    raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
-        return [state.get("index") for state in states]
+        return Part(number, chosen, group, names, params, states, drawing)
 
     @torch.no_grad()
-    def apply(self, number: int, chosen: list[int], **source: Any) -> None:
-        """One op call for some parameters of a group; `source` says where it finds the gradients."""
-        group = self.param_groups[number]
-        names, params = ([group[kind][i] for i in chosen] for kind in ("param_names", "params"))
-        index = self.index(number, chosen)
-        states = [self.state[p] for p in params]
+    def apply(self, part: Part, **source: Any) -> None:
+        """One op call; `source` says where it finds the gradients."""
+        group, names, params, states = part.group, part.names, part.params, part.states
         device = params[0].device
         dtypes = self.state_dtypes(group)
         own = {kind: self._own(kind, dtype, names, params, states) for kind, dtype in dtypes.items()}
@@ -225,16 +238,16 @@ class SparseOptimizer(Optimizer):
             masters = [s.get("master", nothing) for s in states]
         shared = {
             "param": [local(p) for p in params],
-            "index": index,
+            "index": part.index,
             "master": masters,
             "scale_code": [s.get("scale_code") for s in states] if any("scale_code" in s for s in states) else [],
             "table": None if self._scale_table is None else self._scale_table.to(device),
-            "lr": self._lr_tensor(number, group, device),
+            "lr": self._lr_tensor(part.number, group, device),
             "weight_decay": group["weight_decay"],
             "step": group["step"],
             "found_inf": getattr(self, "found_inf", None),
             "grad_scale": getattr(self, "grad_scale", None),
-            **self.drawing(number, chosen),
+            **part.drawing,
             **source,
         }
         try:
@@ -342,7 +355,7 @@ def _check_together(pairs: list[tuple[str, Tensor]]) -> None:
             )
 
 
-def _contiguous(names: list[str], grads: list[Tensor]) -> list[Tensor]:
+def _contiguous(names: list[str], grads: list[Any]) -> list[Tensor]:
     try:
         return [g if g.is_contiguous() else g.contiguous() for g in grads]
     except RuntimeError as error:

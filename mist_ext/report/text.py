@@ -8,6 +8,7 @@ from mist_ext.costs import PHASES
 from mist_ext.metrics import Gain
 from mist_ext.report.cells import WHOLE, Expected
 from mist_ext.report.rows import Group, Row, Spread
+from mist_ext.report.sharing import sharing
 
 DASH = "–"  # noqa: RUF001 - an en dash: what was not measured
 
@@ -144,8 +145,8 @@ def label(row: Row) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What stands below all tables: `incomplete`, then `sources`."""
-    return incomplete(rows) + sources(rows)
+    """What stands below all tables: `incomplete`, then `sources`, then what was `shared`."""
+    return incomplete(rows) + sources(rows) + shared(rows)
 
 
 def incomplete(rows: Sequence[Row]) -> list[str]:
@@ -160,6 +161,11 @@ def sources(rows: Sequence[Row]) -> list[str]:
         if expected := row.cell.expected:
             found.setdefault(expected.source, []).append(_called(row))
     return [f"published: {source} ({'; '.join(called)})" for source, called in found.items()]
+
+
+def shared(rows: Sequence[Row]) -> list[str]:
+    """What methods shared, in one sentence, or none."""
+    return [sentence] if (sentence := sharing(row.cell for row in rows).sentence()) else []
 
 
 def _called(row: Row) -> str:

@@ -17,6 +17,7 @@ from mist_ext.metrics import last_accuracy
 from mist_ext.progress import Progress
 from mist_ext.report.cells import Cell
 from mist_ext.report.reading import read_cells
+from mist_ext.report.sharing import sharing
 from mist_ext.sweep.figure import draw
 from mist_ext.sweep.grid import Grid, Point, read_grid
 from mist_ext.sweep.pool import finished, run_points
@@ -98,7 +99,8 @@ def join(grid: Grid, folder: Path, failures: dict[str, str]) -> SweepTable:
     results = [(point, _cells(folder, point)) for point in grid.points if finished(folder / point.name, point)]
     rows = make_rows(results)
     environment = results[0][1][0].environment if results else {}
-    table = SweepTable(grid, rows, failures, environment)
+    shared = sharing(cell for _, cells in results for cell in cells)
+    table = SweepTable(grid, rows, failures, environment, shared)
     contents: dict[str, bytes | str] = {
         "sweep.json": table.json(),
         "sweep.csv": table.csv(),

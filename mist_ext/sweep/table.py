@@ -11,6 +11,7 @@ from typing import Any
 
 from mist_ext.report import text
 from mist_ext.report.rows import Spread
+from mist_ext.report.sharing import Sharing
 from mist_ext.sweep.grid import Grid
 from mist_ext.sweep.rows import METRICS, Row
 from mist_ext.sweep.significance import LEAST
@@ -36,12 +37,15 @@ class SweepTable:
         Why points failed, by name.
     environment : dict
         Versions and device of a run.
+    sharing : Sharing
+        Of the points' cells.
     """
 
     grid: Grid
     rows: list[Row]
     failures: dict[str, str]
     environment: dict[str, Any]
+    sharing: Sharing
 
     @property
     def varied(self) -> list[str]:
@@ -77,6 +81,7 @@ class SweepTable:
             f"{grid.tuned_cells}: methods share a tuned backbone, and points share a run where they differ in nothing "
             "that their tuner uses."
         ]
+        notes += [sentence] if (sentence := self.sharing.sentence()) else []
         wanted = set(grid.axes["seeds"])
         for row in self.rows:
             if missing := sorted(wanted - set(row.seeds)):

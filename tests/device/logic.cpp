@@ -36,36 +36,46 @@ void require(bool holds, const std::string& what) {
 template <class Tensor>
 struct Sized {
   int64_t entries;
-  size_t number;
-  char rest[sizeof(Tensor) - sizeof(int64_t) - sizeof(size_t)];
+  uint32_t first;
+  uint32_t number;
+  char rest[sizeof(Tensor) - sizeof(int64_t) - 2 * sizeof(uint32_t)];
 };
 
 template <class Tensor, int kEntries>
 struct Body {
   using Item = Sized<Tensor>;
   static constexpr int kChunk = kEntries;
-  char members[sizeof(Draw) + sizeof(DeviceScalars) + sizeof(AdamW::Options)];  // the most that a kernel has
+  char
+      members[sizeof(Draw) + sizeof(DeviceScalars) + sizeof(AdamW::Options) + sizeof(Packed)];  // the most that one has
 
-  static int64_t entries(const Item& item) { return item.entries; }
+  static Range positions(const Item& item) { return {item.first, item.first + item.entries}; }
 };
 
 using Accumulated = Body<AccumulateTensor, 4096>;
 using Masked = Body<MaskTensor, 1 << 14>;
 using UpdatedSgd = Body<SgdTensor, 2048>;
 using UpdatedAdamW = Body<AdamWTensor, 2048>;
+using Packing = Body<PackTensor, 2048>;
 using Single = Body<AccumulateTensor, 1>;  // every entry is a chunk
 
 // Goes through the blocks of every launch as the device does; returns the number of launches. Whatever the sizes, the
-// chunks of a tensor must follow each other from its first entry to its last, and the tensors each other.
+// chunks of a tensor must follow each other from its first entry to its last, and the tensors each other, cut where
+// positions are multiples of the chunk. `firsts` are the positions at which tensors begin, all 0 where there are none.
 template <class Body>
-int launches(const std::vector<int64_t>& sizes, bool every_block = true) {
+int launches(const std::vector<int64_t>& sizes, bool every_block = true, const std::vector<uint32_t>& firsts = {}) {
   std::vector<typename Body::Item> items(sizes.size());
-  for (size_t t = 0; t < sizes.size(); ++t) items[t].entries = sizes[t], items[t].number = t;
+  for (size_t t = 0; t < sizes.size(); ++t)
+    items[t].entries = sizes[t], items[t].number = static_cast<uint32_t>(t),
+    items[t].first = firsts.empty() ? 0 : firsts[t];
   int count = 0;
-  size_t tensor = 0;  // to be covered next, from `entry` on
-  int64_t entry = 0;
+  size_t tensor = 0;  // to be covered next, from position `entry` on
+  int64_t entry = items.empty() ? 0 : items[0].first;
+  const auto end = [&] { return Body::positions(items[tensor]).end; };
   const auto skip_covered = [&] {
-    while (tensor < sizes.size() && entry == sizes[tensor]) ++tensor, entry = 0;
+    while (tensor < sizes.size() && entry == end()) {
+      ++tensor;
+      if (tensor < sizes.size()) entry = items[tensor].first;
+    }
   };
   mist::cuda::for_each_batch<Body>(items, [&](const mist::cuda::Batch<Body>& batch) {
     ++count;
@@ -73,15 +83,15 @@ int launches(const std::vector<int64_t>& sizes, bool every_block = true) {
     require(batch.blocks() > 0 && batch.blocks() <= 2147483647u, "a launch has more blocks than CUDA takes, or none");
     const auto look = [&](uint32_t block) {
       const int number = batch.find(block);
-      const mist::cuda::Range chunk = batch.range(block, number);
+      const Range chunk = batch.range(block, number);
       skip_covered();
       const std::string where = " in block " + std::to_string(block) + " of launch " + std::to_string(count);
       require(tensor < sizes.size(), "more chunks than entries" + where);
       require(number >= 0 && number < batch.count && batch.item[number].number == tensor, "another tensor" + where);
       require(chunk.begin == entry, "entries left out or covered twice" + where);
       require(chunk.end > chunk.begin && chunk.end - chunk.begin <= Body::kChunk, "a chunk of another size" + where);
-      require(chunk.end <= sizes[tensor], "entries beyond the tensor" + where);
-      require(chunk.end == sizes[tensor] || chunk.end - chunk.begin == Body::kChunk, "a short chunk amid" + where);
+      require(chunk.end <= end(), "entries beyond the tensor" + where);
+      require(chunk.end == end() || chunk.end % Body::kChunk == 0, "a chunk that ends off the grid" + where);
       entry = chunk.end;
     };
     if (every_block) {
@@ -92,7 +102,8 @@ int launches(const std::vector<int64_t>& sizes, bool every_block = true) {
       look(batch.begin(number));
       const uint32_t last = batch.end[number] - 1;
       if (last > batch.begin(number)) {
-        entry = static_cast<int64_t>(last - batch.begin(number)) * Body::kChunk;
+        entry =
+            (batch.item[number].first / Body::kChunk + static_cast<int64_t>(last - batch.begin(number))) * Body::kChunk;
         look(last);
       }
     }
@@ -127,6 +138,9 @@ void check_chunks(const char* body) {
     std::vector<int64_t> sizes(random() % 1500);
     for (int64_t& size : sizes) size = random() % 4 == 0 ? random() % 3 : random() % (3 * chunk);
     launches<Body>(sizes);
+    std::vector<uint32_t> firsts(sizes.size());
+    for (uint32_t& first : firsts) first = static_cast<uint32_t>(random() % (3 * chunk));
+    launches<Body>(sizes, true, firsts);
   }
 }
 
@@ -135,6 +149,47 @@ void chunks() {
   check_chunks<Masked>("mask_");
   check_chunks<UpdatedSgd>("drop_apply_sgd_");
   check_chunks<UpdatedAdamW>("drop_apply_adamw_");
+  check_chunks<Packing>("pack_");
+}
+
+// A chunk of a part of a list is a part of one of the list's chunks, and its number tells its place among the pieces.
+void chunks_of_parts_lie_on_the_list_s_grid() {
+  std::mt19937 random;
+  for (int round = 0; round < 2000; ++round) {
+    const int64_t begin = random() % 9000, size = random() % 9000;
+    const Range part{begin, begin + size};
+    SgdTensor tensor{};
+    tensor.first = static_cast<uint32_t>(begin), tensor.selected = size, tensor.piece = 40;
+    int64_t next = begin;
+    for (int64_t number = 0; number < cells(part, kPlacePiece); ++number) {
+      const Range chunk = cell(part, kPlacePiece, number);
+      require(chunk.begin == next && chunk.end > chunk.begin, "chunks do not follow each other");
+      require(chunk.begin / kPlacePiece == (chunk.end - 1) / kPlacePiece, "a chunk of two cells of the grid");
+      require(tensor.piece_of(chunk.begin) == 40 + number, "the number of a piece is not its chunk's");
+      next = chunk.end;
+    }
+    require(next == part.end, "a part is not covered to its end");
+  }
+  require(cells({2147481600, int64_t{1} << 31}, kPlacePiece) == 1, "the last piece of the longest list");
+}
+
+// The bits of each group of eight, of which a chunk's ends leave some out.
+void ends_of_a_part_are_masked() {
+  const KeepRule rule{7, 3, 2, 40000};
+  for (const uint32_t base : {0u, 2048u, 2147483648u - 64}) {
+    for (uint32_t begin = base; begin <= base + 24; ++begin) {
+      for (uint32_t end = begin; end <= base + 24; ++end) {
+        for (uint32_t group = base / kGroup; group < base / kGroup + 4; ++group) {
+          uint32_t expected = 0;
+          for (uint32_t i = 0; i < kGroup; ++i) {
+            const uint32_t position = group * kGroup + i;
+            if (position >= begin && position < end) expected |= keep_byte(rule, group) & 1u << i;
+          }
+          require(keep_byte_within(rule, group, begin, end) == expected, "another set of positions within a part");
+        }
+      }
+    }
+  }
 }
 
 void chunks_of_huge_tensors() {
@@ -179,10 +234,14 @@ void launches_of_a_model() {
   tell<UpdatedSgd>("drop_apply_sgd_", models);
   tell<UpdatedAdamW>("drop_apply_adamw_", models);
   tell<Masked>("mask_", models);
+  tell<Packing>("pack_", models);
   for (const auto& [name, sizes] : models)
-    require(launches<Accumulated>(sizes) == 1 && launches<Masked>(sizes) == 1 && launches<UpdatedSgd>(sizes) <= 2 &&
-                launches<UpdatedAdamW>(sizes) <= 2,
+    require(launches<Accumulated>(sizes) == 1 && launches<Masked>(sizes) == 1 && launches<Packing>(sizes) == 1 &&
+                launches<UpdatedSgd>(sizes) <= 2 && launches<UpdatedAdamW>(sizes) <= 2,
             std::string(name) + " takes more launches than it did");
+  for (size_t model : {0, 1})
+    require(launches<UpdatedSgd>(models[model].second) == 1 && launches<UpdatedAdamW>(models[model].second) == 1,
+            std::string(models[model].first) + " takes more than one launch");
 }
 
 // Radix select
@@ -385,6 +444,8 @@ void rule_of_adamw() {
 
 const std::vector<std::pair<std::string, void (*)()>> kCases = {
     {"chunks", chunks},
+    {"chunks_of_parts_lie_on_the_list_s_grid", chunks_of_parts_lie_on_the_list_s_grid},
+    {"ends_of_a_part_are_masked", ends_of_a_part_are_masked},
     {"chunks_of_huge_tensors", chunks_of_huge_tensors},
     {"launches_of_a_model", launches_of_a_model},
     {"keys_order_like_scores", keys_order_like_scores},

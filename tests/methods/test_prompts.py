@@ -61,6 +61,20 @@ def test_l2p_has_a_pool_of_prompts_with_keys(backbone: Any) -> None:
         assert int(gradient.flatten(1).any(dim=1).sum()) == 2  # those that were selected
 
 
+def test_l2p_may_read_the_backbone_s_own_feature_beside_the_prompts(backbone: Any) -> None:
+    method, before = trained("l2p", backbone, pool=4, length=2, selected=4, head_type="token")
+    assert moved(method, before) == {"prompts", "keys"}
+    images = torch.rand(3, 3, 32, 32)
+    closest = functional.cosine_similarity(backbone(images)[:, None], method.network.keys[None], dim=2).argsort(dim=1)
+    for image, order in zip(images, closest.flip(1), strict=True):  # all prompts, the most similar key's first
+        x = backbone.pos_drop(backbone._pos_embed(backbone.patch_embed(image[None])))
+        x = torch.cat([x, method.network.prompts[order].reshape(1, 8, WIDTH)], dim=1)
+        expected = backbone.forward_head(backbone.norm(backbone.blocks(x)[:, :-8]))
+        assert torch.allclose(method.features(image[None]), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="did you mean 'token'"):
+        create("l2p", head_type="tokens")
+
+
 def test_dualprompt_trains_the_general_prompt_and_the_newest_expert(backbone: Any) -> None:
     method, before = trained("dualprompt", backbone, general_length=3, expert_length=4)
     assert method.network.general.shape == (2, 2, 3, WIDTH)
@@ -112,6 +126,25 @@ def test_coda_prompt_weighs_components_by_their_attended_keys(backbone: Any) -> 
     by_block["keys"], by_block["values"] = replaced[0, 17:, WIDTH : 2 * WIDTH], replaced[0, 17:, 2 * WIDTH :]
     assert torch.allclose(by_block["keys"].flatten(), expected[: 2 * WIDTH], atol=1e-5)
     assert torch.allclose(by_block["values"].flatten(), expected[2 * WIDTH :], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["l2p", "dualprompt", "coda_prompt"])
+def test_prototypes_take_the_place_of_the_linear_classifier(name: str, backbone: Any) -> None:
+    linear, _ = trained(name, backbone)
+    method, _ = trained(name, backbone, classifier="prototypes")
+    images = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(9))
+    labels = torch.arange(24) % 4
+    features = method.features(images)
+    assert torch.equal(features, linear.features(images))  # training is the same
+    for one in (method, linear):
+        one.learn(features[:12], labels[:12])
+        one.learn(features[12:], labels[12:])
+    means = torch.stack([features[labels == label].double().mean(dim=0) for label in range(4)])
+    expected = functional.cosine_similarity(features.double()[:, None], means[None], dim=2)
+    assert torch.allclose(method.scores(features), expected)
+    assert torch.allclose(linear.scores(features), linear.network.heads(features).double())
+    with pytest.raises(ValueError, match="did you mean 'prototypes'"):
+        create(name, classifier="prototype")
 
 
 def test_new_components_are_orthogonal_to_earlier_ones_while_there_is_room() -> None:

@@ -177,6 +177,43 @@ def test_aper_is_the_nearest_mean_of_both_features(name: str, stream: Stream, ba
     assert np.abs(method.scores(torch.from_numpy(queries)).numpy() - expected).max() < 1e-5
 
 
+@pytest.mark.parametrize("name", [name for name in TRAINED if name.startswith("ranpac_")])
+def test_ranpac_after_its_first_phase_is_a_ridge_regression_on_adapted_features(
+    name: str, stream: Stream, backbone: nn.Module
+) -> None:
+    method: Any = small(name, backbone, lr=0.1, width=150)
+    learn_task(method, stream, 0)
+    trained = {key: value.clone() for key, value in method.network.state_dict().items()}
+    learn_task(method, stream, 1)
+    assert same(dict(method.network.state_dict()), trained)  # the first task alone adapts
+    backbone.eval()
+    train = [extracted(method.features, task.train) for task in stream.tasks[:2]]
+    f, y = (np.concatenate([part[i].numpy() for part in train]) for i in range(2))
+    assert f.shape[1] == 128
+    assert not np.allclose(f[-40:], extracted(backbone, stream.tasks[1].train)[0].numpy()[-40:])
+    projection = method.projection.numpy().astype(np.float64)
+    hidden = np.maximum(f.astype(np.float64) @ projection, 0)
+    weights = np.linalg.solve(hidden.T @ hidden + method.ridge * np.eye(150), hidden.T @ np.eye(6)[y])
+    queries = extracted(method.features, stream.tasks[0].test)[0]
+    expected = np.maximum(queries.numpy().astype(np.float64) @ projection, 0) @ weights
+    assert np.abs(method.scores(queries).numpy() - expected).max() < 1e-6
+
+
+def test_the_projection_follows_the_seed_that_the_adapters_have(backbone: nn.Module) -> None:
+    features, labels = torch.randn(20, 128), torch.arange(20) % 2
+    plain = create("ranpac", width=30, seed=7)
+    plain.learn(features, labels)
+    adapted = small("ranpac_ssf", backbone, width=30, seed=7)
+    adapted.learn(features, labels)
+    assert torch.equal(adapted.scores(features), plain.scores(features))
+
+
+@pytest.mark.parametrize("name", ["ranpac_vpt_deep", "aper_vpt_shallow"])
+def test_more_prompts_than_tokens_are_refused_before_any_training(name: str, backbone: nn.Module) -> None:
+    with pytest.raises(ValueError, match="length=900: 900 prompt tokens"):
+        small(name, backbone, length=900)
+
+
 def test_ease_synthesises_old_prototypes_in_the_new_subspace(stream: Stream, backbone: nn.Module) -> None:
     method: Any = small("ease", backbone, lr=0.5)
     for number in range(2):

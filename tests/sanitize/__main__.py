@@ -28,7 +28,7 @@ CXX = os.environ.get("CXX", "g++")
 KERNEL_TESTS = [
     f"tests/test_{name}.py"
     for name in (
-        *("philox", "accumulate", "select", "drop_apply", "mask", "arguments"),
+        *("philox", "accumulate", "select", "drop_apply", "mask", "pack", "arguments"),
         *("sensitivity", "selection", "optim"),
     )
 ]

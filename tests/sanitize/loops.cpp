@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <string>
@@ -141,12 +142,32 @@ struct Scalars {
   DeviceScalars pointers() const { return {&step, table, &lr, &found_inf, &grad_scale}; }
 };
 
+// The place of an entry 0 in its list: on the pieces' grid or off it, some far behind.
+constexpr uint32_t kFirsts[] = {0, 1, 63, 2048, 8190, 2147450000};
+
+// Numbers the lists and says where each begins; returns what places gives.
+template <class Tensor>
+std::vector<int64_t> place(std::vector<Tensor>& tensors, uint32_t threshold, int64_t step) {
+  uint32_t piece = 0;
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    tensors[t].ordinal = static_cast<uint32_t>(t);
+    tensors[t].first = kFirsts[t % std::size(kFirsts)];
+    tensors[t].piece = piece;
+    piece += static_cast<uint32_t>(cells(tensors[t].positions(), kPlacePiece));
+  }
+  std::vector<int64_t> places(piece + 1, -1);
+  cpu::places({tensors.begin(), tensors.end()}, {1993, threshold}, step, places.data());
+  return places;
+}
+
+enum class Source { dense, float32, bfloat16 };  // of gradients: their tensors, or a packed vector
+
 template <class Rule>
-Bits drop_apply(const typename Rule::Options& options, uint32_t threshold) {
+Bits drop_apply(const typename Rule::Options& options, uint32_t threshold, Source source) {
   Random random;
   Memory memory;
   std::vector<typename Rule::Tensor> tensors;
-  uint32_t ordinal = 0;
+  const bool dense = source == Source::dense;
   for (const int64_t size : kSizes) {
     for (const Dtype dtype : kDtypes) {
       for (const bool whole : {false, true}) {
@@ -154,12 +175,11 @@ Bits drop_apply(const typename Rule::Options& options, uint32_t threshold) {
         const auto selected = whole ? size : static_cast<int64_t>(index.size());
         typename Rule::Tensor tensor{};
         tensor.param = memory.hold_as(dtype, random.numbers(size));
-        tensor.grad = memory.hold_as(dtype, random.numbers(size));
+        tensor.grad = dense ? memory.hold_as(dtype, random.numbers(size)) : nullptr;
         tensor.index = memory.hold(index);
         tensor.master = dtype == Dtype::float32 ? nullptr : memory.hold(random.numbers(selected));
         tensor.code = whole ? nullptr : memory.hold(random.integers<uint8_t>(selected, 4));
         tensor.selected = selected;
-        tensor.ordinal = ordinal++;
         tensor.dtype = dtype;
         if constexpr (std::is_same_v<Rule, Sgd>) {
           tensor.momentum = options.momentum == 0 ? nullptr : memory.hold(random.numbers(selected));
@@ -172,47 +192,93 @@ Bits drop_apply(const typename Rule::Options& options, uint32_t threshold) {
       }
     }
   }
-  const Bits before = memory.bits();
   Scalars scalars;
+  const int64_t* const places = memory.hold(place(tensors, threshold, scalars.step));
+  Packed packed{};
+  if (!dense) {
+    const Dtype wire = source == Source::float32 ? Dtype::float32 : Dtype::bfloat16;
+    const int64_t length = places[piece_count(tensors)];
+    packed = {memory.hold_as(wire, random.numbers(length)), places, length, wire};
+  }
+  const Bits before = memory.bits();
   scalars.found_inf = 1;
-  cpu::drop_apply<Rule>(tensors, {1993, threshold}, scalars.pointers(), options);
+  cpu::drop_apply<Rule>(tensors, {1993, threshold}, scalars.pointers(), options, packed);
   require(memory.bits() == before, "drop_apply changed something in spite of found_inf");
   scalars.found_inf = 0;
-  cpu::drop_apply<Rule>(tensors, {1993, threshold}, scalars.pointers(), options);
+  cpu::drop_apply<Rule>(tensors, {1993, threshold}, scalars.pointers(), options, packed);
   require((memory.bits() != before) == (threshold > 0), "drop_apply changed nothing, or something that it drops");
   return memory.bits();
 }
 
-Bits sgd(uint32_t threshold) { return drop_apply<Sgd>({0.9f, 0.01f}, threshold); }
+Bits sgd(uint32_t threshold, Source source = Source::dense) {
+  return drop_apply<Sgd>({0.9f, 0.01f}, threshold, source);
+}
 
-Bits sgd_without_momentum() { return drop_apply<Sgd>({0, 0.01f}, kTenth); }
+Bits sgd_without_momentum() { return drop_apply<Sgd>({0, 0.01f}, kTenth, Source::dense); }
 
-Bits adamw(uint32_t threshold) {
+Bits adamw(uint32_t threshold, Source source = Source::dense) {
   std::vector<float> correction;
   for (int n = 0; n < 10; ++n) correction.push_back(1 - std::pow(0.9f, static_cast<float>(n)));
   for (int n = 0; n < 10; ++n) correction.push_back(std::sqrt(1 - std::pow(0.99f, static_cast<float>(n))));
-  return drop_apply<AdamW>({0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 0.01f, correction.data(), 10}, threshold);
+  return drop_apply<AdamW>({0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 0.01f, correction.data(), 10}, threshold, source);
 }
 
 Bits mask(uint32_t threshold) {
   Random random;
   Memory memory;
   std::vector<MaskTensor> tensors;
-  uint32_t ordinal = 0;
   for (const int64_t size : kSizes) {
     for (const Dtype dtype : kDtypes) {
       for (const bool whole : {false, true}) {
         const std::vector<int32_t> index = whole ? std::vector<int32_t>{} : random.positions(size);
         const auto selected = whole ? size : static_cast<int64_t>(index.size());
         const std::vector<uint8_t> code = random.integers<uint8_t>(selected, 4);
-        tensors.push_back({memory.hold_as(dtype, random.numbers(size)), memory.hold(index),
-                           whole ? nullptr : memory.hold(code), size, selected, ordinal++, dtype});
+        MaskTensor tensor{};
+        tensor.grad = memory.hold_as(dtype, random.numbers(size));
+        tensor.index = memory.hold(index);
+        tensor.code = whole ? nullptr : memory.hold(code);
+        tensor.size = size;
+        tensor.selected = selected;
+        tensor.dtype = dtype;
+        tensors.push_back(tensor);
       }
     }
   }
+  place(tensors, threshold, Scalars().step);
   const Bits before = memory.bits();
   cpu::mask(tensors, {1993, threshold}, Scalars().pointers());
   require(memory.bits() != before, "mask changed nothing");
+  return memory.bits();
+}
+
+Bits pack(uint32_t threshold, Dtype wire) {
+  Random random;
+  Memory memory;
+  std::vector<PackTensor> tensors;
+  for (const int64_t size : kSizes) {
+    for (const Dtype dtype : kDtypes) {
+      for (const bool whole : {false, true}) {
+        const std::vector<int32_t> index = whole ? std::vector<int32_t>{} : random.positions(size);
+        PackTensor tensor{};
+        tensor.grad = memory.hold_as(dtype, random.numbers(size));
+        tensor.index = memory.hold(index);
+        tensor.selected = whole ? size : static_cast<int64_t>(index.size());
+        tensor.dtype = dtype;
+        tensors.push_back(tensor);
+      }
+    }
+  }
+  const Scalars scalars;
+  const int64_t* const places = memory.hold(place(tensors, threshold, scalars.step));
+  const int64_t length = places[piece_count(tensors)];
+  void* const packed = memory.hold_as(wire, std::vector<float>(static_cast<size_t>(length), 7));
+  cpu::pack(tensors, {1993, threshold}, scalars.step, {packed, places, length, wire});
+  require((length > 0) == (threshold > 0), "places of nothing, or none of something");
+  cpu::with_dtype(wire, [&](auto* type) {
+    const auto* const values = static_cast<decltype(type)>(packed);
+    for (int64_t at = 0; at < length; ++at)
+      require(static_cast<float>(values[at]) != 7, "pack left a place between the kept entries");
+  });
   return memory.bits();
 }
 
@@ -308,6 +374,12 @@ const std::vector<Case> kCases = {
     {"drop_apply<Sgd>, without momentum", sgd_without_momentum},
     {"drop_apply<AdamW>", [] { return adamw(kTenth); }},
     {"drop_apply<AdamW>, all kept", [] { return adamw(65536); }},
+    {"drop_apply<Sgd>, packed", [] { return sgd(kTenth, Source::float32); }},
+    {"drop_apply<Sgd>, packed, all kept", [] { return sgd(65536, Source::bfloat16); }},
+    {"drop_apply<AdamW>, packed", [] { return adamw(kTenth, Source::bfloat16); }},
+    {"pack", [] { return pack(kTenth, Dtype::float32); }},
+    {"pack, nothing kept", [] { return pack(0, Dtype::float32); }},
+    {"pack, all kept", [] { return pack(65536, Dtype::bfloat16); }},
     {"mask", [] { return mask(kTenth); }},
     {"mask, nothing kept", [] { return mask(0); }},
     {"mask, all kept", [] { return mask(65536); }},

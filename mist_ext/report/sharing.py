@@ -1,0 +1,97 @@
+"""What the methods of a run shared: a tuned backbone for each tuner and seed, and its features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mist_ext.costs import SHARED_EXTRACTION, TUNING_PHASES
+from mist_ext.report.cells import Cell, Run
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A piece of work that was done once for several methods.
+
+    Attributes
+    ----------
+    done : int
+        How often it was done: once for each tuner and seed of a run.
+    needed : int
+        How often it would have been, had each method done it itself.
+    saved : float
+        Seconds.
+    """
+
+    done: int = 0
+    needed: int = 0
+    saved: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What cells shared.
+
+    Attributes
+    ----------
+    tuning : Shared
+        Of a backbone, for all methods.
+    extraction : Shared
+        Of its features, for the methods that train nothing. A run of an earlier version does not tell.
+    """
+
+    tuning: Shared
+    extraction: Shared
+
+    def sentence(self) -> str:
+        """All of it in words; empty where nothing was shared."""
+        parts = (
+            (self.tuning, "a backbone was tuned"),
+            (self.extraction, "its features were extracted"),
+        )
+        said = [
+            f"{what} {shared.done} instead of {shared.needed} times ({duration(shared.saved)} saved)"
+            for shared, what in parts
+            if shared.needed > shared.done
+        ]
+        return f"Shared by the methods of a run: {', '.join(said)}." if said else ""
+
+
+def sharing(cells: Iterable[Cell]) -> Sharing:
+    """Count what cells of the same output folder, data and tuner shared; those of different runs share nothing."""
+    units: dict[Any, list[Run]] = {}
+    tuned = set()
+    for cell in cells:
+        for run in cell.runs:
+            key = (Path(cell.source).parent.parent, cell.data, cell.backbone, cell.tuner, run.seed)
+            units.setdefault(key, []).append(run)
+            if cell.tuner != "none":
+                tuned.add(key)
+    return Sharing(
+        _shared([[_seconds(run, TUNING_PHASES) for run in runs] for key, runs in units.items() if key in tuned]),
+        _shared([[_seconds(run, (SHARED_EXTRACTION,)) for run in runs] for runs in units.values()]),
+    )
+
+
+def duration(seconds: float) -> str:
+    """A span of time to two digits or so: ``0.4 s``, ``12 s``, ``12 min``, ``3.4 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def _shared(units: Sequence[Sequence[float | None]]) -> Shared:
+    """Of the seconds that each method of a unit recorded, the same work each time; None where it took no part."""
+    took = [[seconds for seconds in unit if seconds is not None] for unit in units]
+    took = [unit for unit in took if unit]
+    return Shared(len(took), sum(map(len, took)), math.fsum(math.fsum(unit) - max(unit) for unit in took))
+
+
+def _seconds(run: Run, phases: Sequence[str]) -> float | None:
+    spent = [(task.get("seconds") or {}).get(phase) for task in run.tasks for phase in phases]
+    numbers = [float(value) for value in spent if value is not None]
+    return math.fsum(numbers) if numbers else None
