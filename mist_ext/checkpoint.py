@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mist_ext.distributed import agreement, ranks
-from mist_ext.distributed.parts import Part, is_sharded
-from mist_ext.distributed.shards import Shards, Stored, write
+from mist_ext.distributed.shard import Shard, is_sharded
+from mist_ext.distributed.stored import Shards, Stored, write
 from mist_ext.files import sync_folder, write_atomically
 
 KEPT = 2  # the newest one, and the one before it in case that is damaged
@@ -182,8 +182,8 @@ def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor | Stored])
     """JSON for a state; its tensors go to ``tensors`` under the names that stand in their place."""
     if isinstance(value, Tensor | Stored):
         tensors[name] = value
-        if isinstance(value, Part | Stored) or is_sharded(value):
-            total = value.total if isinstance(value, Part | Stored) else value.numel()
+        if isinstance(value, Shard | Stored) or is_sharded(value):
+            total = value.total if isinstance(value, Shard | Stored) else value.numel()
             return {"part": [name, total, str(value.dtype).removeprefix("torch.")]}
         return {"tensor": name}
     if isinstance(value, dict):  # as pairs, since JSON would turn a key that is a number into a string
@@ -197,14 +197,14 @@ def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor | Stored])
     raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
 
 
-def _part(name: str, tensor: Tensor | Stored) -> Part | None:
+def _part(name: str, tensor: Tensor | Stored) -> Shard | None:
     """What this rank writes of a tensor that ranks share out, None for any other."""
     if isinstance(tensor, Stored):  # of the checkpoint before: in equal parts
         bounds = [tensor.total * rank // ranks.size() for rank in (ranks.rank(), ranks.rank() + 1)]
-        return Part(tensor[bounds[0] : bounds[1]], bounds[0], tensor.total)
-    if isinstance(tensor, Part):
+        return Shard(tensor[bounds[0] : bounds[1]], bounds[0], tensor.total)
+    if isinstance(tensor, Shard):
         return tensor
-    return Part.of(name, tensor) if is_sharded(tensor) else None
+    return Shard.of(name, tensor) if is_sharded(tensor) else None
 
 
 def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

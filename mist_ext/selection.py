@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mist_ext import ops
-from mist_ext.distributed.parts import Part, alike, is_sharded, local
-from mist_ext.distributed.shards import taken
+from mist_ext.distributed.shard import Shard, alike, is_sharded, local
+from mist_ext.distributed.stored import taken
 
 
 def selected_count(n: int, rate: float) -> int:
@@ -207,7 +207,7 @@ class Selection(Mapping[str, "Tensor | None"]):
     def state_dict(self) -> dict[str, Any]:
         """Names in order, shapes, and the index tensors of those that are not selected whole.
 
-        It is that of the whole tensors: the index of a sharded one is this rank's `Part` of theirs.
+        It is that of the whole tensors: the index of a sharded one is this rank's `Shard` of theirs.
         """
         return {
             "names": list(self._index),
@@ -216,10 +216,10 @@ class Selection(Mapping[str, "Tensor | None"]):
         }
 
     def global_index(self, name: str) -> Tensor:
-        """The selected positions in the whole tensor; those in this rank's rows, a `Part`, where it is sharded."""
+        """The selected positions in the whole tensor; those in this rank's rows, a `Shard`, where it is sharded."""
         index, cut = self._index[name], self.cuts.get(name)
         assert index is not None
-        return index if cut is None else Part(index + cut.begin, cut.first, cut.count)
+        return index if cut is None else Shard(index + cut.begin, cut.first, cut.count)
 
     def load_state_dict(self, state: Mapping[str, Any], named_parameters: Iterable[tuple[str, Tensor]] = ()) -> None:
         """Become the selection that was saved, or this rank's part of it where the parameters given are sharded.
@@ -264,7 +264,7 @@ def _highest(scores: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
 
 def _cut(name: str, index: Tensor | None, tensor: Tensor) -> tuple[Tensor | None, tuple[int, ...], Cut]:
     """This rank's part of a whole tensor's index, the shape of the rank's rows, and where they lie."""
-    part, shape = Part.of(name, tensor), tuple(local(tensor).shape)
+    part, shape = Shard.of(name, tensor), tuple(local(tensor).shape)
     whole, begin, end = tuple(tensor.shape), part.first, part.first + len(part)
     if index is None:
         return None, shape, Cut(whole, begin, begin, part.total)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mist_ext import ops
-from mist_ext.distributed.parts import local
-from mist_ext.distributed.shards import Stored, fill_
+from mist_ext.distributed.shard import local
+from mist_ext.distributed.stored import Stored, fill_
 
 
 class Sensitivity:

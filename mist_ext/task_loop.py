@@ -23,7 +23,7 @@ from mist_ext.data.stream import Batches, Task, TaskImages
 from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.rows import gather_turns
 from mist_ext.distributed.sharding import shard
-from mist_ext.distributed.shards import gathered
+from mist_ext.distributed.stored import gathered
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mist_ext.backbone_change import BackboneChange
 from mist_ext.data.stream import Stream
-from mist_ext.distributed.shards import fill_
+from mist_ext.distributed.stored import fill_
 from mist_ext.methods.method import Method
 from mist_ext.tuners.tuner import Tuned, Tuner
 

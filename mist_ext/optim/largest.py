@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mist_ext import ops
-from mist_ext.distributed.parts import is_sharded
+from mist_ext.distributed.shard import is_sharded
 from mist_ext.optim.sgd import SparseSGD
 from mist_ext.selection import selected_count
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mist_ext import ops
-from mist_ext.distributed.parts import is_sharded, local
+from mist_ext.distributed.shard import is_sharded, local
 from mist_ext.optim.sparse import check_seed, check_shape
 from mist_ext.selection import Selection, named
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mist_ext import ops
-from mist_ext.distributed.parts import Part, is_sharded, local
-from mist_ext.distributed.shards import taken
+from mist_ext.distributed.shard import Shard, is_sharded, local
+from mist_ext.distributed.stored import taken
 from mist_ext.selection import Selection, named
 
 NamedParameters = Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -35,7 +35,7 @@ class Part:
     @property
     def gradients(self) -> list[Tensor]:
         """Their gradients, each contiguous."""
-        return _contiguous(self.names, [p.grad for p in self.params])
+        return _contiguous(self.names, [local(p.grad) for p in self.params])  # type: ignore[arg-type]
 
     @property
     def index(self) -> list[Tensor | None]:
@@ -57,7 +57,7 @@ class SparseOptimizer(Optimizer):
     """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
 
     Of parameters that FSDP2 has sharded, each rank updates its own rows, by gradients that FSDP2 has reduced: the same
-    entries by the same draws as one process. In `state_dict` their state is a `Part` of the whole tensor's, which
+    entries by the same draws as one process. In `state_dict` their state is a `Shard` of the whole tensor's, which
     `torch.distributed.checkpoint` can save, and load for another number of ranks.
 
     A subclass says which state an entry has (`state_dtypes`) and which op takes the step (`update`). Gradients become
@@ -287,7 +287,7 @@ class SparseOptimizer(Optimizer):
         for key, state in whole["state"].items():
             name = names[key]
             if (cut := self.selection.cuts.get(name)) is not None:
-                whole["state"][key] = {kind: Part(values, cut.first, cut.count) for kind, values in state.items()}
+                whole["state"][key] = {kind: Shard(values, cut.first, cut.count) for kind, values in state.items()}
                 if "index" in state:
                     whole["state"][key]["index"] = self.selection.global_index(name)
         return whole

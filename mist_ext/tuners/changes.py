@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mist_ext import ops
 from mist_ext.distributed.gradients import add_up_
-from mist_ext.distributed.parts import local
+from mist_ext.distributed.shard import local
 from mist_ext.selection import Selection
 from mist_ext.tuners.tuner import Tuned
 

@@ -17,7 +17,7 @@ from mist_ext.costs import Costs
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import averaging
-from mist_ext.distributed.parts import is_sharded
+from mist_ext.distributed.shard import is_sharded
 from mist_ext.draws import draw_seed
 from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
 from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner

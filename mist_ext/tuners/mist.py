@@ -15,8 +15,8 @@ from mist_ext import ops
 from mist_ext.config import TuningOptions
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import add_up_, summed
-from mist_ext.distributed.parts import Part, local
-from mist_ext.distributed.shards import Stored, taken
+from mist_ext.distributed.shard import Shard, local
+from mist_ext.distributed.stored import Stored, taken
 from mist_ext.draws import draw_seed
 from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
 from mist_ext.selection import Selection
@@ -269,12 +269,12 @@ class MIST(ContrastiveTuner):
     def _saved(self, name: str, own: Tensor) -> Tensor:
         """One value for each entry of a tensor, as a checkpoint keeps them."""
         parameter = self.backbone.get_parameter(name)
-        return Part(own, Part.of(name, parameter).first, parameter.numel()) if self.sharded else own
+        return Shard(own, Shard.of(name, parameter).first, parameter.numel()) if self.sharded else own
 
     def _own(self, name: str, saved: Tensor | Stored) -> Tensor:
         """Those of this rank's entries."""
         parameter = self.backbone.get_parameter(name)
-        return taken(saved, Part.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
+        return taken(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
 
     def _saved_flags(self, name: str, bits: Tensor) -> Tensor:
         """Bits are packed only where they are those of a whole tensor: parts need not begin with a byte."""

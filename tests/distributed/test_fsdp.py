@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint as distributed_checkpoint
 
 from mist_ext import checkpoint, ops
-from mist_ext.distributed.parts import Part, alike, local
 from mist_ext.distributed.rows import Rows
+from mist_ext.distributed.shard import Shard, alike, local
 from mist_ext.distributed.sharding import shard
-from mist_ext.distributed.shards import Stored, fill_, gathered, taken
+from mist_ext.distributed.stored import Stored, fill_, gathered, taken
 from mist_ext.optim import InBackward, LargestGradientSGD, MaskedGradient, SparseAdamW, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
@@ -84,7 +84,7 @@ def on_whole_tensors(selection: Selection) -> dict[str, Tensor]:
 
 
 def joined(part: Tensor) -> Tensor:
-    if not isinstance(part, Part):
+    if not isinstance(part, Shard):
         return part
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, (part.first, part.entries))
@@ -369,7 +369,7 @@ def test_torchs_own_distributed_checkpoints_work_too(tmp_path: Path) -> None:
 
 
 def test_parts_can_be_copied_and_pickled() -> None:
-    part = Part(torch.arange(4.0), 3, 9)
+    part = Shard(torch.arange(4.0), 3, 9)
     for again in (copy.deepcopy(part), pickle.loads(pickle.dumps(part))):
         assert (again.first, again.total, again.tolist()) == (3, 9, [0, 1, 2, 3])
         assert again.data_ptr() != part.data_ptr()

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mist_ext.distributed.parts import Part, is_sharded, local
+from mist_ext.distributed.shard import Shard, is_sharded, local
 
 
-def write(folder: Path, parts: Mapping[str, Part]) -> None:
+def write(folder: Path, parts: Mapping[str, Shard]) -> None:
     """Write every rank's parts to a folder that all ranks see; all call this at once, with the same names.
 
     Raises
@@ -47,7 +47,7 @@ class Shards:
         metadata = self._reader.read_metadata()
         self._reader.read_metadata = lambda: metadata  # type: ignore[method-assign] # the headers are read once
 
-    def read_into(self, name: str, part: Part) -> None:
+    def read_into(self, name: str, part: Shard) -> None:
         """Fill a part of a tensor, whatever the parts that it was written in."""
         from torch.distributed import checkpoint
 
@@ -76,7 +76,7 @@ class Stored:
     def __getitem__(self, wanted: slice) -> Tensor:
         first, last, _ = wanted.indices(self.total)
         values = torch.empty(max(last - first, 0), dtype=self.dtype)
-        self.shards.read_into(self.name, Part(values, first, self.total))
+        self.shards.read_into(self.name, Shard(values, first, self.total))
         return values
 
 
@@ -89,14 +89,14 @@ def _alone_or_not() -> Iterator[None]:
 
 
 def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> Tensor:
-    """Some entries of a tensor that was saved: of a whole one, of one in parts, or of a `Part` which these entries are.
+    """Some entries of a tensor that was saved: of a whole one, of one in parts, or of a `Shard` that has just these.
 
     Raises
     ------
     ValueError
         If it is a part that has other entries.
     """
-    if isinstance(saved, Part):
+    if isinstance(saved, Shard):
         wanted = saved.total - first if count is None else count
         if (saved.first, len(saved)) != (first, wanted):
             raise ValueError(
@@ -114,7 +114,7 @@ def fill_(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor | Stored]) -
     """Give tensors, sharded or not, the values that were saved under their names."""
     for name, tensor in tensors.items():
         own = local(tensor)
-        first = Part.of(name, tensor).first if is_sharded(tensor) else 0
+        first = Shard.of(name, tensor).first if is_sharded(tensor) else 0
         own.copy_(taken(saved[name], first, own.numel()).view(own.shape))
 
 

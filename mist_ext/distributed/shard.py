@@ -26,13 +26,13 @@ def alike(values: Tensor, tensor: Tensor) -> Tensor:
         return values
     from torch.distributed.tensor import DTensor
 
-    part, own = Part.of("a tensor", tensor), local(tensor)
+    part, own = Shard.of("a tensor", tensor), local(tensor)
     rows = values.reshape(-1)[part.first : part.first + len(part)].view(own.shape).to(own.device, copy=True)
     mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
     return DTensor.from_local(rows, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride())
 
 
-class Part(Tensor):
+class Shard(Tensor):
     """A rank's range of a flattened tensor, which `torch.distributed.checkpoint` writes and reads as a shard.
 
     One-dimensional, with the memory of the entries that it was made of. What is computed from it is a plain tensor.
@@ -50,13 +50,13 @@ class Part(Tensor):
     total: int
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    def __new__(cls, values: Tensor, first: int, total: int) -> Part:
+    def __new__(cls, values: Tensor, first: int, total: int) -> Shard:
         part = values.detach().reshape(-1).as_subclass(cls)
         part.first, part.total = first, total
         return part
 
     @classmethod
-    def of(cls, name: str, tensor: Tensor) -> Part:
+    def of(cls, name: str, tensor: Tensor) -> Shard:
         """This rank's part of a sharded tensor.
 
         Raises
@@ -79,11 +79,11 @@ class Part(Tensor):
         """This rank's, as a plain tensor."""
         return self.as_subclass(Tensor)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Part:
-        return memo.setdefault(id(self), Part(self.entries.clone(), self.first, self.total))
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shard:
+        return memo.setdefault(id(self), Shard(self.entries.clone(), self.first, self.total))
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return Part, (self.entries, self.first, self.total)
+        return Shard, (self.entries, self.first, self.total)
 
     # What torch.distributed.checkpoint asks a tensor for (torch.distributed._checkpointable).
 
