@@ -133,7 +133,7 @@ def test_one_process_has_nothing_to_spread_over(tmp_path: Path) -> None:
 
 def test_torchrun_and_the_command_line_end_as_a_plain_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mist_ext", "run", "--tuner", "mist", "--method", "simplecil", "--seeds", "1"]
-    command += ["--epochs", "2", "--classes-per-task", "5"]
+    command += ["--epochs", "2", "--classes-per-task", "10", "--batch-size", "144"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*command, "--out", str(tmp_path / "one")], check=True, capture_output=True, timeout=240)
     sharded = [*torchrun, *command[1:], "--shard", "--out", str(tmp_path / "two")]
