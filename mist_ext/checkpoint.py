@@ -1,7 +1,7 @@
 """A run's state on the disk: written whole or not at all, checked when it is read, the one before it kept.
 
-Each checkpoint is a folder with a number for its name: ``tensors.safetensors``, ``state.json`` and ``checksums.json``.
-Nothing in it is ever unpickled.
+Each checkpoint is a folder with a number for its name: ``tensors.safetensors``, ``state.json``, ``checksums.json`` and,
+where tensors are sharded (FSDP2), ``shards``, which every rank writes to. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -14,59 +14,95 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mist_ext.distributed import agreement, ranks
+from mist_ext.distributed.shard import Shard, is_sharded
+from mist_ext.distributed.stored import Shards, Stored, write
 from mist_ext.files import sync_folder, write_atomically
 
 KEPT = 2  # the newest one, and the one before it in case that is damaged
-TENSORS, STATE, CHECKSUMS = "tensors.safetensors", "state.json", "checksums.json"
+TENSORS, STATE, CHECKSUMS, SHARDS = "tensors.safetensors", "state.json", "checksums.json", "shards"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names it and what to do."""
 
 
-def save(folder: Path, state: dict[str, Any]) -> Path:
+def save(folder: Path, state: dict[str, Any]) -> Path | None:
     """Write a checkpoint beside the earlier ones, then remove all but the last two.
+
+    Where several ranks work together, all call this; rank 0 writes, and every rank its parts of sharded tensors.
 
     Parameters
     ----------
     folder : Path
-        Holds the checkpoints; made if it does not exist.
+        Holds the checkpoints; made if it does not exist. All ranks must see it where tensors are sharded.
     state : dict
         Nested dicts, lists and tuples of tensors, numbers, strings and None.
 
     Returns
     -------
-    Path
-        The checkpoint's own folder.
+    Path or None
+        The checkpoint's own folder; None where this rank had nothing to do.
 
     Raises
     ------
     OSError
         If it cannot be written; the earlier checkpoints are untouched then.
     """
+    tensors: dict[str, Tensor | Stored] = {}
+    tree = _without_tensors(state, "", tensors)
+    parts = {name: part for name, tensor in tensors.items() if (part := _part(name, tensor)) is not None}
+    own = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor) and name not in parts}
+    if not parts:
+        return _finish(_begin(folder), tree, own) if ranks.is_first() else None
+    try:
+        unfinished = agreement.on_first(lambda: _begin(folder))
+        agreement.everywhere(lambda: _check_visible(unfinished))
+        write(unfinished / SHARDS, parts)
+        return agreement.on_first(lambda: _finish(unfinished, tree, own))
+    except agreement.EveryRanksError as error:
+        raise OSError(str(error)) from error
+
+
+def _begin(folder: Path) -> Path:
+    """A new folder for what is not finished."""
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*.unfinished"):
         shutil.rmtree(leftover)
     earlier = _numbered(folder)
-    final = folder / f"{int(earlier[-1].name) + 1 if earlier else 1:06}"
-    unfinished = folder / f".{final.name}.unfinished"
+    unfinished = folder / f".{int(earlier[-1].name) + 1 if earlier else 1:06}.unfinished"
     unfinished.mkdir()
-    tensors: dict[str, Tensor] = {}
-    tree = _without_tensors(state, "", tensors, set())
+    return unfinished
+
+
+def _check_visible(unfinished: Path) -> None:
+    if not unfinished.is_dir():
+        raise FileNotFoundError(f"{unfinished} is not there: sharded tensors need an output folder that all ranks see")
+
+
+def _finish(unfinished: Path, tree: Any, tensors: dict[str, Tensor]) -> Path:
+    """Write what all ranks share, then give the folder its name and remove what is too old."""
     try:
-        save_file(tensors, unfinished / TENSORS)
+        save_file(_in_memory(tensors), unfinished / TENSORS)
     except SafetensorError as error:  # a full disk, for one
         shutil.rmtree(unfinished)
         raise OSError(f"{unfinished / TENSORS}: {error}") from error
     with open(unfinished / TENSORS, "rb") as file:
         os.fsync(file.fileno())
     write_atomically(unfinished / STATE, json.dumps(tree))
-    sums = {name: _checksum(unfinished / name) for name in (TENSORS, STATE)}
+    shards = sorted(path.name for path in (unfinished / SHARDS).glob("*"))
+    sums = {name: _checksum(unfinished / name) for name in (TENSORS, STATE, *(f"{SHARDS}/{name}" for name in shards))}
     write_atomically(unfinished / CHECKSUMS, json.dumps(sums))
+    if shards:
+        sync_folder(unfinished / SHARDS)
+    folder = unfinished.parent
+    final = folder / unfinished.name.split(".")[1]
+    earlier = _numbered(folder)
     os.replace(unfinished, final)
     sync_folder(folder)
     for old in earlier[: len(earlier) + 1 - KEPT]:
@@ -86,7 +122,8 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
     Returns
     -------
     dict or None
-        What `save` was given, tensors on the CPU; None where there is no checkpoint at all.
+        What `save` was given, tensors on the CPU, and `Stored` in place of sharded ones; None where there is no
+        checkpoint at all.
 
     Raises
     ------
@@ -106,7 +143,8 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
             warn(f"checkpoint {one} is damaged ({damage}); the one before it is used")
             continue
         tree = json.loads((one / STATE).read_text(encoding="utf-8"))
-        return _with_tensors(tree, load_file(one / TENSORS))
+        shards = Shards(one / SHARDS) if (one / SHARDS).is_dir() else None
+        return _with_tensors(tree, load_file(one / TENSORS), shards)
     return None
 
 
@@ -124,7 +162,7 @@ def _damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, if anything."""
     try:
         sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
-        for name in (TENSORS, STATE):
+        for name in (TENSORS, STATE, *sums):
             if sums[name] != _checksum(checkpoint / name):
                 return f"{name} does not have its checksum"
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
@@ -140,34 +178,60 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor], memory: set[int]) -> Any:
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> Any:
     """JSON for a state; its tensors go to ``tensors`` under the names that stand in their place."""
-    if isinstance(value, Tensor):
-        tensor = value.detach().cpu().contiguous()
-        if tensor.untyped_storage().data_ptr() in memory:  # tied weights: the file holds every name on its own
-            tensor = tensor.clone()
-        memory.add(tensor.untyped_storage().data_ptr())
-        tensors[name] = tensor
+    if isinstance(value, Tensor | Stored):
+        tensors[name] = value
+        if isinstance(value, Shard | Stored) or is_sharded(value):
+            total = value.total if isinstance(value, Shard | Stored) else value.numel()
+            return {"part": [name, total, str(value.dtype).removeprefix("torch.")]}
         return {"tensor": name}
     if isinstance(value, dict):  # as pairs, since JSON would turn a key that is a number into a string
-        pairs = [[key, _without_tensors(entry, f"{name}/{key}", tensors, memory)] for key, entry in value.items()]
+        pairs = [[key, _without_tensors(entry, f"{name}/{key}", tensors)] for key, entry in value.items()]
         return {"dict": pairs}
     if isinstance(value, list | tuple):
-        entries = [_without_tensors(entry, f"{name}/{i}", tensors, memory) for i, entry in enumerate(value)]
+        entries = [_without_tensors(entry, f"{name}/{i}", tensors) for i, entry in enumerate(value)]
         return {"tuple": entries} if isinstance(value, tuple) else entries
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
 
 
-def _with_tensors(tree: Any, tensors: dict[str, Tensor]) -> Any:
+def _part(name: str, tensor: Tensor | Stored) -> Shard | None:
+    """What this rank writes of a tensor that ranks share out, None for any other."""
+    if isinstance(tensor, Stored):  # of the checkpoint before: in equal parts
+        bounds = [tensor.total * rank // ranks.size() for rank in (ranks.rank(), ranks.rank() + 1)]
+        return Shard(tensor[bounds[0] : bounds[1]], bounds[0], tensor.total)
+    if isinstance(tensor, Shard):
+        return tensor
+    return Shard.of(name, tensor) if is_sharded(tensor) else None
+
+
+def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU, each with memory of its own."""
+    memory: set[int] = set()
+    own = {}
+    for name, given in tensors.items():
+        tensor = given.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in memory:  # tied weights: the file holds every name on its own
+            tensor = tensor.clone()
+        memory.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    return own
+
+
+def _with_tensors(tree: Any, tensors: dict[str, Tensor], shards: Shards | None) -> Any:
     if isinstance(tree, list):
-        return [_with_tensors(entry, tensors) for entry in tree]
+        return [_with_tensors(entry, tensors, shards) for entry in tree]
     if not isinstance(tree, dict):
         return tree
     ((kind, content),) = tree.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "part":
+        name, total, dtype = content
+        assert shards is not None
+        return Stored(shards, name, total, getattr(torch, dtype))
     if kind == "tuple":
-        return tuple(_with_tensors(entry, tensors) for entry in content)
-    return {key: _with_tensors(entry, tensors) for key, entry in content}
+        return tuple(_with_tensors(entry, tensors, shards) for entry in content)
+    return {key: _with_tensors(entry, tensors, shards) for key, entry in content}

@@ -73,6 +73,11 @@ class TuningOptions:
         "dynamics always do.",
     )
     wire: Literal["fp32", "bf16"] = option("fp32", "How a sparse exchange sends a gradient.")
+    shard: bool = option(
+        False,
+        "Spread the backbone over the processes of a torchrun (FSDP2), where it does not fit on one. For the tuners "
+        "mist, random, magnitude and none, and for methods that do not train.",
+    )
     checkpointing: bool = option(False, "Compute activations anew in backward instead of keeping them: less memory.")
 
     def check(self) -> None:
@@ -107,6 +112,16 @@ class TuningOptions:
             re.compile(self.whole)
         except re.error as error:
             raise ValueError(f"whole is {self.whole!r}, which is no regular expression: {error}") from error
+        if self.shard and self.dynamics == "published":
+            raise ValueError(
+                "shard is True, but published dynamics have torch's dense optimiser, whose state is not cut to the "
+                "processes' parts; leave shard out, or use dynamics exact"
+            )
+        if self.shard and self.exchange == "dense":
+            raise ValueError(
+                "shard is True, but exchange is 'dense': FSDP2 itself reduces the gradients of a backbone that is "
+                "spread over the processes; leave exchange out"
+            )
         if self.in_backward and self.dynamics == "published":
             raise ValueError(
                 "in_backward is True, but published dynamics need the gradients of the whole model at once; "

@@ -51,6 +51,11 @@ def run(options: Config, console: Console | None = None) -> Path:
     """
     console = _console(console)
     options.check()
+    if options.shard and ranks.size() == 1:
+        raise ValueError(
+            "shard is True, but this is the only process, so there is nothing to spread the backbone over; start "
+            "several by torchrun --nproc-per-node 4 -m mist_ext run --shard ..., or leave shard out"
+        )
     options = run_folder.absolute(options)
     setting = _setting(options, console)
     out = agreement.on_first(lambda: run_folder.prepare(options))

@@ -101,8 +101,7 @@ class Saver:
     def save(self, state: dict[str, Any]) -> None:
         """Save the run's state now."""
         try:
-            if ranks.is_first():
-                checkpoint.save(self.folder, state)
+            checkpoint.save(self.folder, state)
         except OSError as error:  # a full disk: the run is worth more than its checkpoint, and the last one is whole
             self.say(f"the checkpoint could not be written ({error}); the last one that could is kept")
         self._saved = time.monotonic()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mist_ext import ops
+from mist_ext.distributed.shard import local
+from mist_ext.distributed.stored import Stored, fill_
 
 
 class Sensitivity:
@@ -22,9 +24,10 @@ class Sensitivity:
     Parameters
     ----------
     named_parameters : iterable of (str, Parameter)
-        Those that do not require a gradient are left out.
+        Those that do not require a gradient are left out. Of parameters that FSDP2 has sharded, this rank's rows are
+        scored, by gradients that are reduced over the ranks already.
     frozen : mapping of str to Tensor, optional
-        uint8, bit-packed (`ops.pack_bits`): entries whose bit is set keep the score 0.
+        uint8, bit-packed (`ops.pack_bits`): entries whose bit is set keep the score 0. Of this rank's rows, as well.
     scale : float
         Multiplies each squared gradient; with a loss scaled by S, pass 1 / S**2.
     scores : mapping of str to Tensor, optional
@@ -43,7 +46,7 @@ class Sensitivity:
         named_parameters: Iterable[tuple[str, nn.Parameter]],
         frozen: Mapping[str, Tensor] | None = None,
         scale: float = 1.0,
-        scores: Mapping[str, Tensor] | None = None,
+        scores: Mapping[str, Tensor | Stored] | None = None,
     ) -> None:
         self.parameters = {name: p for name, p in named_parameters if p.requires_grad}
         self.frozen = dict(frozen or {})
@@ -52,8 +55,7 @@ class Sensitivity:
             name: torch.zeros_like(p, dtype=torch.float32, memory_format=torch.contiguous_format)
             for name, p in self.parameters.items()
         }
-        for name, score in (scores or {}).items():
-            self._score[name].copy_(score)
+        fill_({name: self._score[name] for name in scores or {}}, scores or {})
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Sensitivity:
@@ -77,9 +79,10 @@ class Sensitivity:
     @torch.no_grad()
     def _accumulate(self, name: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        ops.accumulate_([self._score[name]], [parameter.grad.contiguous()], [self.frozen.get(name)], self.scale)
+        gradient = local(parameter.grad).contiguous()
+        ops.accumulate_([local(self._score[name])], [gradient], [self.frozen.get(name)], self.scale)
         parameter.grad = None
 
     def scores(self) -> dict[str, Tensor]:
-        """Scores by name: float32, of the parameters' shapes, 0 where no gradient arrived."""
+        """Scores by name: float32, of the parameters' shapes, sharded as they are, 0 where no gradient arrived."""
         return self._score

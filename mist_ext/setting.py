@@ -60,6 +60,8 @@ class Setting:
         backbones.check_options(backbone, options.compile, options.checkpointing)
         for name in options.tuner:
             tuners.named(name).check(backbone, options)
+        if options.shard:
+            _check_shard(options, backbone)
         spec = backbones.input_spec(backbone)
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         workers = _workers(options, source)
@@ -78,6 +80,21 @@ class Setting:
             (task,) = Stream(probed := letter_source(), None, 0, views_of(probed, spec.size, normalisation))
             letters = (task.train, task.test)
         return cls(options, console, device, source, streams, letters)
+
+
+def _check_shard(options: Config, backbone: nn.Module) -> None:
+    """Raise ValueError for what does not work on a backbone that is spread over processes."""
+    try:
+        backbones.blocks(backbone)
+    except ValueError as error:
+        raise ValueError(f"shard spreads a backbone block by block, but {error}; leave shard out") from error
+    wrong = [f"tuner {name!r}" for name in options.tuner if not tuners.named(name).shardable]
+    wrong += [f"method {name!r}" for name in options.method if issubclass(methods.named(name), TrainedMethod)]
+    if wrong:
+        raise ValueError(
+            f"shard is True, but {wrong[0]} trains whole tensors, of which each process has a part only; leave it out, "
+            "or leave shard out"
+        )
 
 
 def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:

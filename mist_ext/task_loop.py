@@ -22,6 +22,8 @@ from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Task, TaskImages
 from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.rows import gather_turns
+from mist_ext.distributed.sharding import shard
+from mist_ext.distributed.stored import gathered
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method
@@ -131,7 +133,11 @@ class TaskLoop:
         options = self.options
         order_seed = seed if options.class_order_seed is None else options.class_order_seed
         torch.manual_seed(draw_seed(seed, "model"))
-        backbone = backbones.create(options.backbone, options.weights).to(self.setting.device)
+        backbone = backbones.create(options.backbone, options.weights)
+        if options.shard and ranks.size() > 1:
+            shard(backbone, backbones.blocks(backbone), self.setting.device)
+        else:
+            backbone.to(self.setting.device)
         tuner = tuners.create(tuner_name, backbone, options, seed)
         learners = {name: new_learner(options, name, seed, backbone) for name in options.method}
         for name, learner in learners.items():
@@ -257,6 +263,8 @@ class TaskLoop:
             features.append(extract(pixels))
             moment()
         if batches.idle:
+            if self.options.shard:  # all ranks bring the backbone together at once
+                extract(images[0][0][None].to(self.setting.device))
             moment()
         own = torch.cat(features) if features else None
         sizes = [rows.count for rows in batches.rows]
@@ -293,11 +301,14 @@ class TaskLoop:
     def _save_classifiers(self, unit: Unit) -> None:
         options = self.options
         wanted = {"none": False, "first": unit.seed == options.seeds[0], "all": True}
-        if not (ranks.is_first() and wanted[options.save]):
+        if not wanted[options.save]:
+            return
+        as_created = not (unit.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure")
+        weights = None if as_created else gathered(unit.backbone.state_dict())
+        if not ranks.is_first():
             return
         source = self.setting.source
         views = unit.stream.tasks[0].test.views
-        as_created = not (unit.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure")
         for name, learner in unit.learners.items():
             description = {
                 "backbone": options.backbone,
@@ -311,7 +322,7 @@ class TaskLoop:
                 "std": views.std,
             }
             folder = self.cells[unit.tuner_name, name].folder
-            trained.save_classifier(folder, unit.seed, None if as_created else unit.backbone, learner, description)
+            trained.save_classifier(folder, unit.seed, weights, learner, description)
 
 
 def _features(backbone: nn.Module, pixels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class Classifier:
 
 
 def save_classifier(
-    folder: Path, seed: int, backbone: nn.Module | None, method: Method, description: dict[str, Any]
+    folder: Path, seed: int, weights: Mapping[str, Tensor] | None, method: Method, description: dict[str, Any]
 ) -> Path:
     """Write what `load` reads.
 
@@ -94,15 +94,15 @@ def save_classifier(
     folder : Path
         Of the cell.
     seed : int
-    backbone : Module or None
-        None where it is as it was created, which needs no copy of its weights.
+    weights : mapping of str to Tensor, or None
+        The backbone's; None where it is as it was created, which needs no copy of them.
     method : Method
     description : dict
         ``backbone`` and ``weights`` as options, ``method`` and its options, ``class_names``, ``transform``, ``size``,
         ``mean``, ``std``.
     """
     tensors: dict[str, Tensor] = {}
-    for name, value in ({} if backbone is None else backbone.state_dict()).items():
+    for name, value in (weights or {}).items():
         tensors[_BACKBONE + name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     plain = {}
     for name, entry in method.inference_state().items():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mist_ext.backbone_change import BackboneChange
 from mist_ext.data.stream import Stream
+from mist_ext.distributed.stored import fill_
 from mist_ext.methods.method import Method
 from mist_ext.tuners.tuner import Tuned, Tuner
 
@@ -62,7 +63,7 @@ class Unit:
         """Go on from a `state_dict`."""
         self.task = state["task"]
         self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"])
-        self.backbone.load_state_dict(state["backbone"])
+        fill_(self.backbone.state_dict(), state["backbone"])
         self.tuner.load_state_dict(state["tuner"])
         self.change.load_state_dict(state["change"])
         for name, learner in self.learners.items():

@@ -48,7 +48,8 @@ class SparseExchange:
     way.
 
     All ranks must begin with the same parameters and take as many steps, each with gradients of the same parameters;
-    ``optimizer.step()`` is a meeting of all ranks' hosts. Norms by `clip_grad_norm_` are of a rank's own gradients.
+    ``optimizer.step()`` is a meeting of all ranks' hosts. Parameters that FSDP2 has sharded are left out, since it has
+    reduced their gradients already. Norms by `clip_grad_norm_` are of a rank's own gradients.
 
     Parameters
     ----------
@@ -262,6 +263,7 @@ class SparseExchange:
             "wire": str(self.wire),
             "reduce": self.reduce,
         }
+        sharded = selection.cuts  # of which each rank has its own rows
         for number, group in enumerate(optimizer.param_groups):
             facts[f"step of group {number}"] = self._steps[number]
             options = {name: value for name, value in group.items() if isinstance(value, float | int | tuple | str)}
@@ -270,13 +272,17 @@ class SparseExchange:
             facts |= {f"shape and dtype of {name!r}": f"{list(p.shape)} {p.dtype}" for name, p in params}
         for name, index in selection.items():
             facts[f"ordinal of {name!r}"] = selection.ordinal[name]
+            if name in sharded:
+                continue
             values = b"all" if index is None else index.cpu().numpy().tobytes()
             facts[f"a digest of the selection of {name!r}"] = hashlib.blake2b(values, digest_size=6).hexdigest()
         for group in optimizer.param_groups:
-            bits = [_sum_of_bits(p) for p in group["params"]]
+            whole = {
+                name: p for name, p in zip(group["param_names"], group["params"], strict=True) if name not in sharded
+            }
+            bits = [_sum_of_bits(p) for p in whole.values()]
             sums = torch.stack(bits).tolist() if bits else []
-            names = group["param_names"]
-            facts |= {f"a checksum of {name!r}": value for name, value in zip(names, sums, strict=True)}
+            facts |= {f"a checksum of {name!r}": value for name, value in zip(whole, sums, strict=True)}
         return facts
 
     def _gathered(self, mine: Any) -> list[Any]:

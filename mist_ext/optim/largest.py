@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mist_ext import ops
+from mist_ext.distributed.shard import is_sharded
 from mist_ext.optim.sgd import SparseSGD
 from mist_ext.selection import selected_count
 
@@ -36,6 +37,11 @@ class LargestGradientSGD(SparseSGD):
     """
 
     NEEDS_DENSE_GRADIENTS = True
+
+    def _check_parameter(self, name: str, parameter: Tensor) -> None:
+        if is_sharded(parameter):
+            raise ValueError(f"{name!r} is sharded, but its largest gradients show in the whole tensor alone")
+        super()._check_parameter(name, parameter)
 
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mist_ext import ops
+from mist_ext.distributed.shard import is_sharded, local
 from mist_ext.optim.sparse import check_seed, check_shape
 from mist_ext.selection import Selection, named
 
@@ -69,8 +70,9 @@ class MaskedGradient:
         for name in names:
             gradient = self.parameters[name].grad
             assert gradient is not None
-            grads.append(gradient.contiguous())
-            self.parameters[name].grad = grads[-1]
+            if not is_sharded(gradient):
+                gradient = self.parameters[name].grad = gradient.contiguous()
+            grads.append(local(gradient))
         try:
             ops.mask_(
                 grads,
@@ -78,6 +80,7 @@ class MaskedGradient:
                 [self._code.get(name) for name in names] if self._code else [],
                 self._table,
                 [self.selection.ordinal[name] for name in names],
+                first=[self.selection.first(name) for name in names] if self.selection.cuts else [],
                 threshold=self.threshold,
                 seed=self.seed,
                 step=self._step,

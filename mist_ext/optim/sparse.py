@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mist_ext import ops
+from mist_ext.distributed.shard import Shard, is_sharded, local
+from mist_ext.distributed.stored import taken
 from mist_ext.selection import Selection, named
 
 NamedParameters = Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -33,7 +35,7 @@ class Part:
     @property
     def gradients(self) -> list[Tensor]:
         """Their gradients, each contiguous."""
-        return _contiguous(self.names, [p.grad for p in self.params])
+        return _contiguous(self.names, [local(p.grad) for p in self.params])  # type: ignore[arg-type]
 
     @property
     def index(self) -> list[Tensor | None]:
@@ -53,6 +55,10 @@ class Exchange(Protocol):
 
 class SparseOptimizer(Optimizer):
     """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
+
+    Of parameters that FSDP2 has sharded, each rank updates its own rows, by gradients that FSDP2 has reduced: the same
+    entries by the same draws as one process. In `state_dict` their state is a `Shard` of the whole tensor's, which
+    `torch.distributed.checkpoint` can save, and load for another number of ranks.
 
     A subclass says which state an entry has (`state_dtypes`) and which op takes the step (`update`). Gradients become
     an update in one place, `update_parameters`; where an `exchange` is set, they go through it first.
@@ -84,8 +90,6 @@ class SparseOptimizer(Optimizer):
         self._scale_code = dict(scale_code or {})
         self._scale_table = scale_table
         self._lr: dict[int, tuple[float, Tensor]] = {}
-        # Where a parameter here is a part of a larger tensor: the place of its entry 0 in that tensor's selection.
-        self.first: dict[str, int] = {}
         self.exchange: Exchange | None = None
         groups = _groups(named_parameters, selection)
         super().__init__(groups, defaults | {"step": torch.tensor(step, dtype=torch.int64)})
@@ -127,7 +131,7 @@ class SparseOptimizer(Optimizer):
         device = group["params"][0].device if group["params"] else torch.device("cpu")
         group["step"] = group["step"].to(device, copy=True)
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            self.state[parameter] = self._initial_state(name, parameter, group)
+            self.state[parameter] = self._initial_state(name, local(parameter), group)
 
     def _check_parameter(self, name: str, parameter: Tensor) -> None:
         if name not in self.selection:
@@ -172,6 +176,11 @@ class SparseOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.selection.cuts and getattr(self, "grad_scale", None) is not None:
+            raise RuntimeError(
+                "GradScaler cannot be used with sharded parameters, since each rank would look for infinities among "
+                "its own gradients alone; use bfloat16, which needs no scaler"
+            )
         for number, group in enumerate(self.param_groups):
             self.update_parameters(number, [i for i, p in enumerate(group["params"]) if p.grad is not None])
         if self.exchange is not None:
@@ -185,14 +194,17 @@ class SparseOptimizer(Optimizer):
     def update_parameters(self, number: int, chosen: list[int]) -> None:
         """Update some parameters of a group, by their places in it, from their gradients; count no step.
 
-        An exchange takes the gradients up instead, and updates when the other ranks' have come.
+        An exchange takes the gradients up instead, and updates when the other ranks' have come; but not those of
+        sharded parameters, which FSDP2 has reduced.
         """
         if not chosen:
             return
-        part = self._part(number, chosen)
-        if self.exchange is not None:
-            self.exchange.take(part)
-        else:
+        params = self.param_groups[number]["params"]
+        sent = [] if self.exchange is None else [i for i in chosen if not is_sharded(params[i])]
+        if self.exchange is not None and sent:
+            self.exchange.take(self._part(number, sent))
+        if len(sent) < len(chosen):
+            part = self._part(number, [i for i in chosen if i not in sent])
             self.apply(part, grad=part.gradients)
 
     def _part(self, number: int, chosen: list[int]) -> Part:
@@ -206,7 +218,7 @@ class SparseOptimizer(Optimizer):
                 if not state and self.selection[name] is not None:
                     raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
         drawing = {
-            "first": [self.first.get(name, 0) for name in names] if self.first else [],
+            "first": [self.selection.first(name) for name in names] if self.selection.cuts else [],
             "ordinal": [self.selection.ordinal[name] for name in names],
             "threshold": ops.keep_threshold(group["keep"]),
             "seed": self.seed,
@@ -225,7 +237,7 @@ class SparseOptimizer(Optimizer):
             nothing = torch.empty(0, device=device)
             masters = [s.get("master", nothing) for s in states]
         shared = {
-            "param": params,
+            "param": [local(p) for p in params],
             "index": part.index,
             "master": masters,
             "scale_code": [s.get("scale_code") for s in states] if any("scale_code" in s for s in states) else [],
@@ -265,11 +277,28 @@ class SparseOptimizer(Optimizer):
         return self._lr[number][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("selection", "seed", "first", "_scale_code", "_scale_table")
+        own = ("selection", "seed", "_scale_code", "_scale_table")
         return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}, "exchange": None}
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's; the state of a sharded parameter as parts of the whole tensor's."""
+        whole = super().state_dict()
+        names = self._saved_names(whole)
+        for key, state in whole["state"].items():
+            name = names[key]
+            if (cut := self.selection.cuts.get(name)) is not None:
+                whole["state"][key] = {kind: Shard(values, cut.first, cut.count) for kind, values in state.items()}
+                if "index" in state:
+                    whole["state"][key]["index"] = self.selection.global_index(name)
+        return whole
+
+    @staticmethod
+    def _saved_names(state_dict: dict[str, Any]) -> dict[int, str]:
+        groups = state_dict["param_groups"]
+        return {key: name for group in groups for key, name in zip(group["params"], group["param_names"], strict=True)}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, every tensor in its own dtype.
+        """Load what `state_dict` returned, every tensor in its own dtype, or what a checkpoint of any ranks holds.
 
         torch casts state to its parameter's dtype, which would ruin an int32 index or a float32 master of a bfloat16
         model, so the tensors are put in place here.
@@ -279,10 +308,12 @@ class SparseOptimizer(Optimizer):
                 raise ValueError(f"group {number} has no {missing[0]!r}: the state is another kind of optimiser's")
         super().load_state_dict({**state_dict, "state": {}})
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            for parameter, key in zip(group["params"], saved["params"], strict=True):
-                self.state[parameter] = {
-                    kind: value.to(parameter.device, copy=True) for kind, value in state_dict["state"][key].items()
-                }
+            for name, parameter, key in zip(group["param_names"], group["params"], saved["params"], strict=True):
+                first, count = self.selection.first(name), self.selection.count(name)
+                own = {kind: taken(value, first, count) for kind, value in state_dict["state"][key].items()}
+                if "index" in own and name in self.selection.cuts:
+                    own["index"] = own["index"] - self.selection.cuts[name].begin
+                self.state[parameter] = {kind: value.to(parameter.device, copy=True) for kind, value in own.items()}
             if group["params"]:
                 group["step"] = saved["step"].to(group["params"][0].device, copy=True)
 
@@ -296,7 +327,13 @@ def check_seed(seed: int) -> int:
 
 def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:
     """Raise ValueError unless the parameter has the shape it was selected by."""
-    shape, selected = list(parameter.shape), list(selection.shape[name])
+    if is_sharded(parameter) != (name in selection.cuts):
+        how = ("sharded", "whole") if is_sharded(parameter) else ("whole", "sharded")
+        raise ValueError(
+            f"{name!r} is {how[0]}, but was selected {how[1]}; cut the selection of whole tensors by "
+            "selection.local(model.named_parameters()) once the model is sharded"
+        )
+    shape, selected = list(local(parameter).shape), list(selection.shape[name])
     if shape != selected:
         raise ValueError(f"{name!r} has shape {shape}, but was selected as {selected}")
 

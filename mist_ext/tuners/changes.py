@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mist_ext import ops
+from mist_ext.distributed.gradients import add_up_
+from mist_ext.distributed.shard import local
 from mist_ext.selection import Selection
 from mist_ext.tuners.tuner import Tuned
 
@@ -20,6 +22,7 @@ def measure_step(
     by_score: Iterable[str],
     step: Callable[[], None],
     tuned: Tuned,
+    sharded: bool = False,
 ) -> None:
     """Take a step and add the fraction of entries whose bits differ afterwards to ``tuned``.
 
@@ -33,6 +36,8 @@ def measure_step(
         The tensors that are selected by score.
     step : callable
     tuned : Tuned
+    sharded : bool
+        Whether the values are this rank's part of them.
     """
     before = {name: value.detach().clone() for name, value in values().items()}
     step()
@@ -40,6 +45,10 @@ def measure_step(
         name: int((value.view(BITS[value.dtype]) != before[name].view(BITS[value.dtype])).sum())
         for name, value in values().items()
     }
+    if sharded:
+        counts = torch.tensor(list(differing.values()))
+        add_up_([counts])
+        differing = dict(zip(differing, counts.tolist(), strict=True))
     scored = list(by_score)
     if scored:
         tuned.changed.append(sum(differing[name] for name in scored) / sum(sizes[name] for name in scored))
@@ -49,26 +58,40 @@ def measure_step(
 def described(selection: Selection, backbone: nn.Module, scores: Mapping[str, Tensor] | None = None) -> list[dict]:
     """What was selected in each tensor of the backbone, as `Tuned.selection` holds it."""
     names = [name for name, _ in backbone.named_parameters() if name in selection]
-    sums = {name: float(scores[name].clamp(min=0).sum(dtype=torch.float64)) for name in names} if scores else {}
+    sums, chosen = _sums(names, selection, scores) if scores else ({}, {})
     total = sum(sums.values())
     records = []
     for name in names:
-        entries, selected = selection.numel(name), selection.count(name)
+        entries, selected = selection.total_numel(name), selection.total_count(name)
         record = {"name": name, "entries": entries, "selected": selected, "score_share": None, "score_selected": None}
         if scores and total:
-            index = selection[name]
-            own = scores[name].flatten() if index is None else scores[name].flatten()[index.long()]
             record["score_share"] = sums[name] / total
-            record["score_selected"] = float(own.sum(dtype=torch.float64)) / sums[name] if sums[name] else None
+            record["score_selected"] = chosen[name] / sums[name] if sums[name] else None
         records.append(record)
     return records
 
 
+def _sums(
+    names: list[str], selection: Selection, scores: Mapping[str, Tensor]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The sums of all scores of each tensor, and of those of its selected entries."""
+    sums = torch.zeros(2, len(names), dtype=torch.float64)
+    for i, name in enumerate(names):
+        own, index = local(scores[name]).flatten(), selection[name]
+        sums[0, i] = own.clamp(min=0).sum(dtype=torch.float64)
+        sums[1, i] = (own if index is None else own[index.long()]).sum(dtype=torch.float64)
+    if selection.cuts:
+        add_up_([sums])
+    every, selected = sums.tolist()
+    return dict(zip(names, every, strict=True)), dict(zip(names, selected, strict=True))
+
+
 def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> float:
     """Entries that keep their gradient in a step over all entries of the tensors selected by score."""
+    threshold = ops.keep_threshold(keep)
     kept = sum(
-        int(ops.keep_mask(seed, selection.ordinal[name], step, selection.count(name), ops.keep_threshold(keep)).sum())
+        int(ops.keep_mask(seed, selection.ordinal[name], step, selection.total_count(name), threshold).sum())
         for name in selection.by_score
     )
-    total = sum(selection.numel(name) for name in selection.by_score)
+    total = sum(selection.total_numel(name) for name in selection.by_score)
     return kept / total if total else 0.0

@@ -17,6 +17,7 @@ from mist_ext.costs import Costs
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import averaging
+from mist_ext.distributed.shard import is_sharded
 from mist_ext.draws import draw_seed
 from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
 from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
@@ -34,6 +35,8 @@ class ContrastiveTuner(Tuner):
         What losses go backward through: the backbone, or what a tuner puts around it.
     classifier : CrossEntropy or None
         The cross-entropy objective of the task at hand, where the options ask for it.
+    sharded : bool
+        Whether the backbone is spread over the ranks by FSDP2.
     task : int
         The number of the task at hand, from 0; -1 before the first.
     tuned : Tuned or None
@@ -49,6 +52,7 @@ class ContrastiveTuner(Tuner):
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
         self.device = next(backbone.parameters()).device
+        self.sharded = is_sharded(next(backbone.parameters()))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(seed, "projector"))
             self.objective = MutualInformation(int(backbone.num_features)).to(self.device)  # type: ignore[arg-type]
@@ -120,7 +124,8 @@ class ContrastiveTuner(Tuner):
 
         An epoch that was interrupted goes on at its next batch. Where several ranks work together, each goes through
         its own rows of every batch, and the gradients are to be summed over the ranks; but where every batch's own
-        gradient is needed, to score by it, the ranks take whole batches in turns.
+        gradient is needed, to score by it, the ranks take whole batches in turns. A sharded backbone's gradients are
+        the sums already, and all ranks go through it at once.
 
         Parameters
         ----------
@@ -142,7 +147,7 @@ class ContrastiveTuner(Tuner):
         costs = self.tuned.costs
         first = self.position[1] if self.position[0] == epoch else 0
         order = (self.seed, "order", self.task, epoch)
-        turns = phase == "score"
+        turns = phase == "score" and not self.sharded
         batches = Batches(
             images, self.options.batch_size, order, first, self.device, split="turns" if turns else "rows"
         )

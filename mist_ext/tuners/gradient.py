@@ -24,6 +24,8 @@ class Gradient(MIST):
     are no strikes, and nothing is frozen.
     """
 
+    shardable = False  # which gradients are a tensor's largest shows in the whole one alone
+
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
         if options.dynamics != "exact":

@@ -15,6 +15,8 @@ from mist_ext import ops
 from mist_ext.config import TuningOptions
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import add_up_, summed
+from mist_ext.distributed.shard import Shard, local
+from mist_ext.distributed.stored import Stored, taken
 from mist_ext.draws import draw_seed
 from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
 from mist_ext.selection import Selection
@@ -66,12 +68,14 @@ class MIST(ContrastiveTuner):
     Attributes
     ----------
     strikes : dict of str to Tensor
-        uint8, one count an entry, on the host.
+        uint8, one count an entry, on the host; of a sharded backbone, as the next, for this rank's rows.
     frozen : dict of str to Tensor
         uint8, bit-packed (`ops.pack_bits`), on the host.
     steps : int
         Steps applied since the run began; the keep rule draws by it.
     """
+
+    shardable = True
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
@@ -80,7 +84,7 @@ class MIST(ContrastiveTuner):
         self.steps = 0
         self.keep_seed = draw_seed(seed, "keep")
         # Of the task at hand: sums of an unfinished scoring epoch, then what is tuned and by which optimisers.
-        self._scores: dict[str, Tensor] | None = None
+        self._scores: dict[str, Any] | None = None
         self._selection: Selection | None = None
         self._to_freeze = Selection({}, {})
         self._optimizers: dict[str, Any] = {}
@@ -118,9 +122,11 @@ class MIST(ContrastiveTuner):
             for loss in self.epoch(images, 0, "score", "score", self.options.score_objective, track, pause):
                 loss.backward()
         scores, self._scores = self._scores, None
-        add_up_(scores.values())
+        if not self.sharded:  # else they are sums over the ranks already
+            add_up_(scores.values())
         for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
-            scores[name].view(-1)[ops.unpack_bits(bits, scores[name].numel())] = -1
+            own = local(scores[name]).view(-1)
+            own[ops.unpack_bits(bits, len(own))] = -1
         selection = Selection.from_scores(scores, self.options.rate, self.whole)
         to_freeze = self._highest({name: scores[name] for name in selection.by_score})
         tuned.selected_fraction = selection.selected_fraction
@@ -151,7 +157,7 @@ class MIST(ContrastiveTuner):
                 for loss in self.epoch(images, epoch, "tune", description, objective, track, pause):
                     if self.position[1] == 0:
                         tuned.kept.append(self.kept_fraction(selection))
-                        measure_step(values, sizes, by_score, partial(take_step, loss), tuned)
+                        measure_step(values, sizes, by_score, partial(take_step, loss), tuned, self.sharded)
                     else:
                         take_step(loss)
                     self.steps += 1
@@ -187,13 +193,13 @@ class MIST(ContrastiveTuner):
             self._optimizers[name].load_state_dict(state)
         backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
-            values = {name: optimizer.state[p].get("master", p) for name, p in backbone.items()}
+            values = {name: optimizer.state[p].get("master", local(p)) for name, p in backbone.items()}
             return _sparse_steps(optimizer, self._contexts(optimizer)), lambda: values
         return _masked_steps(masked, dense, self.dense_exchange()), lambda: backbone
 
     def _contexts(self, optimizer: SparseSGD) -> list[AbstractContextManager]:
         """What the steps of a sparse optimiser are taken within."""
-        dense = self.exchange == "dense" and ranks.size() > 1
+        dense = self.exchange == "dense" and ranks.size() > 1 and not self.sharded
         if dense:  # whole gradients are reduced when backward has ended
             return [self.dense_exchange()]
         contexts: list[AbstractContextManager] = []
@@ -237,9 +243,9 @@ class MIST(ContrastiveTuner):
         return {
             **super().state_dict(),
             "steps": self.steps,
-            "strikes": dict(self.strikes),
-            "frozen": dict(self.frozen),
-            "scores": None if self._scores is None else summed(self._scores),
+            "strikes": {name: self._saved(name, counts) for name, counts in self.strikes.items()},
+            "frozen": {name: self._saved_flags(name, bits) for name, bits in self.frozen.items()},
+            "scores": None if self._scores is None else dict(self._scores) if self.sharded else summed(self._scores),
             "selection": None if selection is None else selection.state_dict(),
             "to_freeze": None if selection is None else self._to_freeze.state_dict(),
             # Those of a checkpoint, while nothing has been made of them.
@@ -250,11 +256,33 @@ class MIST(ContrastiveTuner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.steps = state["steps"]
-        self.strikes, self.frozen = dict(state["strikes"]), dict(state["frozen"])
-        # One rank goes on from the sums, so that they count once.
-        self._scores = state["scores"] if ranks.is_first() else None
+        self.strikes = {name: self._own(name, counts) for name, counts in state["strikes"].items()}
+        self.frozen = {name: self._own_flags(name, flags) for name, flags in state["frozen"].items()}
+        # One rank goes on from the sums, so that they count once; of a sharded backbone each rank from its part.
+        self._scores = state["scores"] if ranks.is_first() or self.sharded else None
         if state["selection"] is not None:
             self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
-            self._selection.load_state_dict(state["selection"])
-            self._to_freeze.load_state_dict(state["to_freeze"])
+            self._selection.load_state_dict(state["selection"], self.named_parameters())
+            self._to_freeze.load_state_dict(state["to_freeze"], self.named_parameters())
         self._saved_optimizers = state["optimizers"]
+
+    def _saved(self, name: str, own: Tensor) -> Tensor:
+        """One value for each entry of a tensor, as a checkpoint keeps them."""
+        parameter = self.backbone.get_parameter(name)
+        return Shard(own, Shard.of(name, parameter).first, parameter.numel()) if self.sharded else own
+
+    def _own(self, name: str, saved: Tensor | Stored) -> Tensor:
+        """Those of this rank's entries."""
+        parameter = self.backbone.get_parameter(name)
+        return taken(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
+
+    def _saved_flags(self, name: str, bits: Tensor) -> Tensor:
+        """Bits are packed only where they are those of a whole tensor: parts need not begin with a byte."""
+        entries = local(self.backbone.get_parameter(name)).numel()
+        return self._saved(name, ops.unpack_bits(bits, entries)) if self.sharded else bits
+
+    def _own_flags(self, name: str, saved: Tensor | Stored) -> Tensor:
+        if saved.dtype != torch.bool:
+            assert isinstance(saved, Tensor)
+            saved = ops.unpack_bits(saved, self.backbone.get_parameter(name).numel())
+        return ops.pack_bits(self._own(name, saved))

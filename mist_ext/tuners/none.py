@@ -5,3 +5,5 @@ from mist_ext.tuners.tuner import Tuner
 
 class Frozen(Tuner):
     """The backbone is never changed."""
+
+    shardable = True

@@ -88,11 +88,14 @@ class Tuner:
     ----------
     moves_backbone : bool
         Class attribute: whether `tune` changes the backbone, so that earlier features are no longer its own.
+    shardable : bool
+        Class attribute: whether it works on a backbone that FSDP2 has spread over several processes.
     watch : callable, optional
         Is given the name of a number, the number and how many batches have been gone through, as they come.
     """
 
     moves_backbone: ClassVar[bool] = False
+    shardable: ClassVar[bool] = False
     watch: Callable[[str, Any, int], None] | None = None
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:

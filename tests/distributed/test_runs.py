@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import pytest
 from processes import outcomes_of, together
 from rich.console import Console
 from small_runs import furthest, results, run, weights
+from stopping import stop_at
 
 from mist_ext import checkpoint, experiment, run_folder
-from mist_ext.distributed import ranks
 from mist_ext.interruption import Interrupted, Saver
 
 
@@ -57,19 +56,6 @@ def test_rank_0_alone_writes_and_speaks(tmp_path: Path) -> None:
     assert said[1:] == ["", ""]
     log = (tmp_path / "run" / "digits-none-simplecil" / "log.jsonl").read_text()
     assert len(log.splitlines()) == 2
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, moment: int, rank: int) -> None:
-    """Ask the run to stop before its n-th moment, on one rank, as a signal would."""
-    original, seen = Saver.moment, [0]
-
-    def counted(saver: Saver, state) -> None:
-        seen[0] += 1
-        if seen[0] == moment and ranks.rank() == rank:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(saver, state)
-
-    monkeypatch.setattr(Saver, "moment", counted)
 
 
 @pytest.mark.parametrize("moment", [2, 9], ids=["while scoring", "while tuning"])
