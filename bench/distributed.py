@@ -89,7 +89,7 @@ class Dense(Way):
     """DDP: its mean over the ranks is to be a sum."""
 
     def prepare(self) -> None:
-        self.network = DistributedDataParallel(self.model, broadcast_buffers=False)
+        self.network = DistributedDataParallel(self.model)
         if self.wire == torch.bfloat16:
             self.network.register_comm_hook(None, bf16_compress_hook)
 

@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parser.parse_args(given)
         return COMMANDS[chosen.command](chosen[chosen.command])
     except (ValueError, OSError, MemoryError) as error:
-        if _rank() and getattr(error, "on_every_rank", False):  # which rank 0 tells of
-            raise SystemExit(2) from error
+        if getattr(error, "on_every_rank", False):
+            _fail_together(str(error))
         _fail(str(error))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
@@ -190,6 +190,11 @@ def sweep_command(options: Any) -> int:
     from mist_ext.sweep.table import LEGEND
 
     out = options.out or str(Path("runs") / Path(options.grid).stem)
+    if _of_several() and "RANK" in os.environ:
+        raise ValueError(
+            "mist sweep starts processes of its own, one for each run, and cannot be started by torchrun; start it as "
+            "it is, or torchrun a single mist run"
+        )
     console = Console()
     made = sweep(options.grid, out, options.jobs, options.resume, console)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
@@ -376,10 +381,17 @@ def _rank() -> int:
 
 
 def _of_several() -> bool:
-    return os.environ.get("WORLD_SIZE", "1") != "1"
+    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").isdecimal()
 
 
 def _fail(message: str) -> NoReturn:
     who = f"rank {_rank()}: " if _of_several() and not message.startswith("rank ") else ""
     print(f"mist: {who}{message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _fail_together(message: str) -> NoReturn:
+    """Of what happens on every rank of a torchrun, one tells."""
+    if not _rank():
+        print(f"mist: {message}", file=sys.stderr)
     raise SystemExit(2)

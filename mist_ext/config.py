@@ -117,6 +117,13 @@ class TuningOptions:
                 "shard is True, but published dynamics have torch's dense optimiser, whose state is not cut to the "
                 "processes' parts; leave shard out, or use dynamics exact"
             )
+        if self.exchange == "dense":
+            for name, ignored in (("in_backward", self.in_backward is True), ("wire", self.wire != "fp32")):
+                if ignored:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}, but exchange is 'dense': PyTorch's DDP reduces whole fp32 "
+                        f"gradients, before the step; leave {name} out, or use exchange sparse"
+                    )
         if self.shard and self.exchange == "dense":
             raise ValueError(
                 "shard is True, but exchange is 'dense': FSDP2 itself reduces the gradients of a backbone that is "

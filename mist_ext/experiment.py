@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 import mist_ext
-from mist_ext import checkpoint, config, report, results, run_folder
+from mist_ext import checkpoint, config, data, report, results, run_folder
 from mist_ext.config import Config
 from mist_ext.distributed import agreement, ranks
 from mist_ext.run_folder import CHECKPOINTS
@@ -20,6 +21,7 @@ from mist_ext.setting import Setting
 from mist_ext.task_loop import TaskLoop
 
 OF_A_MACHINE = ("device", "workers", "image_memory")  # in which ranks may differ
+DRAWING = ("torch", "torchvision", "timm", "kornia", "numpy", "pillow", "scikit-learn")  # that shape data and draws
 
 
 def run(options: Config, console: Console | None = None) -> Path:
@@ -50,7 +52,8 @@ def run(options: Config, console: Console | None = None) -> Path:
         If the output folder is already used or cannot be written, before any work.
     """
     console = _console(console)
-    options.check()
+    _require_alike("run", dataclasses.asdict(options))
+    agreement.everywhere(options.check)
     if options.shard and ranks.size() == 1:
         raise ValueError(
             "shard is True, but this is the only process, so there is nothing to spread the backbone over; start "
@@ -94,17 +97,8 @@ def resume(
     """
     console = _console(console)
     out = Path(folder)
-    before = run_folder.read_config(out)
-    options = dataclasses.replace(before, **changes)
-    try:
-        options.check()
-    except TypeError as error:
-        raise ValueError(f"{out / run_folder.CONFIG} holds a value of a wrong type: {error}") from error
-    if different := config.differing(options, before):
-        raise ValueError(
-            f"the run in {out} has another configuration: {'; '.join(different)}. Leave these options out, or start a "
-            "new run with another --out"
-        )
+    _require_alike("resume", {"folder": str(out), **changes})
+    options = agreement.everywhere(lambda: _options_of(out, changes))
 
     def say(message: str) -> None:
         console.print(message, highlight=False, soft_wrap=True, markup=False)
@@ -116,7 +110,7 @@ def resume(
             return _wound_up(out, figures)  # which may be where it was interrupted
         saved = agreement.everywhere(lambda: checkpoint.load_latest(out / CHECKPOINTS, say))
         if saved is not None:
-            _check_origin(saved, setting)
+            agreement.everywhere(lambda: _check_origin(saved, setting))
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
         TaskLoop(setting, out).go(saved)
@@ -128,17 +122,48 @@ def _console(console: Console | None) -> Console:
     return (console or Console()) if ranks.is_first() else Console(quiet=True)
 
 
-def _locked(out: Path) -> AbstractContextManager[None]:
-    return run_folder.locked(out) if ranks.is_first() else nullcontext()
+def _require_alike(command: str, options: dict[str, Any]) -> None:
+    """Refuse ranks that were started to do different things, before any of them does something."""
+    if ranks.size() == 1:
+        return
+    agreement.require_same({"command": command})
+    own = {name: value for name, value in options.items() if name not in OF_A_MACHINE}
+    versions = {f"{name}'s version": metadata.version(name) for name in DRAWING}
+    agreement.require_same({**own, "mist_ext's version": mist_ext.__version__, **versions})
+
+
+def _options_of(out: Path, changes: dict[str, Any]) -> Config:
+    """The options of the run in a folder, with those that may change."""
+    before = run_folder.read_config(out)
+    options = dataclasses.replace(before, **changes)
+    try:
+        options.check()
+    except TypeError as error:
+        raise ValueError(f"{out / run_folder.CONFIG} holds a value of a wrong type: {error}") from error
+    if different := config.differing(options, before):
+        raise ValueError(
+            f"the run in {out} has another configuration: {'; '.join(different)}. Leave these options out, or start a "
+            "new run with another --out"
+        )
+    return options
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other runs out of the folder; rank 0 does, and all know whether it could."""
+    with ExitStack() as stack:
+        agreement.on_first(lambda: stack.enter_context(run_folder.locked(out)))
+        yield
 
 
 def _setting(options: Config, console: Console) -> Setting:
     """What the run works on, the same on every rank."""
+    if options.download:
+        from mist_ext.data.download import fetch
+
+        agreement.on_first(lambda: fetch(options.data, data.root_folder(options.data_root), console))
     setting = agreement.everywhere(lambda: Setting.of(options, console))
-    if ranks.size() > 1:
-        own = {name: value for name, value in dataclasses.asdict(options).items() if name not in OF_A_MACHINE}
-        versions = {"mist_ext's version": mist_ext.__version__, "torch's version": torch.__version__}
-        agreement.require_same({**own, **versions, "the data": setting.source.fingerprint()})
+    agreement.require_same({"the data": setting.source.fingerprint(), "the backbone": setting.weights})
     return setting
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from mist_ext.config import Config
 from mist_ext.data.doctor import cores
 from mist_ext.data.source import Source
 from mist_ext.data.stream import Stream, TaskImages, views_of
-from mist_ext.distributed import agreement, ranks
+from mist_ext.distributed import ranks
 from mist_ext.draws import draw_seed
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
@@ -37,6 +38,7 @@ class Setting:
     source: Source
     streams: Callable[[int], Stream]  # by the class order's seed
     letters: tuple[TaskImages, TaskImages] | None = None  # what the diagnosis probes
+    weights: str = ""  # a digest of the backbone's, where ranks compare theirs
 
     @classmethod
     def of(cls, options: Config, console: Console) -> Setting:
@@ -49,10 +51,6 @@ class Setting:
         device = _device(options)
         if options.tensorboard:
             require_tensorboard()
-        if options.download:
-            from mist_ext.data.download import fetch
-
-            agreement.on_first(lambda: fetch(options.data, data.root_folder(options.data_root), console))
         source = data.load(options.data, options.data_root, options.test_fraction)
         if options.evaluate_on == "validation":
             source = source.validation()
@@ -67,11 +65,15 @@ class Setting:
         workers = _workers(options, source)
         # So is a method's wrong option, and a backbone that it cannot be attached to.
         learners = {name: new_learner(options, name, options.seeds[0], backbone) for name in options.method}
-        views = views_of(source, spec.size, normalisation, round(options.image_memory * 1e9), workers)
+        views = views_of(
+            source, spec.size, normalisation, round(options.image_memory * 1e9 / ranks.on_this_machine()), workers
+        )
         streams = partial(Stream, source, options.classes_per_task, views=views)
         rows = max(len(task.train) for task in streams(0))  # a wrong number of classes is found before any work
         for name, learner in learners.items():
             needed = learner.memory(rows, int(backbone.num_features), len(source.class_names))  # type: ignore[arg-type]
+            if device.type == "cpu":  # which processes of a machine share
+                needed *= ranks.on_this_machine()
             memory.require(needed, device, f"method {name!r}", "give it smaller options, such as --ranpac-width")
         letters = None
         if options.diagnose:
@@ -79,7 +81,17 @@ class Setting:
 
             (task,) = Stream(probed := letter_source(), None, 0, views_of(probed, spec.size, normalisation))
             letters = (task.train, task.test)
-        return cls(options, console, device, source, streams, letters)
+        weights = _digest(backbone) if ranks.size() > 1 else ""
+        return cls(options, console, device, source, streams, letters, weights)
+
+
+def _digest(model: nn.Module) -> str:
+    """Of every parameter and buffer, bit for bit."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check_shard(options: Config, backbone: nn.Module) -> None:
@@ -119,14 +131,18 @@ def _device(options: Config) -> torch.device:
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and ranks.size() > 1:  # each process of a machine has its own
-        name, there = f"cuda:{ranks.device_index()}", torch.cuda.device_count()
-        if ranks.device_index() >= there:
+    if ranks.size() > 1 and name.startswith("cuda"):  # each process of a machine has its own
+        if name != "cuda":
+            raise ValueError(f"device is {name}, but {ranks.size()} processes need a GPU each; give --device cuda")
+        there = torch.cuda.device_count()
+        own = 0 if there == 1 else ranks.device_index()  # some launchers show each process a single one
+        if own >= there:
             raise ValueError(
-                f"process {ranks.device_index() + 1} of this machine has no GPU of its own: there are {there}; start "
-                f"torchrun with --nproc-per-node {there}, or give --device cpu"
+                f"process {own + 1} of this machine has no GPU of its own: there are {there}; start torchrun with "
+                f"--nproc-per-node {there}, or give --device cpu"
             )
-        torch.cuda.set_device(name)
+        name = f"cuda:{own}"
+        torch.cuda.set_device(own)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -142,4 +158,4 @@ def _workers(options: Config, source: Source) -> int:
     if options.workers is not None:
         return options.workers
     drawn = source.transform.random  # else an image is done in microseconds, and workers only cost
-    return min(MOST_WORKERS, cores()) if drawn else 0
+    return min(MOST_WORKERS, max(1, cores() // ranks.on_this_machine())) if drawn else 0

@@ -287,16 +287,18 @@ class TaskLoop:
                 names = "\n".join(known[rows[item]] for item in broken)
                 if not self.options.skip_broken:
                     self.saver.save(self._state(number, unit))
-                    raise BrokenImage(
+                    message = (
                         f"{len(broken)} {part} images of task {task.number + 1} cannot be decoded:\n{names}\n"
                         f"Go on with mist run --resume {self.out} once they are replaced, or with --skip-broken"
                     )
+                    raise agreement.alike(BrokenImage(message))
                 self._say(f"{len(broken)} {part} images of task {task.number + 1} are left out:\n{names}")
                 images.leave_out(broken)
                 for position in images.classes:
                     if not (images.labels == position).any():
                         name = self.setting.source.class_names[unit.stream.class_order[position]]
-                        raise BrokenImage(f"class {name!r} has no {part} image left that can be decoded; replace some")
+                        message = f"class {name!r} has no {part} image left that can be decoded; replace some"
+                        raise agreement.alike(BrokenImage(message))
 
     def _save_classifiers(self, unit: Unit) -> None:
         options = self.options

@@ -70,4 +70,4 @@ class Unit:
             learner.load_state_dict(state["learners"][name])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+            torch.cuda.set_rng_state_all(state["random_cuda"][: torch.cuda.device_count()])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mist_ext.data import published_splits
 from mist_ext.data.source import BrokenImage, Images, ImageSet, Source
+from mist_ext.distributed import ranks
 
 SAMPLED = 32  # pixels a side of which a fingerprint is made
 AT_ONCE = 16  # images that a thread takes
@@ -74,7 +75,7 @@ def inspect(images: ImageSet, rows: Sequence[int], threads: int | None = None) -
             return Inspected(row, problem=str(error))
         return Inspected(row, fingerprint(image))
 
-    with ThreadPool(threads or cores()) as pool:
+    with ThreadPool(threads or max(1, cores() // ranks.on_this_machine())) as pool:
         yield from pool.imap_unordered(one, rows, chunksize=AT_ONCE)
 
 

@@ -21,6 +21,15 @@ class EveryRanksError(ValueError):
     on_every_rank = True
 
 
+E = TypeVar("E", bound=Exception)
+
+
+def alike(error: E) -> E:
+    """Mark an error that every rank raises at once, so that one needs to tell of it."""
+    error.on_every_rank = True  # type: ignore[attr-defined]
+    return error
+
+
 def everywhere(work: Callable[[], T]) -> T:
     """Do the same on every rank; if it fails on some, fail on all and say where.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -10,10 +12,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mist_ext.distributed import ranks
 
+# Buffers are the same on every rank, since nothing changes them. torch 2.15 has another name for saying so.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
+
 
 def averaging(module: nn.Module) -> nn.Module:
     """The module, with gradients that backward averages over the ranks: PyTorch's DDP, overlapped with backward."""
-    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=False)
+    return DistributedDataParallel(module, **_NO_BUFFERS)
 
 
 def add_up_(tensors: Iterable[Tensor]) -> None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+NEEDED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LOST = ("connection closed", "connection reset", "remote process", "network error", "timed out", "broken pipe")
 
 
 class LostRank(ConnectionError):
@@ -18,7 +19,10 @@ class LostRank(ConnectionError):
 
 def launched() -> bool:
     """Whether torchrun, or what sets the same variables, started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    given = os.environ.get("WORLD_SIZE", "1")
+    if not given.isdecimal():
+        raise ValueError(f"the environment variable WORLD_SIZE is {given!r}, expected the number of processes")
+    return int(given) > 1
 
 
 @contextmanager
@@ -55,17 +59,18 @@ def processes() -> Iterator[None]:
 
 
 def _lost_another(error: RuntimeError) -> bool:
-    """Gloo's errors are plain RuntimeErrors, which begin with the source file's place."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "Connection reset" in str(error)
+    """Gloo's errors are plain RuntimeErrors, NCCL's a kind of their own for everything that goes wrong."""
+    return isinstance(error, dist.DistNetworkError) or any(sign in str(error).lower() for sign in LOST)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    """Without the place in gloo's source in front, and its advice behind."""
+    return str(error).strip().split("\n")[0].rpartition("] ")[2].split(". ")[0]
 
 
 def _why(error: Exception) -> str:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    message = _first_line(error)
+    message = str(error).strip().split("\n")[0]
     if "EADDRINUSE" in message or "address already in use" in message:
         return f"port {os.environ['MASTER_PORT']} is in use by another program; give torchrun another --master-port"
     if interface := os.environ.get("GLOO_SOCKET_IFNAME") or os.environ.get("NCCL_SOCKET_IFNAME"):

@@ -22,6 +22,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def on_this_machine() -> int:
+    """How many of them are on this machine: torchrun's LOCAL_WORLD_SIZE."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
+
+
 def device_index() -> int:
     """The number of this process's GPU on its machine: torchrun's LOCAL_RANK."""
     return int(os.environ.get("LOCAL_RANK", "0"))

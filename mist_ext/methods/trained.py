@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mist_ext.backbones import train_mode
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.draws import draw_seed
@@ -114,7 +115,7 @@ class TrainedMethod(Method):
             raise ValueError(f"classes {task_classes}: expected one or more from {start} on, where the last task ended")
         self._extend(task_classes)
         with borrowed(self.backbone):
-            self.network.train()
+            train_mode(self.network)
             changed = self._train(images, task_classes, track)
             self.network.eval()
         return changed

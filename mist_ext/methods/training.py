@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.rows import Rows
 from mist_ext.draws import draw_seed
@@ -111,7 +112,8 @@ def fit(
         tracked = track(steps, f"{phase} {epoch + 1}/{recipe.epochs}", len(steps))  # type: ignore[arg-type]
         for step, (inputs, labels) in enumerate(tracked):
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
-                torch.manual_seed(draw_seed(*key, epoch, step))
+                own = () if rows is None else (ranks.rank(),)
+                torch.manual_seed(draw_seed(*key, epoch, step, *own))
                 value = loss(inputs, labels)
                 if rows is not None:
                     value = value * rows(step).weight

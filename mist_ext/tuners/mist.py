@@ -259,7 +259,9 @@ class MIST(ContrastiveTuner):
         self.strikes = {name: self._own(name, counts) for name, counts in state["strikes"].items()}
         self.frozen = {name: self._own_flags(name, flags) for name, flags in state["frozen"].items()}
         # One rank goes on from the sums, so that they count once; of a sharded backbone each rank from its part.
-        self._scores = state["scores"] if ranks.is_first() or self.sharded else None
+        self._scores = state["scores"]
+        if self._scores is not None and not (ranks.is_first() or self.sharded):
+            self._scores = {name: torch.zeros_like(score) for name, score in self._scores.items()}
         if state["selection"] is not None:
             self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
             self._selection.load_state_dict(state["selection"], self.named_parameters())

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from processes import outcomes_of, together
 from rich.console import Console
 from small_runs import furthest, results, run, weights
 from stopping import stop_at
 
-from mist_ext import checkpoint, experiment, run_folder
+from mist_ext import backbones, checkpoint, data, experiment, ops, run_folder, task_loop, tuners
+from mist_ext.config import TuningOptions
+from mist_ext.data.source import BrokenImage
+from mist_ext.data.stream import Stream
 from mist_ext.interruption import Interrupted, Saver
 
 
@@ -108,3 +112,47 @@ def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
     assert sorted(whole) == ["000001", "000002"] if dying == 0 else whole
     together(2, lambda _: experiment.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())
+
+
+def test_a_run_stopped_while_scoring_may_find_a_broken_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[..., Path]
+) -> None:
+    """It saves its state once more, before all ranks have scores of their own."""
+    folder = tmp_path / "run"
+
+    def interrupted(_rank: int) -> None:
+        stop_at(monkeypatch, 2, rank=1)
+        with pytest.raises(Interrupted):
+            run(folder, checkpoint_every="1h")
+
+    def broken(_rank: int) -> str:
+        monkeypatch.setattr(task_loop, "unreadable", lambda images, rows, track: [(row, "bad") for row in rows[:1]])
+        with pytest.raises(BrokenImage) as raised:
+            experiment.resume(folder, Console(quiet=True))
+        return str(raised.value)
+
+    together(2, interrupted)
+    assert all("training images of task 1 cannot be decoded" in message for message in together(2, broken))
+    together(2, lambda _: experiment.resume(folder, Console(quiet=True)))
+    assert results(folder) == results(alone())
+
+
+def test_every_rank_selects_and_keeps_what_one_process_does() -> None:
+    options = TuningOptions(batch_size=16)
+
+    def work(_rank: int) -> tuple[dict, list]:
+        tuner = tuners.create("mist", backbones.create("vit_nano", "pretrained"), options, seed=5)
+        images = Stream(data.load("digits"), 5, 1993).tasks[0].train
+        selection, frozen = tuner.select(images, tuner.begin_task(images))
+        kept = [
+            ops.keep_mask(tuner.keep_seed, selection.ordinal[name], 3, selection.count(name), ops.keep_threshold(0.1))
+            for name in selection.by_score
+        ]
+        return {"selected": selection.state_dict()["index"], "frozen": frozen.state_dict()["index"]}, kept
+
+    chosen, kept = work(0)
+    for others, theirs in together(2, work):
+        for part in ("selected", "frozen"):
+            assert others[part].keys() == chosen[part].keys()
+            assert all(torch.equal(others[part][name], chosen[part][name]) for name in chosen[part])
+        assert all(torch.equal(a, b) for a, b in zip(theirs, kept, strict=True))
