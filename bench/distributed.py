@@ -14,7 +14,8 @@ sparse in backward, bf16 or fp32    the same packed and reduced block by block, 
 First every way takes one step from the same weights: the ranks must have the same bits afterwards, and the sparse way
 in float32 the weights of the dense one. Then all take turns; medians of the slowest rank. Bytes are those that a rank
 hands to the all-reduce in a step. The share of the exchange that is hidden behind backward is ``1 - (step - alone) /
-exchange``, with the time of the exchange by itself.
+exchange``, with the time of the exchange by itself; where steps differ by more than that among themselves it is not
+told.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ from mist_ext.optim import InBackward, SparseExchange, SparseSGD
 from mist_ext.selection import Selection
 
 RATE, KEEP, SEED = 0.05, 0.1, 1993
-SGD: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
+SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 TOLERANCE = 1e-5  # of the largest weight change, between sparse and dense in float32
+ROUNDING = 2.0**-23  # of the largest weight: what a step is rounded to
 
 
 class Way:
@@ -193,7 +195,8 @@ def _verify(ways: dict[str, Way], before: nn.Module) -> None:
     for name in ("sparse fp32", "sparse fp32 in backward"):
         for key, parameter in ways[name].model.named_parameters() if name in ways and dense else ():
             moved = (dense[key] - start[key]).abs().max()
-            if not (parameter - dense[key]).abs().max() <= TOLERANCE * moved + 1e-9:
+            allowed = TOLERANCE * moved + ROUNDING * parameter.abs().max()
+            if not (parameter - dense[key]).abs().max() <= allowed:
                 raise RuntimeError(f"{name}: {key} is not what the dense exchange gives")
 
 
@@ -254,12 +257,13 @@ def _rows(
     ways: dict[str, Way], steps: dict[str, list[float]], exchanges: dict[str, list[float]]
 ) -> list[dict[str, Any]]:
     alone = statistics.median(steps["alone"]) if "alone" in steps else None
+    spread = max(steps["alone"]) - min(steps["alone"]) if "alone" in steps else 0.0
     found = []
     for name, way in ways.items():
         step = statistics.median(steps[name])
         exchange = statistics.median(exchanges[name]) if exchanges[name] else None
         hidden = None
-        if exchange is not None and alone is not None:
+        if exchange is not None and alone is not None and exchange > spread:
             hidden = min(1.0, max(0.0, 1 - (step - alone) / exchange))
         found.append(
             {

@@ -75,7 +75,7 @@ def curves(result: dict[str, Any], network: Network) -> dict[str, list[float]]:
     drawn = {}
     for name in CURVES:
         if name in rows:
-            shown = 1 - rows[name]["hidden"] if whole_steps(result) else 1.0
+            shown = 1 - (rows[name]["hidden"] or 0) if whole_steps(result) else 1.0
             drawn[name] = [alone + shown * 1e3 * network.seconds(rows[name]["bytes"], gpus) for gpus in SIZES]
     return drawn
 
