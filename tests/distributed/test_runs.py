@@ -62,8 +62,9 @@ def test_rank_0_alone_writes_and_speaks(tmp_path: Path) -> None:
     assert len(log.splitlines()) == 2
 
 
-@pytest.mark.parametrize("moment", [2, 9], ids=["while scoring", "while tuning"])
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)])
+@pytest.mark.parametrize(
+    ("before", "after", "moment"), [(2, 1, 2), (3, 2, 2), (1, 3, 9), (2, 1, 9)], ids=lambda value: str(value)
+)
 def test_a_run_goes_on_with_another_number_of_processes(
     before: int, after: int, moment: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
