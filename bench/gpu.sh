@@ -96,7 +96,7 @@ build() {
 
 # The tests of the package's kernels, which need no more than the kernels do.
 gpu_tests=()
-for name in accumulate arguments drop_apply in_backward largest mask optim philox properties select selection sensitivity; do
+for name in accumulate arguments costs drop_apply in_backward largest mask optim pack philox properties select selection sensitivity; do
   gpu_tests+=("$root/tests/test_$name.py")
 done
 roofline() { # LIMIT NAME OPTIONS...
