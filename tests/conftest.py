@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
 
-from mist_ext import compiled
+from mist_ext import compiled, data, experiment
+from mist_ext.data import digits
 
 # "repeatable" draws the same cases in every run; `pytest --hypothesis-profile long` draws 20 times as many others.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -75,6 +77,24 @@ def same_bits() -> Callable[[Tensor, Tensor], bool]:
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(raw(a), raw(b))
 
     return compare
+
+
+@pytest.fixture
+def every_nth_digit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Leaves every n-th image of both parts in the digits source."""
+
+    def leave(n: int) -> None:
+        source = data.load("digits")
+        train, test = (part.subset(torch.arange(0, len(part), n)) for part in (source.train, source.test))
+        monkeypatch.setattr(digits, "digits", lambda: replace(source, train=train, test=test))
+
+    return leave
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without the figures at its end, which take longer than the rest of a small one."""
+    monkeypatch.setattr(experiment, "write_reports", lambda folder: None)
 
 
 class Surroundings:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from mist_ext import data, experiment, interruption, run_folder
+from mist_ext import experiment, interruption, run_folder
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
@@ -38,17 +38,9 @@ PROCESSES = multiprocessing.get_context("fork")  # torch is loaded already
 
 
 @pytest.fixture(autouse=True)
-def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every eighth image of the digits source, so that a run takes seconds."""
-    source = data.load("digits")
-    train, test = (part.subset(torch.arange(0, len(part), 8)) for part in (source.train, source.test))
-    monkeypatch.setattr(digits, "digits", lambda: replace(source, train=train, test=test))
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run without the figures at its end, which take longer than the rest of it."""
-    monkeypatch.setattr(experiment, "write_reports", lambda folder: None)
+def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None:
+    """Few images and no figures, so that a run takes seconds."""
+    every_nth_digit(8)
 
 
 def run(folder: Path, **options) -> None:

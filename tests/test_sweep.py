@@ -20,8 +20,9 @@ import yaml
 
 from mist_ext.report import parse_cell
 from mist_ext.report.sharing import Shared, Sharing, sharing
+from mist_ext.sweep import pool
 from mist_ext.sweep.figure import draw, numeric_axis
-from mist_ext.sweep.grid import Grid, make_grid, read_grid
+from mist_ext.sweep.grid import Grid, Point, make_grid, read_grid
 from mist_ext.sweep.rows import make_rows
 from mist_ext.sweep.significance import LEAST, paired_p
 from mist_ext.sweep.table import SweepTable
@@ -69,6 +70,27 @@ def is_running(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+# The processes
+
+
+@pytest.mark.parametrize(
+    ("share", "memory", "most"), [(True, 1 << 60, 3), (False, 1 << 60, 2), (True, 1 << 20, 2)], ids=str
+)
+def test_the_last_runs_share_the_cores_where_there_is_memory(
+    share: bool, memory: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(point: Point, folder: Path, environment: dict) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(pool, "_start", start)
+    monkeypatch.setattr(pool.memory, "available", lambda device: memory)
+    points = make_grid({"axes": {"tuner": ["none"], "seeds": [1, 2, 3, 4, 5, 6, 7]}}).points
+    at_work: list[int] = []
+    ended = [one.point for one in pool.run_points(points, tmp_path, 2, share, lambda message: None, at_work.append)]
+    assert sorted(point.seed for point in ended) == [1, 2, 3, 4, 5, 6, 7]
+    assert max(at_work) == most
 
 
 # The grid

@@ -202,6 +202,10 @@ class Batches:
         Of every batch, of which this rank may get a part or nothing.
     idle : bool
         Whether this rank gets one batch less than others, where they take turns.
+    items : list of list
+        The images of every batch that this rank gets, as ``images`` is asked for them.
+    same : bool
+        Whether an item is known to look the same whenever it is asked for: `TaskImages` without drawn views.
     """
 
     def __init__(
@@ -218,6 +222,7 @@ class Batches:
         count = len(images)  # type: ignore[arg-type]
         rows = torch.arange(count) if order is None else torch.randperm(count, generator=generator(*order))
         drawn = order is not None and isinstance(images, TaskImages) and images.views.transform.random
+        self.same = isinstance(images, TaskImages) and not drawn
         items = [(row, draw_seed(*(order or ()), "view", row)) if drawn else row for row in rows.tolist()]
         batches = [items[i : i + batch_size] for i in range(0, count, batch_size)][start:]
         self.rows = [Rows.of(len(batch)) for batch in batches]
@@ -228,6 +233,7 @@ class Batches:
             everyone = len(batches)
             batches = batches[ranks.rank() :: ranks.size()]
             self.idle = len(batches) < -(-everyone // ranks.size())
+        self.items = batches
         workers = images.views.workers if isinstance(images, TaskImages) else 0
         # The loader draws a seed for its workers, by default from torch's global generator.
         own = generator(*(order or ("stored",)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mist_ext.data.stream import Batches
 from mist_ext.methods.attachments import Hook, attached
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
@@ -55,13 +56,19 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
         return network
 
     def _train(self, images: Dataset, classes: range, track: Track) -> bool:
-        def loss(pixels: Tensor, labels: Tensor) -> Tensor:
-            hooks, penalty = self._prompts(self._query(pixels), training=True)
+        queries: dict[int, Tensor] = {}
+
+        def loss(inputs: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
+            pixels, query = inputs
+            hooks, penalty = self._prompts(query, training=True)
             with attached(hooks):
                 features = self.frozen(pixels)
             return self._heads.loss(features, labels, classes) + penalty
 
-        self.fit(loss, [((*self._trained(), *self._heads.tasks[-1].parameters()), 1.0)], images, track)
+        groups: list[tuple[Iterable[nn.Parameter], float]] = [
+            ((*self._trained(), *self._heads.tasks[-1].parameters()), 1.0)
+        ]
+        self.fit(loss, groups, images, track, lambda batches: Queried(batches, self._query, queries))
         return True
 
     def _features(self, pixels: Tensor) -> Tensor:
@@ -85,6 +92,37 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
     @abstractmethod
     def _prompts(self, query: Tensor, training: bool) -> tuple[list[Hook], Tensor]:
         """How the prompts for queries ``[n, d]`` are attached, and what the loss gets added."""
+
+
+class Queried:
+    """Batches that have each image's query beside its pixels: ``(pixels, query), labels``.
+
+    Parameters
+    ----------
+    batches : Batches
+    query : callable
+        From pixels to the queries ``[n, d]``: the backbone as it is, which stays as it is while prompts are trained.
+    known : dict of int to Tensor
+        Queries of images that look the same in every epoch; it fills in the first one, and spares the others a pass
+        through the backbone.
+    """
+
+    def __init__(self, batches: Batches, query: Callable[[Tensor], Tensor], known: dict[int, Tensor]) -> None:
+        self.batches, self.query, self.known = batches, query, known
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+        for items, (pixels, labels) in zip(self.batches.items, self.batches, strict=True):
+            yield (pixels, self._queries(items, pixels)), labels
+
+    def _queries(self, items: list, pixels: Tensor) -> Tensor:
+        if not self.batches.same:
+            return self.query(pixels)
+        if any(item not in self.known for item in items):
+            self.known.update(zip(items, self.query(pixels), strict=True))
+        return torch.stack([self.known[item] for item in items])
 
 
 def check_blocks(backbone: Any, option: str, numbers: tuple[int, ...]) -> None:

@@ -181,19 +181,20 @@ class TrainedMethod(Method):
 
     def fit(
         self,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Callable[[Any, Tensor], Tensor],
         groups: list[tuple[Iterable[nn.Parameter], float]],
         images: Dataset,
         track: Track,
+        inputs: Callable[[Batches], Iterable[tuple[Any, Tensor]]] = lambda batches: batches,
     ) -> None:
-        """Minimise a loss of pixels and labels over the recipe's epochs."""
+        """Minimise a loss of pixels and labels over the recipe's epochs; ``inputs`` may make more of the pixels."""
         key = (self.seed, "train", len(self.sessions))
 
         def batches(epoch: int) -> Batches:
             return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device, split="rows")
 
         rows = batches(0).rows.__getitem__ if ranks.size() > 1 else None  # every epoch's batches are as long
-        fit(loss, groups, self.recipe, batches, key, track, type(self).__name__, rows)
+        fit(loss, groups, self.recipe, lambda epoch: inputs(batches(epoch)), key, track, type(self).__name__, rows)
 
     def frozen(self, pixels: Tensor) -> Tensor:
         """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +67,10 @@ class Recipe:
 
 
 def fit(
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Tensor], Tensor],
     groups: Sequence[tuple[Iterable[nn.Parameter], float]],
     recipe: Recipe,
-    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    batches: Callable[[int], Iterable[tuple[Any, Tensor]]],
     key: tuple[int | str, ...],
     track: Track,
     phase: str,

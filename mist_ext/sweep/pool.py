@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mist_ext import run_folder
+import torch
+
+from mist_ext import memory, run_folder
 from mist_ext.data.doctor import cores
 from mist_ext.interruption import SIGNALS, Interrupted
 from mist_ext.sweep.grid import Point
@@ -44,7 +47,12 @@ def finished(folder: Path, point: Point) -> bool:
 
 
 def run_points(
-    points: Sequence[Point], out: Path, jobs: int, say: Callable[[str], None], state: Callable[[int], None]
+    points: Sequence[Point],
+    out: Path,
+    jobs: int,
+    share: bool,
+    say: Callable[[str], None],
+    state: Callable[[int], None],
 ) -> Iterator[Ended]:
     """Run points, each in its folder below ``out``, and yield each as it ends.
 
@@ -55,6 +63,9 @@ def run_points(
     out : Path
     jobs : int
         So many at a time; they share the cores.
+    share : bool
+        Whether the last points, too few to fill all jobs twice, may run together: cores are shared for a while rather
+        than idle at the end. It takes memory for all of them, by what the largest needed that has ended.
     say : callable
         Shows a message.
     state : callable
@@ -71,6 +82,11 @@ def run_points(
     waiting = list(points)
     running: dict[Any, Point] = {}
     asked: list[int] = []
+    there = memory.available(torch.device("cpu"))
+
+    def room() -> bool:
+        last = share and len(running) + len(waiting) < 2 * jobs
+        return len(running) < jobs or (last and 0 < (len(running) + 1) * _largest_ended() <= there)
 
     def stop(number: int) -> None:
         if not asked:
@@ -82,7 +98,7 @@ def run_points(
     with _answering(stop):
         try:
             while running or (waiting and not asked):
-                while waiting and len(running) < jobs and not asked:
+                while waiting and room() and not asked:
                     point = waiting.pop(0)
                     process = _start(point, out / point.name, environment)
                     running[process] = point
@@ -118,6 +134,12 @@ def _start(point: Point, folder: Path, environment: dict[str, str]) -> subproces
             env=environment,
             start_new_session=True,  # Ctrl-C reaches it once, through us, not twice
         )
+
+
+def _largest_ended() -> int:
+    """The most bytes that any ended process had in memory; 0 before one has."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
 
 
 def _error(status: int, folder: Path) -> str | None:

@@ -46,7 +46,7 @@ def sweep(
     out : path-like
         The folder in which each point gets its own.
     jobs : int, optional
-        Points that run at a time; by default one for each core, or one where they use a GPU.
+        Points that run at a time; by default one for each core, the last ones together, or one where they use a GPU.
     resume : bool
         Skip what is finished in ``out`` and go on with what was interrupted or failed. The grid may have new points.
     console : Console, optional
@@ -75,6 +75,7 @@ def sweep(
     _check_folder(folder, planned, resume)
     on_gpu = _check_points(planned.points, console)
     waiting = [point for point in planned.points if not finished(folder / point.name, point)]
+    share = jobs is None and not on_gpu
     jobs = jobs or (1 if on_gpu else min(cores(), max(1, len(waiting))))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / GRID, Path(grid).read_bytes())
@@ -86,7 +87,7 @@ def sweep(
     say(f"{total} runs for {planned.cells} cells, {total - len(waiting)} of them finished; {jobs} at a time")
     failures = {}
     with Progress(console, total, total - len(waiting), phases=False) as progress:
-        for ended in run_points(waiting, folder, jobs, say, lambda running: progress.begin(f"{running} running")):
+        for ended in run_points(waiting, folder, jobs, share, say, lambda n: progress.begin(f"{n} running")):
             progress.what = ended.point.name
             if ended.error is not None:
                 failures[ended.point.name] = ended.error

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from miniatures import class_folders
+from processes import together
 from small_runs import run
 
-from mist_ext import data, experiment
-from mist_ext.data import digits
-
 
 @pytest.fixture(autouse=True)
-def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every sixth image of the digits source, so that a run takes seconds: 240 to train on, in batches of 32 and 24."""
-    source = data.load("digits")
-    train, test = (part.subset(torch.arange(0, len(part), 6)) for part in (source.train, source.test))
-    monkeypatch.setattr(digits, "digits", lambda: replace(source, train=train, test=test))
+def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None:
+    """Few images and no figures, so that a run takes seconds: 120 to train on, in batches of 16 and 12."""
+    every_nth_digit(12)
 
 
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run without the figures at its end, which take longer than the rest of it."""
-    monkeypatch.setattr(experiment, "write_reports", lambda folder: None)
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder of images that another process can load: four classes, 12 and 4 images of each."""
+    class_folders(tmp_path / "photographs", ["ant", "bee", "cat", "dog"], {"train": 12, "test": 4})
+    return tmp_path / "photographs"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The folder of a run of one process with given options; each is run once."""
     done: dict[str, Path] = {}
@@ -38,6 +34,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if key not in done:
             done[key] = tmp_path_factory.mktemp("alone") / "run"
             run(done[key], **options)
+        return done[key]
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a run whose backbone is spread over some processes, with given options; each is run once."""
+    done: dict[str, Path] = {}
+
+    def folder_of(size: int, **options) -> Path:
+        key = repr((size, sorted(options.items())))
+        if key not in done:
+            done[key] = tmp_path_factory.mktemp("spread") / "run"
+            together(size, lambda _: run(done[key], shard=True, **options))
         return done[key]
 
     return folder_of

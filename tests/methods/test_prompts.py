@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from mist_ext import backbones
+from mist_ext import backbones, data
+from mist_ext.data.stream import Batches, Stream, TaskImages, views_of
+from mist_ext.data.transforms import AsStored, RandomCrops, Transform
 from mist_ext.methods import create
 from mist_ext.methods.attachments import attached, beside_mlp, prefixes, tokens
 from mist_ext.methods.coda_prompt import orthogonal
 from mist_ext.methods.options import options_by_method
+from mist_ext.methods.prompted import Queried
 
 WIDTH = 128
 
@@ -201,6 +205,30 @@ def test_prompts_beyond_the_backbone_are_refused_when_attached(
     method: Any = create(name, **options)
     with pytest.raises(ValueError, match=message):
         method.attach(backbone)
+
+
+def images_of(transform: type[Transform]) -> TaskImages:
+    source = replace(data.load("digits"), transform=transform)
+    return Stream(source, 5, 1993, views_of(source)).tasks[0].train
+
+
+@pytest.mark.parametrize(("transform", "epochs_queried"), [(AsStored, 1), (RandomCrops, 3)])
+def test_an_image_that_stays_the_same_is_queried_once(
+    transform: type[Transform], epochs_queried: int, backbone: Any
+) -> None:
+    images, known, passes = images_of(transform), {}, []
+
+    def query(pixels: Tensor) -> Tensor:
+        passes.append(len(pixels))
+        with torch.no_grad():
+            return backbone(pixels)
+
+    for epoch in range(3):
+        for (pixels, queries), labels in Queried(Batches(images, 200, ("order", epoch)), query, known):
+            assert len(labels) == len(pixels)
+            with torch.no_grad():
+                assert torch.allclose(queries, backbone(pixels), atol=1e-5)
+    assert sum(passes) == epochs_queried * len(images)
 
 
 @pytest.mark.parametrize("name", ["aper_adapter", "ease"])
