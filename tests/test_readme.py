@@ -1,16 +1,24 @@
-"""The README's example runs as it stands, on a module and a loop that are nobody's but the user's."""
+"""The README's example runs as it stands, and its tables have the numbers of the committed sweeps."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+
+from mist_ext.report.text import DASH
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_training_loop_of_the_readme() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    example = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SparseSGD(" in block)
+    """On a module and a loop that are nobody's but the user's."""
+    example = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "SparseSGD(" in block)
     assert len([line for line in example.splitlines() if line.strip()]) <= 12
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(40, 100), torch.nn.ReLU(), torch.nn.Linear(100, 5))
@@ -22,3 +30,41 @@ def test_the_training_loop_of_the_readme() -> None:
         selected = parameter.numel() * 0.05 if parameter.ndim > 1 else parameter.numel()
         assert changed <= selected
     assert any(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def rows_of(sweep: str) -> list[dict[str, Any]]:
+    return json.loads((ROOT / "bench" / "results" / sweep / "sweep.json").read_text())["rows"]
+
+
+def table_below(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, its own heading first."""
+    lines = README.partition(heading)[2].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    table = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.strip("|").split("|")])
+    return [table[0], *table[2:]]
+
+
+@pytest.mark.parametrize("data", ["digits", "glyphs"])
+def test_the_tables_of_tuners_are_the_embedded_sweep(data: str) -> None:
+    shown = {(method, tuner): cells for method, tuner, *cells in table_below(f"**{data}**, ")[1:]}
+    rows = [row for row in rows_of("embedded") if row["axes"]["data"] == data]
+    assert len(rows) == len(shown) == 8
+    for row in rows:
+        measured = [row[name] for name in ("average_accuracy", "last_accuracy", "forgetting")]
+        expected = [f"{spread['mean']:.2f} ± {spread['std']:.2f}" for spread in measured]
+        gain, changed = row["gain_over_none"], row["changed_fraction"]
+        expected += [f"{gain['mean']:+.2f} ± {gain['std']:.2f}", f"{100 * changed:.2f} %"] if gain else [DASH, DASH]
+        assert shown[row["method"], row["axes"]["tuner"]] == expected
+
+
+def test_the_table_of_every_tuner_before_every_method_is_its_sweep() -> None:
+    (_, *tuners), *lines = table_below("**Every tuner before every method**")
+    shown = {(method, tuner): cell for method, *cells in lines for tuner, cell in zip(tuners, cells, strict=True)}
+    measured = {
+        (row["method"], row["axes"]["tuner"]): f"{row['last_accuracy']['mean']:.2f}" for row in rows_of("digits")
+    }
+    assert shown == measured
