@@ -1,6 +1,6 @@
 """Chooses settings on a validation part of the training images; the test images are never read.
 
-    python bench/choose_settings.py tuners methods --json bench/results/settings.json
+    python bench/choose_settings.py tuners rivals methods --json bench/results/settings.json
 
 Each trial is a whole `mist run --evaluate-on validation`, on other seeds than the reported ones: a tuner's with
 SimpleCIL, a method's without tuning. Trials that are finished below --out are read, not repeated, so an interrupted
@@ -51,6 +51,9 @@ TUNERS: list[dict[str, Any]] = [
     {**GLYPHS, "tuner": "mist", "epochs": 6, "lr": 5e-3, "projector_lr": 1.0, "strike_factor": 0.1},
     {**GLYPHS, "tuner": "mist", "epochs": 6, "lr": 3e-3, "projector_lr": 0.5, "batch_size": 16},
 ]
+RIVALS: list[dict[str, Any]] = [
+    {**DIGITS, "tuner": tuner, f"{tuner}_lr": lr} for tuner in ("bitfit", "lora") for lr in (3e-4, 1e-3, 3e-3, 1e-2)
+]
 FROZEN: dict[str, Any] = {**GLYPHS, "tuner": "none"}
 METHODS: list[dict[str, Any]] = [
     {**FROZEN, "method": "simplecil"},
@@ -77,7 +80,7 @@ METHODS: list[dict[str, Any]] = [
         )
     ),
 ]
-TRIALS = {"tuners": TUNERS, "methods": METHODS}
+TRIALS = {"tuners": TUNERS, "rivals": RIVALS, "methods": METHODS}
 
 
 def settings(trial: dict[str, Any]) -> str:
