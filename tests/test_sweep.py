@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mist_ext.report import parse_cell
+from mist_ext.report import parse_cell, text
+from mist_ext.report.cells import Cell
 from mist_ext.report.sharing import Shared, Sharing, sharing
 from mist_ext.sweep import pool
 from mist_ext.sweep.figure import draw, numeric_axis
@@ -308,15 +309,54 @@ def test_every_form_of_the_table_has_the_same_numbers() -> None:
     for line, row in zip(lines, content["rows"], strict=True):
         assert float(line["last_accuracy_mean"]) == row["last_accuracy"]["mean"]
         assert line["p"] == ("" if row["p"] is None else repr(row["p"]))
-    text = table.markdown()
+    shown = table.markdown()
     p = paired_p(MIST, NONE)
     assert p is not None
     assert (
-        f"| simplecil | mist | 0.05 | 86.06 ± 1.05 | 82.12 ± 2.10 | 7.88 ± 2.10 | +1.50 ± 0.91 (4) | {p:.3f} |" in text
+        f"| simplecil | mist | 0.05 | 86.06 ± 1.05 | 82.12 ± 2.10 | 7.88 ± 2.10 | +1.50 ± 0.91 (4) | {p:.3f} |" in shown
     )
-    assert "16 cells of the grid from 12 runs: 8 tunings" in text
-    assert SHARING.sentence() in text
-    assert "failed: digits-mist-seed=9: ValueError: no" in text
+    assert "16 cells of the grid from 12 runs: 8 tunings" in shown
+    assert SHARING.sentence() in shown
+    assert "failed: digits-mist-seed=9: ValueError: no" in shown
+
+
+def diagnosed(cell: Cell, drift: float) -> Cell:
+    """A cell with a diagnosis of both tasks, of which the first has no earlier features that could drift."""
+    (run,) = cell.runs
+    found = ({"letters": 60.0, "plasticity": 95.0}, {"drift": drift, "letters": 64.0, "plasticity": 85.0})
+    tasks = [{**task, "backbone": backbone} for task, backbone in zip(run.tasks, found, strict=True)]
+    return replace(cell, runs=[replace(run, tasks=tasks)])
+
+
+def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:
+    grid, results = made_up()
+    drifts = {1: 0.9, 2: 0.92, 3: 0.94, 4: 0.96}
+    results = [
+        (point, [diagnosed(cell, drifts[point.seed]) if point.axes.get("rate") == 0.5 else cell for cell in cells])
+        for point, cells in results
+    ]
+    table = SweepTable(grid, make_rows(results), {}, {}, SHARING)
+    assert table.headings[-3:] == ["drift", "letters", "plasticity"]
+    assert table.lines()[1][-3:] == [text.DASH] * 3
+    assert table.lines()[2][-3:] == ["0.9300 ± 0.0258", "64.00 ± 0.00", "90.00 ± 0.00"]
+    assert "| drift | letters | plasticity |" in table.markdown()
+    assert "| 0.9300 ± 0.0258 | 64.00 ± 0.00 | 90.00 ± 0.00 |" in table.markdown()
+    assert text.BACKBONE_LEGEND in table.markdown()
+    rows = json.loads(table.json())["rows"]
+    assert rows[1]["drift"] is None
+    assert rows[2]["drift"] == {"mean": pytest.approx(0.93), "std": pytest.approx(0.0258199)}
+    assert rows[2]["by_seed"]["drift"] == {str(seed): drift for seed, drift in drifts.items()}
+    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert lines[1]["drift_mean"] == ""
+    assert float(lines[2]["drift_mean"]) == rows[2]["drift"]["mean"]
+    assert float(lines[2]["plasticity_mean"]) == 90.0
+
+
+def test_a_sweep_without_a_diagnosis_does_not_speak_of_it() -> None:
+    grid, results = made_up()
+    table = SweepTable(grid, make_rows(results), {}, {}, SHARING)
+    assert table.headings[-1] == "changed %"
+    assert not any("drift" in form for form in (table.markdown(), table.json(), table.csv()))
 
 
 def test_a_seed_that_is_missing_is_named() -> None:

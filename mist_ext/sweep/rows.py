@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mist_ext import metrics
+from mist_ext.report import rows as report_rows
 from mist_ext.report.cells import Cell
 from mist_ext.sweep.grid import Point
 from mist_ext.sweep.significance import paired_p
@@ -29,6 +30,8 @@ class Row:
         The fraction of the score-selected tensors that a step changes, by seed; empty where it was not measured.
     classes : dict of int to tuple
         Each seed's classes of each task.
+    cells : dict of int to Cell
+        Each seed's own.
     gain : metrics.Gain or None
         Of the last accuracy over the tuner ``none`` at the same place, paired over seeds.
     p : float or None
@@ -40,6 +43,7 @@ class Row:
     values: dict[str, dict[int, float]] = field(default_factory=lambda: {name: {} for name in METRICS})
     changed: dict[int, float] = field(default_factory=dict)
     classes: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    cells: dict[int, Cell] = field(default_factory=dict)
     gain: metrics.Gain | None = None
     p: float | None = None
 
@@ -54,6 +58,19 @@ class Row:
     def changed_fraction(self) -> float | None:
         """The mean over seeds."""
         return metrics.mean_std(list(self.changed.values()))[0] if self.changed else None
+
+    def reported(self) -> report_rows.Row:
+        """The row of a report on all seeds together, which has what the diagnosis found."""
+        return _reported(list(self.cells.values()))
+
+    def diagnosis(self) -> dict[str, dict[int, float]]:
+        """What the diagnosis found, by name and seed; empty where it was not asked for."""
+        found: dict[str, dict[int, float]] = {}
+        for seed, cell in self.cells.items():
+            for name, value in _reported([cell]).backbone.items():
+                if value is not None:
+                    found.setdefault(name, {})[seed] = value.mean
+        return found
 
 
 def make_rows(results: Sequence[tuple[Point, Sequence[Cell]]]) -> list[Row]:
@@ -73,6 +90,7 @@ def make_rows(results: Sequence[tuple[Point, Sequence[Cell]]]) -> list[Row]:
     for point, cells in results:
         for cell in cells:
             row = rows.setdefault(_key(point.axes, cell.method), Row(point.axes, cell.method))
+            row.cells[point.seed] = cell
             for run in cell.runs:
                 row.classes[run.seed] = run.classes
                 row.values["average_accuracy"][run.seed] = metrics.average_accuracy(run.seen)
@@ -86,6 +104,12 @@ def make_rows(results: Sequence[tuple[Point, Sequence[Cell]]]) -> list[Row]:
     data = list(dict.fromkeys(row.axes["data"] for row in rows.values()))
     methods = list(dict.fromkeys(row.method for row in rows.values()))
     return sorted(rows.values(), key=lambda row: (data.index(row.axes["data"]), methods.index(row.method)))
+
+
+def _reported(cells: Sequence[Cell]) -> report_rows.Row:
+    """The row of a report on cells that differ in their seeds alone."""
+    (row,) = report_rows.make_rows([replace(cells[0], runs=[run for cell in cells for run in cell.runs])])
+    return row
 
 
 def _key(axes: Mapping[str, Any], method: str) -> tuple[Any, ...]:

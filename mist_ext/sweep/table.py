@@ -58,12 +58,19 @@ class SweepTable:
     def headings(self) -> list[str]:
         axes = [name for name in self.varied if name not in ("data", "tuner")]
         first = ["data"] if "data" in self.varied else []
-        return [*first, "method", "tuner", *axes, "A_avg", "A_last", "forgetting", "gain over none", "p", "changed %"]
+        numbers = ["A_avg", "A_last", "forgetting", "gain over none", "p", "changed %", *self.diagnosed]
+        return [*first, "method", "tuner", *axes, *numbers]
+
+    @property
+    def diagnosed(self) -> Sequence[str]:
+        """The columns of the diagnosis, if any row has one."""
+        return text.BACKBONE_HEADINGS if text.diagnosed([row.reported() for row in self.rows]) else ()
 
     def lines(self) -> list[list[str]]:
         """Each row under `headings`."""
         names = self.headings[: self.headings.index("A_avg")]
-        return [[*(_place(row, name) for name in names), *_numbers(row)] for row in self.rows]
+        diagnosed = bool(self.diagnosed)
+        return [[*(_place(row, name) for name in names), *_numbers(row, diagnosed)] for row in self.rows]
 
     def title(self) -> str:
         """What all rows share."""
@@ -73,7 +80,7 @@ class SweepTable:
         return f"{data} · {options.backbone} · {seeds}" if data else f"{options.backbone} · {seeds}"
 
     def notes(self) -> list[str]:
-        """What was shared, what is missing, what failed."""
+        """What was shared, what is missing, what the diagnosis' columns mean, what failed."""
         grid = self.grid
         runs, cells = text.plural(len(grid.points), "run"), text.plural(grid.cells, "cell")
         notes = [
@@ -87,6 +94,7 @@ class SweepTable:
             if missing := sorted(wanted - set(row.seeds)):
                 place = ", ".join(str(value) for value in row.axes.values())
                 notes.append(f"{place}, {row.method}: without seed {', '.join(map(str, missing))}")
+        notes += [text.BACKBONE_LEGEND] if self.diagnosed else []
         return notes + [f"failed: {name}: {error}" for name, error in self.failures.items()]
 
     def markdown(self) -> str:
@@ -110,7 +118,7 @@ class SweepTable:
             "tuned_cells": grid.tuned_cells,
             "test": "two-sided paired t-test over seeds on last_accuracy",
             "environment": self.environment,
-            "rows": [_record(row) for row in self.rows],
+            "rows": [_record(row, self.diagnosed) for row in self.rows],
             "failures": self.failures,
         }
         return json.dumps(content, indent=1) + "\n"
@@ -121,6 +129,7 @@ class SweepTable:
         buffer = io.StringIO()
         names = [*axes, "method", "seeds", *(f"{name}_{part}" for name in METRICS for part in ("mean", "std"))]
         names += ["gain_mean", "gain_std", "gain_n", "p", "changed_fraction"]
+        names += [f"{name}_{part}" for name in self.diagnosed for part in ("mean", "std")]
         writer = csv.DictWriter(buffer, names, lineterminator="\n")
         writer.writeheader()
         for row in self.rows:
@@ -129,6 +138,9 @@ class SweepTable:
                 line[f"{name}_mean"], line[f"{name}_std"] = row.spread(name)
             if row.gain:
                 line |= {f"gain_{part}": value for part, value in row.gain._asdict().items()}
+            for name, spread in row.reported().backbone.items():
+                if spread is not None:
+                    line[f"{name}_mean"], line[f"{name}_std"] = spread
             writer.writerow({**line, "p": row.p, "changed_fraction": row.changed_fraction()})
         return buffer.getvalue()
 
@@ -142,13 +154,15 @@ def _place(row: Row, name: str) -> str:
     return row.method if name == "method" else str(row.axes.get(name, text.DASH))
 
 
-def _numbers(row: Row) -> list[str]:
+def _numbers(row: Row, diagnosed: bool) -> list[str]:
     spreads = [text.spread(Spread(*row.spread(name)), len(row.seeds)) for name in METRICS]
-    return [*spreads, text.gain(row.gain), p_text(row.p), text.percent(row.changed_fraction())]
+    backbone = text.backbone_texts(row.reported()) if diagnosed else []
+    return [*spreads, text.gain(row.gain), p_text(row.p), text.percent(row.changed_fraction()), *backbone]
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: Row, diagnosed: Sequence[str]) -> dict[str, Any]:
     spreads: Mapping[str, Sequence[float]] = {name: row.spread(name) for name in METRICS}
+    backbone = row.reported().backbone
     return {
         "axes": row.axes,
         "method": row.method,
@@ -157,7 +171,8 @@ def _record(row: Row) -> dict[str, Any]:
         "gain_over_none": None if row.gain is None else row.gain._asdict(),
         "p": row.p,
         "changed_fraction": row.changed_fraction(),
-        "by_seed": row.values,
+        **{name: None if (found := backbone[name]) is None else found._asdict() for name in diagnosed},
+        "by_seed": {**row.values, **row.diagnosis()},
     }
 
 
