@@ -138,6 +138,20 @@ def test_names_stay_when_an_axis_grows() -> None:
     assert {point.name for point in few.points} < {point.name for point in more.points}
 
 
+def test_a_long_name_is_cut_and_stays_its_own(tmp_path: Path) -> None:
+    many = [f"l2p.option_{number}={number}" for number in range(20)]
+    values = [["epochs=1"], many, [*many, "epochs=2"], ["ö" * 119], ["ö" * 120]]
+    axes = {"method_options": values, "tuner": ["none"], "seeds": [1]}
+    names = [point.name for point in make_grid({"axes": axes}).points]
+    assert names[0] == "digits-none-method_options=_epochs=1_-seed=1"
+    assert len(set(names)) == 5
+    for name in names:
+        (tmp_path / name).mkdir()
+        assert name.endswith("-seed=1")
+    again = make_grid({"axes": {**axes, "method_options": values[::-1]}})
+    assert [point.name for point in again.points] == names[::-1]
+
+
 def test_options_that_go_together_stand_on_one_axis() -> None:
     grid = make_grid({
         "axes": {"data": ["digits", {"data": "glyphs", "projector_lr": 0.5}], "tuner": ["mist"], "seeds": [1]}

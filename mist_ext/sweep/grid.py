@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import re
@@ -24,6 +25,7 @@ from mist_ext.suggest import unknown
 _SPLIT = ("tuner", "seeds")
 _LISTS = (*_SPLIT, "method")
 _OWN = ("out", "overwrite")  # the sweep's business
+_LONGEST_NAME = 120  # bytes, without the seed; file systems take 255
 
 # Options that change nothing for a tuner: where points differ in them alone, they are one run.
 _OF_SELECTION = ("rate", "keep", "dynamics", "in_backward", "whole", "strike_factor", "freeze_rate", "score_objective")
@@ -38,7 +40,8 @@ class Point:
     Attributes
     ----------
     name : str
-        Of its folder. It follows from the point's own values, so it stays when an axis gets more of them.
+        Of its folder. It follows from the point's own values, so it stays when an axis gets more of them. A long one
+        is cut, and has a digest of the whole.
     axes : dict
         Its place on the axes, the data set first, then the tuner, without the seed and what its tuner does not use.
     options : Config
@@ -255,8 +258,17 @@ def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     axes = {name: label for name, label in axes.items() if name not in unused}
     options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in unused})
     words = [f"{name}={label}" for name, label in axes.items() if name not in ("data", "tuner")]
-    name = "-".join([str(axes["data"]), axes["tuner"], *words, f"seed={options.seeds[0]}"])
-    return Point(re.sub(r"[^\w.+=-]+", "_", name), axes, options)
+    name = _folder_name("-".join([str(axes["data"]), axes["tuner"], *words]))
+    return Point(f"{name}-seed={options.seeds[0]}", axes, options)
+
+
+def _folder_name(values: str) -> str:
+    """A place's values as the name of a folder, without the seed."""
+    name = re.sub(r"[^\w.+=-]+", "_", values)
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(values.encode(), digest_size=4).hexdigest()
+    return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{digest}"
 
 
 def _saved_as_asked(point: Point, first: int) -> Point:
