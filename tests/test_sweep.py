@@ -17,11 +17,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
+from mist_ext import data
 from mist_ext.report import parse_cell, text
 from mist_ext.report.cells import Cell
 from mist_ext.report.sharing import Shared, Sharing, sharing
-from mist_ext.sweep import pool
+from mist_ext.sweep import pool, run
 from mist_ext.sweep.figure import draw, numeric_axis
 from mist_ext.sweep.grid import Grid, Point, make_grid, read_grid
 from mist_ext.sweep.rows import make_rows
@@ -422,6 +424,33 @@ def test_a_mistake_is_answered_before_any_work(tmp_path: Path) -> None:
         assert "Traceback" not in errors
         assert output == ""
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"tuner": ["gradient"], "dynamics": ["exact", "published"]}, "dynamics is 'published'"),
+        ({"tuner": ["lora"], "lora_layers": ["qkv", "zzz"]}, "lora_layers is 'zzz', which matches the name of no"),
+    ],
+    ids=lambda value: value.get("tuner")[0] if isinstance(value, dict) else "",
+)
+def test_tuners_check_every_point_before_any_work(axes: dict, message: str, tmp_path: Path) -> None:
+    if axes["tuner"] == ["lora"]:
+        pytest.importorskip("peft")
+    out = tmp_path / "out"
+    grid = written(tmp_path, {**axes, "seeds": [1, 2]})
+    with pytest.raises(ValueError, match=message):
+        run.sweep(grid, out, console=Console(file=io.StringIO()))
+    assert not out.exists()
+
+
+def test_data_is_loaded_once_for_all_ways_to_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda name, *rest: loaded.append(name) or load(name, *rest))
+    axes = {"tuner": ["mist"], "data": ["digits", "glyphs"], "rate": [0.1, 0.2], "epochs": [2, 3], "seeds": [1, 2]}
+    run._check_points(make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes}).points, Console(file=io.StringIO()))
+    assert loaded == ["digits", "glyphs"]
 
 
 def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(tmp_path: Path) -> None:

@@ -136,14 +136,35 @@ def _check_points(points: Sequence[Point], console: Console) -> bool:
     """Find before any work what `mist_ext.experiment` would only find in each run; whether a GPU is used."""
     from mist_ext.setting import Setting
 
-    without = {field.name for field in dataclasses.fields(TuningOptions)} - {"compile", "checkpointing", "precision"}
-    settings: dict[str, Config] = {}
+    # What is loaded follows from these; points that share them differ in how they tune alone.
+    loading = {"compile", "checkpointing", "precision", "shard"}
+    without = {field.name for field in dataclasses.fields(TuningOptions)} - loading
+    alike: dict[str, list[Config]] = {}
     for point in points:
         values = dataclasses.asdict(point.options)
         key = repr([value for name, value in values.items() if name not in {*without, "seeds", "save"}])
-        settings.setdefault(key, point.options)
-    devices = [Setting.of(options, console).device.type for options in settings.values()]
-    return any(device != "cpu" for device in devices)
+        alike.setdefault(key, []).append(point.options)
+    on_gpu = False
+    for first, *others in alike.values():
+        on_gpu |= Setting.of(first, console).device.type != "cpu"
+        _check_tuning(first, others)
+    return on_gpu
+
+
+def _check_tuning(checked: Config, others: Sequence[Config]) -> None:
+    """Have the tuners check what differs from options that they have checked, on one backbone for all."""
+    from mist_ext import backbones, tuners
+
+    tunings: dict[str, Config] = {}
+    for options in (checked, *others):
+        same_run = dataclasses.replace(options, seeds=checked.seeds, save=checked.save)
+        tunings.setdefault(repr(same_run), options)
+    if len(tunings) == 1:
+        return
+    backbone = backbones.create(checked.backbone, checked.weights)
+    for options in tunings.values():
+        for name in options.tuner:
+            tuners.named(name).check(backbone, options)
 
 
 def _cells(folder: Path, point: Point) -> list[Cell]:
