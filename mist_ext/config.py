@@ -84,10 +84,10 @@ class TuningOptions:
         """Raise ValueError for the first option that is out of range."""
         rates = ("lr", "full_lr", "bitfit_lr", "lora_lr", "projector_lr", "classifier_lr", "rate", "keep")
         for name in ("epochs", "batch_size", *rates, "lora_rank", "lora_alpha", "strike_factor"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # nor is NaN
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
         for name in ("momentum", "weight_decay", "freeze_rate"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         for name in ("rate", "keep", "strike_factor", "freeze_rate", "momentum"):
             if getattr(self, name) > 1:
@@ -229,7 +229,7 @@ class Config(TuningOptions):
         data.check_test_fraction(self.test_fraction)
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}, expected 0 or more processes")
-        if self.image_memory < 0:
+        if not self.image_memory >= 0:
             raise ValueError(f"image_memory is {self.image_memory} GB, expected 0 or more")
         seconds(self.checkpoint_every)
 

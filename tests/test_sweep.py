@@ -12,23 +12,30 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from mist_ext import data
+from mist_ext.config import Config, TuningOptions
+from mist_ext.data.source import Images
 from mist_ext.report import parse_cell, text
 from mist_ext.report.cells import Cell
 from mist_ext.report.sharing import Shared, Sharing, sharing
 from mist_ext.sweep import pool, run
 from mist_ext.sweep.figure import draw, numeric_axis
-from mist_ext.sweep.grid import Grid, Point, make_grid, read_grid
+from mist_ext.sweep.grid import _UNUSED, Grid, Point, make_grid, read_grid
 from mist_ext.sweep.rows import make_rows
 from mist_ext.sweep.significance import LEAST, paired_p
 from mist_ext.sweep.table import SweepTable
+from mist_ext.tuners import create
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = {"method": ["simplecil"], "classes_per_task": 5, "epochs": 2, "save": "none"}
@@ -127,11 +134,46 @@ def test_a_frozen_backbone_is_shared_by_all_selection_rates_but_not_by_all_data(
 
 @pytest.mark.parametrize(
     ("tuner", "axis", "count"),
-    [("none", "batch_size", 1), ("full", "batch_size", 2), ("full", "rate", 1), ("none", "ranpac_width", 2)],
-)
+    [
+        ("none", "batch_size", 1), ("full", "batch_size", 2), ("full", "rate", 1), ("none", "ranpac_width", 2),
+        ("full", "lr", 1), ("full", "full_lr", 2), ("bitfit", "full_lr", 1), ("bitfit", "bitfit_lr", 2),
+        ("mist", "lr", 2), ("mist", "lora_rank", 1), ("mist", "score_objective", 2), ("random", "score_objective", 1),
+        ("mist", "freeze_rate", 2), ("magnitude", "freeze_rate", 1), ("magnitude", "strike_factor", 2),
+        ("gradient", "strike_factor", 1), ("none", "momentum", 1), ("none", "weight_decay", 1),
+    ],
+)  # fmt: skip
 def test_runs_are_shared_where_a_tuner_does_not_use_the_option(tuner: str, axis: str, count: int) -> None:
-    values = [0.1, 0.2] if axis == "rate" else [16, 32]
+    whole = axis in ("batch_size", "ranpac_width", "lora_rank")
+    values = ["mi", "ce"] if axis == "score_objective" else [16, 32] if whole else [0.1, 0.2]
     assert len(make_grid({"axes": {"tuner": [tuner], axis: values, "seeds": [1]}}).points) == count
+
+
+CHANGED = {"score_objective": "ce", "lora_layers": "fc", "whole": "qkv", "dynamics": "published", "in_backward": True}
+CHANGED |= {"tune_objective": "ce", "epochs": 4, "batch_size": 5, "lora_rank": 2, "lora_alpha": 3}
+
+
+@pytest.mark.parametrize("name", list(_UNUSED))
+def test_what_a_tuner_is_said_not_to_use_changes_nothing(name: str, same_bits: Callable) -> None:
+    if name == "lora":
+        pytest.importorskip("peft")
+
+    def tuned(options: dict) -> list[Tensor]:
+        torch.manual_seed(0)
+        backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+        pixels = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
+        given = {"epochs": 2, "batch_size": 8, "rate": 0.3, "keep": 0.5, **options}
+        if given.get("dynamics") == "published":
+            given["in_backward"] = False
+        tuner = create(name, backbone, TuningOptions(**given), 1)
+        for _ in range(3):  # strikes and frozen entries count from the second task on
+            tuner.tune(Images(pixels, torch.arange(12) % 3))
+        return list(backbone.parameters())
+
+    for option in _UNUSED[name]:
+        assert hasattr(TuningOptions, option), option
+    changed = {option: CHANGED.get(option, 0.5) for option in _UNUSED[name]}
+    for ours, theirs in zip(tuned({}), tuned(changed), strict=True):
+        assert same_bits(ours, theirs)
 
 
 def test_names_stay_when_an_axis_grows() -> None:
@@ -163,6 +205,18 @@ def test_options_that_go_together_stand_on_one_axis() -> None:
         ("glyphs", 0.5),
     ]
     assert [point.axes for point in grid.points] == [{"data": name, "tuner": "mist"} for name in ("digits", "glyphs")]
+
+
+def test_one_value_stands_for_a_list_of_one() -> None:
+    plain = make_grid({"axes": {"method_options": ["epochs=1"], "seeds": [1]}})
+    assert plain == make_grid({"axes": {"method_options": [["epochs=1"]], "seeds": [1]}})
+    assert plain.points[0].options.method_options == ["epochs=1"]
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Config) if field.type == "float"])
+def test_no_number_may_be_nan(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is nan"):
+        Config(**{name: math.nan}).check()
 
 
 def test_a_preset_lies_below_the_grid() -> None:
@@ -205,6 +259,12 @@ def test_the_first_seed_alone_keeps_classifiers() -> None:
         ({"axes": {"data": [{"rate": 0.2}]}}, "which sets no data"),
         ({"axes": {"out": ["a", "b"]}}, "out is no option of a grid"),
         ({"fixed": {"rate": 0.1}}, "has no axes"),
+        ({"fixed": {"seeds": [1, 1]}, "axes": {"rate": [0.1]}}, r"fixed\.seeds has 1 twice; leave one out"),
+        ({"axes": {"rate": [math.nan]}}, "rate is nan, expected more than 0"),
+        (
+            {"axes": {"rate": [{"rate": 0.05, "ranpac_width": 100}, {"rate": 0.1, "ranpac_width": 200}]}},
+            r"axes\.rate of the grid ties ranpac_width to rate, which tuner 'none' does not use: .* axis of its own",
+        ),
         (None, "expected fixed"),
     ],
 )

@@ -28,9 +28,21 @@ _OWN = ("out", "overwrite")  # the sweep's business
 _LONGEST_NAME = 120  # bytes, without the seed; file systems take 255
 
 # Options that change nothing for a tuner: where points differ in them alone, they are one run.
-_OF_SELECTION = ("rate", "keep", "dynamics", "in_backward", "whole", "strike_factor", "freeze_rate", "score_objective")
-_OF_TUNING = (*_OF_SELECTION, "epochs", "batch_size", "lr", "projector_lr", "classifier_lr", "tune_objective")
-_UNUSED = {"none": _OF_TUNING, "full": _OF_SELECTION, "bitfit": _OF_SELECTION, "lora": _OF_SELECTION}
+_OF_SCORES = ("score_objective", "freeze_rate")
+_OF_SELECTION = ("rate", "keep", "dynamics", "in_backward", "whole", "strike_factor", *_OF_SCORES, "lr")
+_OF_FULL, _OF_BITFIT, _OF_LORA = ("full_lr",), ("bitfit_lr",), ("lora_lr", "lora_rank", "lora_alpha", "lora_layers")
+_OF_DENSE = (*_OF_FULL, *_OF_BITFIT, *_OF_LORA)
+_OF_TRAINING = ("epochs", "batch_size", "projector_lr", "classifier_lr", "tune_objective", "momentum", "weight_decay")
+_UNUSED = {
+    "none": (*_OF_SELECTION, *_OF_DENSE, *_OF_TRAINING),
+    "mist": _OF_DENSE,
+    "random": (*_OF_DENSE, *_OF_SCORES),
+    "magnitude": (*_OF_DENSE, *_OF_SCORES),
+    "gradient": (*_OF_DENSE, *_OF_SCORES, "strike_factor"),
+    "full": (*_OF_SELECTION, *_OF_BITFIT, *_OF_LORA),
+    "bitfit": (*_OF_SELECTION, *_OF_FULL, *_OF_LORA),
+    "lora": (*_OF_SELECTION, *_OF_FULL, *_OF_BITFIT),
+}
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
             if "preset" in choices and name not in fixed:
                 raise ValueError(f"{source} has presets on an axis and names no {name}; add them")
             values = fixed.pop(name, None) or _default(fixed, name)
+            _check_different(values, f"fixed.{name}")
             choices[name] = [(value, {name: [value]}) for value in values]
     others = sorted(set(choices) - {"data", *_SPLIT})
     order = [*(["data"] if "data" in choices else []), "tuner", *others, "seeds"]
@@ -138,7 +151,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
         tuned += len(point.options.method) * (point.axes["tuner"] != "none")
         known = points.setdefault(point.name, point)
         if known != point:
-            raise ValueError(f"two points of {source} would share the folder {point.name}; use values that differ more")
+            raise _clash(known, point, choices, source)
     first = choices["seeds"][0][0]
     return Grid(
         {name: [label for label, _ in choices[name]] for name in order},
@@ -195,10 +208,28 @@ def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
         for label in _several(given[axis]) if axis in _LISTS else [given[axis]]:
             typed = {name: _value(name, each, f"axes.{axis}") for name, each in {**given, axis: label}.items()}
             found.append((typed[axis][0] if axis in _LISTS else typed[axis], typed))
-    labels = [label for label, _ in found]
-    if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
-        raise ValueError(f"axes.{axis} has {twice[0]!r} twice; leave one out")
+    _check_different([label for label, _ in found], f"axes.{axis}")
     return found
+
+
+def _check_different(labels: list[Any], where: str) -> None:
+    if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+        raise ValueError(f"{where} has {twice[0]!r} twice; leave one out")
+
+
+def _clash(one: Point, other: Point, choices: dict[str, list[tuple[Any, dict[str, Any]]]], source: str) -> ValueError:
+    """The error for two points of the same name: what sets them apart is on an axis that their tuner does not use."""
+    tuner = one.axes["tuner"]
+    ours, theirs = dataclasses.asdict(one.options), dataclasses.asdict(other.options)
+    differing = [name for name in ours if ours[name] != theirs[name]]
+    for axis in set(choices) & set(_UNUSED.get(tuner, ())):
+        tied = [name for name in differing if name != axis and any(name in given for _, given in choices[axis])]
+        if tied:
+            return ValueError(
+                f"axes.{axis} of {source} ties {tied[0]} to {axis}, which tuner {tuner!r} does not use: its points "
+                f"would differ in {tied[0]} alone; give {tied[0]} an axis of its own"
+            )
+    return ValueError(f"two points of {source} would share the folder {one.name}; use values that differ more")
 
 
 def _methods(choices: list[tuple[Any, dict[str, Any]]] | None) -> dict[str, Any]:
@@ -216,8 +247,11 @@ def _value(name: str, value: Any, where: str) -> Any:
     kind = typing.get_type_hints(Config)[name]
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
+    listed = value
+    if typing.get_origin(kind) is list:
+        listed = _several(value) if name in _LISTS or not isinstance(value, list) else value
     try:
-        return parser.parse_object({"value": _several(value) if name in _LISTS else value}).value
+        return parser.parse_object({"value": listed}).value
     except ArgumentError as error:
         if typing.get_origin(kind) is Literal:
             raise unknown(f"value of {where} for {name}", str(value), typing.get_args(kind)) from error
