@@ -86,19 +86,29 @@ def is_running(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("share", "memory", "most"), [(True, 1 << 60, 3), (False, 1 << 60, 2), (True, 1 << 20, 2)], ids=str
+    ("share", "memory", "jobs", "status", "most"),
+    [
+        pytest.param(True, 1 << 60, 2, 0, 3, id="shared"),
+        pytest.param(False, 1 << 60, 2, 0, 2, id="jobs are given"),
+        pytest.param(True, 1 << 20, 2, 0, 2, id="no memory"),
+        pytest.param(True, 1 << 60, 2, 1, 2, id="none succeeded"),
+        pytest.param(True, 1 << 60, 5, 0, 5, id="many jobs"),
+    ],
 )
-def test_the_last_runs_share_the_cores_where_there_is_memory(
-    share: bool, memory: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_last_runs_share_few_cores_where_there_is_memory(
+    share: bool, memory: int, jobs: int, status: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(point: Point, folder: Path, environment: dict) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"], stdin=subprocess.PIPE)
+        work = f"import sys, time; time.sleep({0.2 + 0.1 * point.seed}); sys.exit({status})"
+        return subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE)
 
     monkeypatch.setattr(pool, "_start", start)
     monkeypatch.setattr(pool.memory, "available", lambda device: memory)
     points = make_grid({"axes": {"tuner": ["none"], "seeds": [1, 2, 3, 4, 5, 6, 7]}}).points
+    for point in points:
+        (tmp_path / point.name).mkdir()  # where a failed one says why
     at_work: list[int] = []
-    ended = [one.point for one in pool.run_points(points, tmp_path, 2, share, lambda message: None, at_work.append)]
+    ended = [one.point for one in pool.run_points(points, tmp_path, jobs, share, lambda message: None, at_work.append)]
     assert sorted(point.seed for point in ended) == [1, 2, 3, 4, 5, 6, 7]
     assert max(at_work) == most
 
@@ -161,7 +171,7 @@ def test_what_a_tuner_is_said_not_to_use_changes_nothing(name: str, same_bits: C
         torch.manual_seed(0)
         backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
         pixels = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
-        given = {"epochs": 2, "batch_size": 8, "rate": 0.3, "keep": 0.5, **options}
+        given = {"epochs": 2, "batch_size": 8, "rate": 0.3, "keep": 0.4, **options}
         if given.get("dynamics") == "published":
             given["in_backward"] = False
         tuner = create(name, backbone, TuningOptions(**given), 1)

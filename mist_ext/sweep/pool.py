@@ -23,6 +23,7 @@ from mist_ext.sweep.grid import Point
 
 ERROR, OUTPUT = "error.txt", "output.txt"  # in a point's folder: why it failed, and all that it printed
 _POLL = 0.1  # seconds
+_FEW = 4  # jobs: with more, the last runs leave few cores idle, and up to twice as many processes would hold memory
 
 
 @dataclass
@@ -64,8 +65,10 @@ def run_points(
     jobs : int
         So many at a time; they share the cores.
     share : bool
-        Whether the last points, too few to fill all jobs twice, may run together: cores are shared for a while rather
-        than idle at the end. It takes memory for all of them, by what the largest needed that has ended.
+        Whether the last points, too few to fill all jobs twice, may run together where jobs are few: cores are shared
+        for a while rather than idle at the end. It takes memory for all of them, by the largest process so far, once a
+        point has succeeded. Not counted are the processes that decode a run's images, what other programs take
+        meanwhile, and that a point to come may need more than any before it.
     say : callable
         Shows a message.
     state : callable
@@ -83,10 +86,11 @@ def run_points(
     running: dict[Any, Point] = {}
     asked: list[int] = []
     there = memory.available(torch.device("cpu"))
+    succeeded = False  # a point that failed may have ended before it took its memory
 
     def room() -> bool:
-        last = share and len(running) + len(waiting) < 2 * jobs
-        return len(running) < jobs or (last and 0 < (len(running) + 1) * _largest_ended() <= there)
+        last = share and jobs <= _FEW and succeeded and len(running) + len(waiting) < 2 * jobs
+        return len(running) < jobs or (last and (len(running) + 1) * _largest_ended() <= there)
 
     def stop(number: int) -> None:
         if not asked:
@@ -108,6 +112,7 @@ def run_points(
                 for process in [process for process in running if process.poll() is not None]:
                     point = running.pop(process)
                     process.stdin.close()
+                    succeeded |= process.returncode == 0
                     state(len(running))
                     if not (asked and process.returncode):
                         yield Ended(point, _error(process.returncode, out / point.name))
@@ -137,7 +142,7 @@ def _start(point: Point, folder: Path, environment: dict[str, str]) -> subproces
 
 
 def _largest_ended() -> int:
-    """The most bytes that any ended process had in memory; 0 before one has."""
+    """The most bytes that any ended process had in memory."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
 

@@ -46,7 +46,8 @@ def sweep(
     out : path-like
         The folder in which each point gets its own.
     jobs : int, optional
-        Points that run at a time; by default one for each core, the last ones together, or one where they use a GPU.
+        Points that run at a time; by default one for each core, on few cores the last ones together, or one where they
+        use a GPU.
     resume : bool
         Skip what is finished in ``out`` and go on with what was interrupted or failed. The grid may have new points.
     console : Console, optional
