@@ -108,10 +108,6 @@ class TuningOptions:
                 "precision is bf16-pure, but published dynamics have a dense optimiser without fp32 masters, whose "
                 "steps would be lost in rounding; use precision bf16, or dynamics exact"
             )
-        try:
-            re.compile(self.whole)
-        except re.error as error:
-            raise ValueError(f"whole is {self.whole!r}, which is no regular expression: {error}") from error
         if self.shard and self.dynamics == "published":
             raise ValueError(
                 "shard is True, but published dynamics have torch's dense optimiser, whose state is not cut to the "
