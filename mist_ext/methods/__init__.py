@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from typing import TYPE_CHECKING
+import types
+import typing
+from typing import TYPE_CHECKING, Any
 
 from mist_ext.plugins import plugins
 from mist_ext.suggest import unknown
+from mist_ext.typed import typed
 
 if TYPE_CHECKING:
     from mist_ext.methods.method import Method
@@ -64,10 +67,23 @@ def create(name: str, **options: object) -> Method:
     Raises
     ------
     ValueError
-        If the method or an option is unknown; the nearest names are suggested.
+        If the method or an option is unknown; the nearest names are suggested. If an option's value is of another type
+        than its annotation, where that is made of Python's plain types.
     """
     known = options_of(name)
     for option in options:
         if option not in known:
             raise unknown(f"option of method {name!r}", option, known)
-    return named(name)(**options)
+    kinds = {option: kind for option, kind in typing.get_type_hints(named(name).__init__).items() if _plain(kind)}
+    given = {
+        option: typed(value, kinds[option], f"{option} of method {name!r}") if option in kinds else value
+        for option, value in options.items()
+    }
+    return named(name)(**given)
+
+
+def _plain(kind: Any) -> bool:
+    parts = [part for part in typing.get_args(kind) if part is not ...]
+    if typing.get_origin(kind) in (tuple, types.UnionType, typing.Union):
+        return all(map(_plain, parts))
+    return kind in (int, float, bool, str, types.NoneType)

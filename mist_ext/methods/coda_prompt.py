@@ -49,7 +49,7 @@ class CodaPrompt(PromptedMethod):
     seed : int
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "components", "length")
+    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier", "components", "length", "prompted_blocks")
 
     def __init__(
         self,
@@ -81,6 +81,8 @@ class CodaPrompt(PromptedMethod):
         self._heads.extend(classes)
         width = self.feature_width
         for part, size in zip(self._lists(), (self.length * width, width, width), strict=True):
+            for earlier in part:
+                earlier.requires_grad_(False)
             drawn = torch.empty(len(self.prompted_blocks), self.components, size).uniform_()
             part.append(nn.Parameter(orthogonal(drawn, [own.detach().to("cpu") for own in part])))
 

@@ -25,9 +25,10 @@ class DualPrompt(PromptedMethod):
 
     In training t is known; in a prediction it is argmax_t cos(q(x), k_t). With G and E blocks, g has 2 G L_g D
     numbers, each e_t 2 E L_e D, each key D. L counts the rows of each of p_K and p_V, as in the published code, where
-    the paper's text halves a prompt. A new expert begins as a copy of the one before, as published. Published for
-    a ViT-B/16: L_g = 5 in blocks 1 and 2, L_e = 20 in blocks 3 to 5, Adam at a constant rate of 0.001, 5 epochs, batch
-    24, gradients clipped to 1, lambda = 0.1.
+    the paper's text halves a prompt. A new expert begins as a copy of the one before, as published. For a
+    ViT-B/16: L_g = 5 in blocks 1 and 2, L_e = 20 in blocks 3 to 5 (the paper), Adam at a constant rate of 0.001, 5
+    epochs, batch 24, gradients clipped to 1, lambda = 0.1 (LAMDA-PILOT, exps/dualprompt.json, where L_e is 5). The
+    authors' own configuration (google-research/l2p, cifar100_dualprompt.py) has L_e = 5 and lambda = 1.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class DualPrompt(PromptedMethod):
     seed : int
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed",)
+    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier", "general_blocks", "expert_blocks")
 
     def __init__(
         self,
@@ -82,6 +83,8 @@ class DualPrompt(PromptedMethod):
         width = self.feature_width
         length = within_budget(self.backbone, "expert_length", self.expert_length, 20)
         experts, keys = self.network.experts, self.network.keys
+        for earlier in (*experts, *keys):
+            earlier.requires_grad_(False)
         if len(experts):
             expert = experts[-1].detach().clone()
         else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.methods.attachments import Hook, pooled_tokens, tokens, within_budget
+from mist_ext.methods.attachments import Hook, pooled_tokens, positions, tokens, within_budget
 from mist_ext.methods.prompted import Classifier, PromptedMethod
 from mist_ext.methods.training import Recipe, constant
 from mist_ext.suggest import unknown
@@ -27,8 +27,10 @@ class L2P(PromptedMethod):
         x_p = [P_s1; ...; P_sN; x_e]      loss = cross-entropy - lambda sum_{i <= N} cos(q(x), k_si)   (equation 5)
 
     M L D numbers for prompts, M D for keys. The paper's optional penalty on prompts that were used often is left out,
-    as in the published code's default. Published for a ViT-B/16: M = 10, L = 5, N = 5, Adam at a constant rate of 0.03
-    batch / 256, 5 epochs, batch 16, gradients clipped to 1, lambda = 0.1.
+    as in the published code's default. For a ViT-B/16: M = 10, L = 5, N = 5, Adam at a constant rate of 0.03 batch /
+    256, 5 epochs, batch 16, gradients clipped to 1, lambda = 0.1. The PyTorch port (JH-LEE-KR/l2p-pytorch) and
+    LAMDA-PILOT (exps/l2p.json) have these; the authors' own configuration (google-research/l2p, cifar100_l2p.py) has
+    L = 10, N = 4 and lambda = 1.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ class L2P(PromptedMethod):
     seed : int
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "pool", "selected")
+    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier", "pool", "selected", "head_type")
 
     def __init__(
         self,
@@ -75,6 +77,11 @@ class L2P(PromptedMethod):
         self.pool, self.length, self.selected, self.pull = pool, length, selected, pull
 
     def _build(self) -> nn.Module:
+        if self.selected > (budget := positions(self.backbone)):
+            raise ValueError(
+                f"selected={self.selected}: so many prompts, but the backbone has {budget} positions; "
+                f"expected at most {budget}"
+            )
         length = within_budget(self.backbone, "length", self.length, 5, self.selected)
         network = super()._build()
         width = self.feature_width

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+Entry = Tensor | int | float | str | tuple[int, ...]  # of a state
+
 # Bounds the memory of a prediction: 4096 rows of RanPAC's published width (10,000) are 330 MB in float64.
 PREDICT_ROWS = 4096
 
@@ -119,12 +121,12 @@ class Method(ABC):
         """
         return 0
 
-    def state_dict(self) -> dict[str, Tensor | int | float]:
-        """A copy of everything that was learned, as a checkpoint holds it: tensors and plain numbers only."""
+    def state_dict(self) -> dict[str, Entry]:
+        """A copy of everything that was learned, as a checkpoint holds it: tensors and plain values only."""
         state = {name: getattr(self, name) for name in (*self._fixed, *self._state)}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Entry]) -> None:
         """Go on from a `state_dict`.
 
         Raises
@@ -145,12 +147,12 @@ class Method(ABC):
             value = state[entry]
             setattr(self, entry, value.clone() if isinstance(value, Tensor) else value)
 
-    def inference_state(self) -> dict[str, Tensor | int | float]:
+    def inference_state(self) -> dict[str, Entry]:
         """A copy of what predictions need."""
         state = {name: getattr(self, name) for name in self._predicting or self._state}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
-    def load_inference_state(self, state: Mapping[str, Tensor | int | float]) -> None:
+    def load_inference_state(self, state: Mapping[str, Entry]) -> None:
         """Predict as the method that gave this `inference_state`; it cannot learn on."""
         for name in self._predicting or self._state:
             setattr(self, name, state[name])

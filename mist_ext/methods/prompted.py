@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
     prompts, so that an answer depends on the other images in its batch.)
     """
 
+    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier")
     stale = "its prompts were learned on an earlier backbone"
 
     def __init__(self, recipe: Recipe, seed: int, classifier: Classifier) -> None:
@@ -103,8 +104,8 @@ class Queried:
     query : callable
         From pixels to the queries ``[n, d]``: the backbone as it is, which stays as it is while prompts are trained.
     known : dict of int to Tensor
-        Queries of images that look the same in every epoch; it fills in the first one, and spares the others a pass
-        through the backbone.
+        Queries of images that look the same in every epoch; it fills, and spares them another pass through the
+        backbone.
     """
 
     def __init__(self, batches: Batches, query: Callable[[Tensor], Tensor], known: dict[int, Tensor]) -> None:
@@ -120,14 +121,17 @@ class Queried:
     def _queries(self, items: list, pixels: Tensor) -> Tensor:
         if not self.batches.same:
             return self.query(pixels)
-        if any(item not in self.known for item in items):
-            self.known.update(zip(items, self.query(pixels), strict=True))
+        new = [place for place, item in enumerate(items) if item not in self.known]
+        if new:
+            self.known.update(zip([items[place] for place in new], self.query(pixels[new]), strict=True))
         return torch.stack([self.known[item] for item in items])
 
 
 def check_blocks(backbone: Any, option: str, numbers: tuple[int, ...]) -> None:
-    """Raise ValueError unless a backbone has these blocks, counted from 0."""
+    """Raise ValueError unless these are one or more different blocks of a backbone, counted from 0."""
     count = len(backbone.blocks)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"{option}={numbers}: expected one or more different blocks, from 0 to {count - 1}")
     for number in numbers:
         if not 0 <= number < count:
             raise ValueError(f"{option}={numbers}: the backbone has no block {number}, expected 0 to {count - 1}")

@@ -63,6 +63,11 @@ class SLCA(TrainedMethod, ClassGaussians):
     ) -> None:
         super().__init__(Recipe(epochs, lr, batch_size, weight_decay=5e-4, schedule=last_tenth), seed)
         at_least_one("draws_per_class", draws_per_class)
+        at_least_one("alignment_epochs", alignment_epochs)
+        if not (temperature > 0 and slowness >= 0):
+            raise ValueError(
+                f"temperature={temperature}, slowness={slowness}: expected temperature > 0 and slowness >= 0"
+            )
         self.alignment = Recipe(alignment_epochs, lr, draws_per_class, weight_decay=5e-4)
         self.temperature, self.slowness = temperature, slowness
 

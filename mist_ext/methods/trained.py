@@ -16,7 +16,7 @@ from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.draws import draw_seed
 from mist_ext.methods.attachments import borrowed, check_vit
-from mist_ext.methods.method import Method
+from mist_ext.methods.method import Entry, Method
 from mist_ext.methods.training import Recipe, fit
 from mist_ext.tuners.tuner import Track, untracked
 
@@ -127,10 +127,10 @@ class TrainedMethod(Method):
         with borrowed(self.backbone):
             return self._features(pixels)
 
-    def state_dict(self) -> dict[str, Tensor | int | float]:
+    def state_dict(self) -> dict[str, Entry]:
         return {**super().state_dict(), **self._own_state()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Entry]) -> None:
         rest = {name: value for name, value in state.items() if name != _SESSIONS and not name.startswith(_NETWORK)}
         if _SESSIONS not in state:
             expected = sorted({*self._fixed, *self._state, _SESSIONS})
@@ -140,19 +140,19 @@ class TrainedMethod(Method):
         super().load_state_dict(rest)
         self._load_own(state)
 
-    def inference_state(self) -> dict[str, Tensor | int | float]:
+    def inference_state(self) -> dict[str, Entry]:
         return {**super().inference_state(), **self._own_state()}
 
-    def load_inference_state(self, state: Mapping[str, Tensor | int | float]) -> None:
+    def load_inference_state(self, state: Mapping[str, Entry]) -> None:
         super().load_inference_state(state)
         self._load_own(state)
 
-    def _own_state(self) -> dict[str, Tensor | int | float]:
+    def _own_state(self) -> dict[str, Entry]:
         ends = torch.tensor([session.stop for session in self.sessions], dtype=torch.int64)
         tensors = self.network.state_dict()
         return {_SESSIONS: ends, **{_NETWORK + name: value.detach().clone() for name, value in tensors.items()}}
 
-    def _load_own(self, state: Mapping[str, Tensor | int | float]) -> None:
+    def _load_own(self, state: Mapping[str, Entry]) -> None:
         ends = torch.as_tensor(state[_SESSIONS]).tolist()
         self._rebuild([range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)])
         own = {name.removeprefix(_NETWORK): value for name, value in state.items() if name.startswith(_NETWORK)}

@@ -25,6 +25,7 @@ WIDTH = 128
 
 @pytest.fixture
 def backbone() -> Any:
+    torch.manual_seed(0)  # it is drawn, as are the images of the tests
     return backbones.create("vit_nano").eval()
 
 
@@ -90,7 +91,7 @@ def test_dualprompt_trains_the_general_prompt_and_the_newest_expert(backbone: An
 
 def test_dualprompt_predicts_with_the_expert_of_the_closest_key(backbone: Any) -> None:
     method, _ = trained("dualprompt", backbone)
-    images = torch.rand(6, 3, 32, 32)
+    images = torch.rand(1, 3, 32, 32) + 0.01 * torch.rand(6, 3, 32, 32)  # so that all are close to the first one
     with torch.no_grad():
         query = functional.normalize(backbone(images))
         method.network.keys[0].copy_(query[0])
@@ -229,6 +230,75 @@ def test_an_image_that_stays_the_same_is_queried_once(
             with torch.no_grad():
                 assert torch.allclose(queries, backbone(pixels), atol=1e-5)
     assert sum(passes) == epochs_queried * len(images)
+
+
+@pytest.mark.parametrize("name", ["dualprompt", "coda_prompt"])
+def test_parameters_of_earlier_tasks_get_no_gradient(name: str, backbone: Any) -> None:
+    method, _ = trained(name, backbone)
+    (*earlier, _), (*others, _) = [
+        list(part)
+        for part in (
+            (method.network.experts, method.network.keys)
+            if name == "dualprompt"
+            else (method.network.prompts, method.network.attention)
+        )
+    ]
+    hooks, penalty = method._prompts(backbone(torch.rand(2, 3, 32, 32)).detach(), training=True)
+    with attached(hooks):
+        (backbone(torch.rand(2, 3, 32, 32)).sum() + penalty).backward()
+    assert all(parameter.grad is None for parameter in (*earlier, *others))
+    assert all(bool(parameter.grad.any()) for parameter in method._trained())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("l2p", {"pool": 100, "selected": 100}, "selected=100: so many prompts, but the backbone has 17 positions"),
+        ("coda_prompt", {"prompted_blocks": ()}, r"prompted_blocks=\(\): expected one or more different blocks"),
+        ("dualprompt", {"expert_blocks": (2, 2)}, r"expert_blocks=\(2, 2\): expected one or more different"),
+    ],
+)
+def test_prompts_that_reach_nothing_are_refused_when_attached(
+    name: str, options: dict[str, Any], message: str, backbone: Any
+) -> None:
+    method: Any = create(name, **options)
+    with pytest.raises(ValueError, match=message):
+        method.attach(backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("l2p", "length", "three", r"length of method 'l2p' is 'three', expected int | None"),
+        ("l2p", "selected", 5.5, "expected int"),
+        ("l2p", "pull", "abc", "expected float"),
+        ("dualprompt", "expert_blocks", 2, r"expected tuple\[int"),
+        ("ease", "alpha", float("nan"), "expected a finite number"),
+        ("ease", "bottleneck", 2.5, "expected int"),
+        ("slca", "temperature", 0, "expected temperature > 0"),
+        ("slca", "slowness", -1.0, "expected temperature > 0 and slowness >= 0"),
+        ("slca", "alignment_epochs", 0, "alignment_epochs=0: expected 1 or more"),
+    ],
+)
+def test_a_value_of_another_type_or_out_of_range_is_named(name: str, option: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create(name, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("l2p", {"head_type": "token"}),
+        ("dualprompt", {"classifier": "prototypes"}),
+        ("coda_prompt", {"prompted_blocks": (1, 2, 3, 4, 5)}),
+    ],
+)
+def test_a_state_made_with_other_options_is_refused(name: str, options: dict[str, Any], backbone: Any) -> None:
+    method, _ = trained(name, backbone, tasks=1)
+    other: Any = create(name, **options)
+    other.attach(backbone)
+    with pytest.raises(ValueError, match="but the method was created with"):
+        other.load_state_dict(method.state_dict())
 
 
 @pytest.mark.parametrize("name", ["aper_adapter", "ease"])

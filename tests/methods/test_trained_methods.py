@@ -71,7 +71,10 @@ def accuracy(method: Any, extract: Callable[[Tensor], Tensor], stream: Stream, t
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     assert first.keys() == second.keys()
-    return all(torch.equal(torch.as_tensor(first[name]), torch.as_tensor(second[name])) for name in first)
+    return all(
+        torch.equal(value, second[name]) if isinstance(value, Tensor) else value == second[name]
+        for name, value in first.items()
+    )
 
 
 @pytest.mark.parametrize("name", TRAINED)

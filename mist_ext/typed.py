@@ -1,0 +1,37 @@
+"""Values that users give, in the type that is expected of them."""
+
+from __future__ import annotations
+
+import math
+import typing
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+
+def typed(value: Any, kind: Any, name: str) -> Any:
+    """A value in the type of its annotation: a whole number may stand for a float, a list for a tuple.
+
+    Parameters
+    ----------
+    value
+        As it was given.
+    kind : type or type hint
+    name : str
+        What it is, for the error.
+
+    Raises
+    ------
+    ValueError
+        If it is of another type, or a number that is not finite.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    try:
+        parsed = parser.parse_object({"value": value}).value
+    except ArgumentError as error:
+        expected = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+        raise ValueError(f"{name} is {value!r}, expected {expected.replace('typing.', '')}") from error
+    if isinstance(parsed, float) and not math.isfinite(parsed):
+        raise ValueError(f"{name} is {value!r}, expected a finite number")
+    return parsed
