@@ -49,13 +49,12 @@ class FeCAM(ClassGaussians):
     @torch.no_grad()
     def learn(self, features: Tensor, labels: Tensor) -> None:
         super().learn(features, labels)
-        covariances = self.covariances()
         known = len(self.precisions)
-        precisions = torch.zeros_like(covariances)
+        precisions = torch.zeros_like(self.products)
         precisions[:known] = self.precisions if known else precisions[:0]
-        for position in labels.unique().tolist():
-            shrunk = self._shrink(covariances[position])
-            precisions[position] = torch.linalg.pinv(correlation(shrunk), hermitian=True)
+        positions = labels.unique().tolist()
+        for position, covariance in zip(positions, self.covariances(positions), strict=True):
+            precisions[position] = torch.linalg.pinv(correlation(self._shrink(covariance)), hermitian=True)
         self.precisions = precisions
 
     def _learn(self, features: Tensor, targets: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -26,31 +27,37 @@ class ClassGaussians(ClassMeans):
         super().__init__()
         self.products = torch.zeros(0, 0, 0, dtype=torch.float64)
 
-    def covariances(self) -> Tensor:
-        """The unbiased covariance of every class: float64 ``[classes, d, d]``.
+    def covariances(self, positions: Sequence[int]) -> Tensor:
+        """The unbiased covariances of some classes: float64 ``[len(positions), d, d]``.
 
         A class without any spread (of one image, or of equal ones) takes the mean covariance of the others, or the
         identity where no class has spread; a warning names it.
         """
-        counts = self.counts.view(-1, 1, 1).to(torch.float64)
         means = self.prototypes
-        centred = self.products - counts * means.unsqueeze(2) * means.unsqueeze(1)
-        covariances = centred / (counts - 1).clamp(min=1)
+        powers = self.products.diagonal(dim1=1, dim2=2)
+        variations = powers - self.counts.unsqueeze(1) * means.square()
         # What rounding leaves of a difference of equal second moments is no spread.
-        powers = self.products.diagonal(dim1=1, dim2=2).sum(dim=1)
-        spread = centred.diagonal(dim1=1, dim2=2).sum(dim=1) > 1e-12 * powers
-        seen = self.counts > 0
-        if bool((lacking := seen & ~spread).any()):
-            named = ", ".join(str(position) for position in lacking.nonzero().flatten().tolist())
+        spread = variations.sum(dim=1) > 1e-12 * powers.sum(dim=1)
+
+        def covariance(position: int) -> Tensor:
+            count, mean = self.counts[position].to(torch.float64), means[position]
+            return (self.products[position] - count * mean.unsqueeze(1) * mean) / (count - 1).clamp(min=1)
+
+        lacking = [position for position in positions if self.counts[position] > 0 and not spread[position]]
+        substitute = torch.eye(self._width).to(means)
+        if lacking:
             warnings.warn(
-                f"class {named} has a single image (or equal ones) and so no covariance: "
+                f"class {', '.join(map(str, lacking))} has a single image (or equal ones) and so no covariance: "
                 f"{type(self).__name__} uses the mean covariance of the other classes",
                 stacklevel=2,
             )
-            width = covariances.shape[1]
-            mean = covariances[spread].mean(dim=0) if bool(spread.any()) else torch.eye(width).to(covariances)
-            covariances[lacking] = mean
-        return covariances
+            if others := spread.nonzero().flatten().tolist():
+                substitute = sum(map(covariance, others), torch.zeros_like(substitute)) / len(others)
+        return torch.stack([substitute if position in lacking else covariance(position) for position in positions])
+
+    def memory(self, rows: int, features: int, classes: int) -> int:
+        """Bytes of the second moments before and after a task, and of the matrices that are made of them."""
+        return 4 * 8 * classes * features * features
 
     def _learn(self, features: Tensor, targets: Tensor) -> None:
         super()._learn(features, targets)

@@ -121,12 +121,13 @@ class SLCA(TrainedMethod, ClassGaussians):
     def sampled(self) -> tuple[Tensor, Tensor]:
         """Features drawn for every class seen: float32 ``[draws, d]`` and int64 labels ``[draws]``."""
         per_class = self.alignment.batch_size
-        means, covariances = self.prototypes, self.covariances()
+        means, seen = self.prototypes, self.counts.nonzero().flatten().tolist()
+        covariances = dict(zip(seen, self.covariances(seen), strict=True))
         shift = 1e-4 * torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
         samples, labels = [], []
         for task, session in enumerate(self.sessions):
             weight = 0.9 + 0.1 * (task + 1) / len(self.sessions)
-            for position in (position for position in session if self.counts[position]):
+            for position in (position for position in session if position in covariances):
                 own = generator(self.seed, "align", len(self.sessions), "class", position)
                 normal = torch.randn(per_class, means.shape[1], generator=own, dtype=means.dtype).to(means.device)
                 factor = torch.linalg.cholesky(covariances[position] + shift)

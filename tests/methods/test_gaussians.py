@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_slca_draws_from_the_gaussian_of_every_class() -> None:
     for label in range(3):
         rows = f[labels.numpy() == label]
         assert np.abs(method.prototypes[label].numpy() - rows.mean(axis=0)).max() < 1e-5
-        assert np.abs(method.covariances()[label].numpy() - np.cov(rows.T)).max() < 1e-5
+        assert np.abs(method.covariances([label])[0].numpy() - np.cov(rows.T)).max() < 1e-5
     samples, drawn = method.sampled()
     rows = samples[drawn == 1].numpy().astype(np.float64)
     assert np.abs(rows.mean(axis=0) - f[labels.numpy() == 1].mean(axis=0)).max() < 0.05  # weight 1 in a single task
@@ -110,8 +111,25 @@ def test_classes_with_one_image_take_the_mean_covariance_with_a_warning() -> Non
         method.learn(features, labels)
     assert torch.isfinite(method.scores(features)).all()
     with pytest.warns(UserWarning, match="class 2"):
-        covariances = method.covariances()
-    assert torch.allclose(covariances[2], covariances[:2].mean(dim=0))
+        covariances = method.covariances([2, 0, 1])
+    assert torch.allclose(covariances[0], covariances[1:].mean(dim=0))
+
+
+def test_a_class_with_one_image_is_named_once() -> None:
+    features, labels = blobs([0] * 9 + [1] * 9 + [2])
+    method: Any = create("fecam")
+    with pytest.warns(UserWarning, match="class 2 has a single image"):
+        method.learn(features, labels)
+    others, others_labels = blobs([3] * 9 + [4] * 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.learn(others, others_labels)
+    assert torch.isfinite(method.scores(others)).all()
+
+
+@pytest.mark.parametrize("name", ["fecam", "slca"])
+def test_the_memory_of_second_moments_is_asked_for(name: str) -> None:
+    assert create(name).memory(100, 768, 200) == 4 * 8 * 200 * 768**2
 
 
 def test_a_task_of_single_images_is_learned() -> None:
