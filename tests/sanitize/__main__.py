@@ -26,11 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CXX = os.environ.get("CXX", "g++")
 KERNEL_TESTS = [
-    f"tests/test_{name}.py"
-    for name in (
-        *("philox", "accumulate", "select", "drop_apply", "mask", "pack", "arguments"),
-        *("sensitivity", "selection", "optim"),
-    )
+    *(f"tests/test_{name}.py" for name in ("philox", "accumulate", "select", "drop_apply", "mask", "pack")),
+    *(f"tests/test_{name}.py" for name in ("arguments", "sensitivity", "selection")),
+    "tests/optim",
 ]
 # The fault that loops.cpp commits for a sanitizer, and what must then be reported.
 FAULTS = {
