@@ -10,7 +10,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from mist_ext import compiled, data, experiment
+from mist_ext import compiled, data
 from mist_ext.data import digits
 
 # "repeatable" draws the same cases in every run; `pytest --hypothesis-profile long` draws 20 times as many others.
@@ -93,8 +93,11 @@ def every_nth_digit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run without the figures at its end, which take longer than the rest of a small one."""
-    monkeypatch.setattr(experiment, "write_reports", lambda folder: None)
+    """A run without the figures at its end, which take longer than the rest of a small one.
+
+    By name, since the kernels' tests run where what a run needs is not installed.
+    """
+    monkeypatch.setattr("mist_ext.experiment.write_reports", lambda folder: None)
 
 
 class Surroundings:
