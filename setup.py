@@ -114,17 +114,20 @@ def extensions() -> dict:
     def sources(pattern: str) -> list[str]:
         return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob(pattern))
 
-    include = [write_build_info(cuda)]
+    checks = sources("arguments/*.cpp")
     objects = [
         CppExtension(
-            "mist_ext._C", sources("*.cpp") + sources("cpu/*.cpp"), include_dirs=include, extra_compile_args=CXX_FLAGS
+            "mist_ext._C",
+            [*sources("*.cpp"), *checks, *sources("cpu/*.cpp")],
+            include_dirs=[write_build_info(cuda)],
+            extra_compile_args=CXX_FLAGS,
         )
     ]
     if not reason:
         objects.append(
             CUDAExtension(
                 "mist_ext._cuda",
-                ["csrc/arguments.cpp", *sources("cuda/*.cpp"), *sources("cuda/*.cu")],
+                [*checks, *sources("cuda/*.cpp"), *sources("cuda/*.cu")],
                 extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
             )
         )

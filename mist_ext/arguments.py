@@ -1,4 +1,4 @@
-"""The ops' argument checks for the plain-PyTorch fallback: the same errors as csrc/arguments.cpp, before any change."""
+"""The ops' argument checks for the plain-PyTorch fallback: the same errors as csrc/arguments/, before any change."""
 
 from __future__ import annotations
 

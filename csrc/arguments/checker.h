@@ -1,0 +1,111 @@
+// Checks of one call: every tensor lies on the first one's device, and no memory that is written overlaps another's.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "../tensors.h"
+#include "messages.h"
+
+namespace mist {
+
+class Checker {
+ public:
+  Checker(const char* op, const Tensor& first) : op_(op), first_(first), cpu_(first.is_cpu()) {
+    device_ = cpu_ ? -1 : first.get_device_index();
+  }
+
+  template <class... Parts>
+  void require(bool holds, const Parts&... parts) const {
+    if (!holds) fail(op_, ": ", parts...);
+  }
+
+  void length(const char* list, size_t got, const char* expected_list, size_t expected) const {
+    require(got == expected, list, " has ", got, " tensors, but ", expected_list, " has ", expected);
+  }
+
+  void placed(Name name, const Tensor& tensor) const {
+    const bool same = tensor.is_cpu() == cpu_ && (cpu_ || tensor.get_device_index() == device_);
+    if (!same)
+      fail(op_, ": ", name, " is on ", device_name(tensor), ", expected ", device_name(first_), " like the rest");
+    require(tensor.is_contiguous(), name, " is not contiguous; pass a contiguous tensor");
+  }
+
+  void typed(Name name, const Tensor& tensor, ScalarType type) const {
+    if (tensor.scalar_type() != type)
+      fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected ", dtype_name(type));
+  }
+
+  void same_dtype(Name name, const Tensor& tensor, Name like, const Tensor& other) const {
+    if (tensor.scalar_type() != other.scalar_type())
+      fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", but ", like, " has ", dtype_name(other));
+  }
+
+  void same_shape(Name name, const Tensor& tensor, Name like, const Tensor& other) const {
+    const auto shape = tensor.sizes(), expected = other.sizes();
+    if (!std::equal(shape.begin(), shape.end(), expected.begin(), expected.end()))
+      fail(op_, ": ", name, " has shape ", shape_name(tensor), ", but ", like, " has ", shape_name(other));
+  }
+
+  void sized(Name name, const Tensor& tensor, int64_t size, const char* why) const {
+    const int64_t numel = tensor.numel();
+    require(numel == size, name, " has ", numel, " entries, expected ", size, ", ", why);
+  }
+
+  Dtype floating(Name name, const Tensor& tensor) const {
+    switch (tensor.scalar_type()) {
+      case ScalarType::Float: return Dtype::float32;
+      case ScalarType::BFloat16: return Dtype::bfloat16;
+      case ScalarType::Half: return Dtype::float16;
+      default: fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected float32, bfloat16 or float16");
+    }
+  }
+
+  // Positions are int32, so a tensor holds at most 2^31 - 1 entries.
+  void addressable(Name name, const Tensor& tensor) const {
+    const int64_t numel = tensor.numel();
+    require(numel <= std::numeric_limits<int32_t>::max(), name, " has ", numel,
+            " entries; an index is int32, so at most 2147483647 are supported. Split the tensor");
+  }
+
+  void uses(Name name, const Tensor& tensor, bool written) {
+    const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+    const auto bytes = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
+    if (bytes > 0) spans_.push_back({begin, begin + bytes, written, name});
+  }
+
+  void no_overlap() const {
+    std::vector<std::pair<uintptr_t, const Span*>> order;  // small to move: this takes a good part of all checks
+    order.reserve(spans_.size());
+    for (const Span& span : spans_) order.emplace_back(span.begin, &span);
+    std::sort(order.begin(), order.end());
+    const Span* furthest = nullptr;          // of all spans so far
+    const Span* furthest_written = nullptr;  // of those that are written
+    for (const auto& [begin, span] : order) {
+      const Span* other = span->written ? furthest : furthest_written;
+      if (other && begin < other->end)
+        fail(op_, ": ", other->name, " and ", span->name,
+             " share memory, and one of them is written. Pass separate tensors");
+      if (!furthest || span->end > furthest->end) furthest = span;
+      if (span->written && (!furthest_written || span->end > furthest_written->end)) furthest_written = span;
+    }
+  }
+
+ private:
+  struct Span {
+    uintptr_t begin, end;
+    bool written;
+    Name name;
+  };
+
+  const char* op_;
+  const Tensor& first_;
+  bool cpu_;
+  int32_t device_;
+  std::vector<Span> spans_;
+};
+
+}  // namespace mist

@@ -1,0 +1,32 @@
+// What the ops that know the vector of packed gradients check alike.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "checker.h"
+
+namespace mist {
+
+// Counts the pieces of all lists.
+template <class SomeList>
+void number_pieces(std::vector<SomeList>& lists) {
+  uint32_t pieces = 0;
+  for (SomeList& list : lists) {
+    list.piece = pieces;
+    pieces += static_cast<uint32_t>(cells(list.positions(), kPlacePiece));
+  }
+}
+
+// `pieces` are those of the lists that the vector was packed from.
+inline void check_packed(Checker& checker, const Tensor& packed, const Tensor& places, int64_t pieces, bool written) {
+  checker.placed({"packed"}, packed);
+  if (packed.scalar_type() != ScalarType::Float && packed.scalar_type() != ScalarType::BFloat16)
+    checker.require(false, "packed has dtype ", dtype_name(packed), ", expected float32 or bfloat16");
+  checker.placed({"places"}, places);
+  checker.typed({"places"}, places, ScalarType::Long);
+  checker.sized({"places"}, places, pieces + 1, "one for each piece of 2048 positions and one for the end");
+  checker.uses({"packed"}, packed, written);
+}
+
+}  // namespace mist
