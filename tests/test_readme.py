@@ -62,7 +62,7 @@ def test_the_tables_of_tuners_are_the_embedded_sweep(data: str) -> None:
 
 
 def test_the_table_of_every_tuner_before_every_method_is_its_sweep() -> None:
-    (_, *tuners), *lines = table_below("**Every tuner before every method**")
+    (_, *tuners), *lines = table_below("**Seven tuners before nine methods**")
     shown = {(method, tuner): cell for method, *cells in lines for tuner, cell in zip(tuners, cells, strict=True)}
     measured = {
         (row["method"], row["axes"]["tuner"]): f"{row['last_accuracy']['mean']:.2f}" for row in rows_of("digits")
