@@ -6,8 +6,6 @@ import math
 import typing
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
 
 def typed(value: Any, kind: Any, name: str) -> Any:
     """A value in the type of its annotation: a whole number may stand for a float, a list for a tuple.
@@ -25,6 +23,8 @@ def typed(value: Any, kind: Any, name: str) -> Any:
     ValueError
         If it is of another type, or a number that is not finite.
     """
+    from jsonargparse import ArgumentError, ArgumentParser
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     try:
