@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 
-def typed(value: Any, kind: Any, name: str) -> Any:
+def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:
     """A value in the type of its annotation: a whole number may stand for a float, a list for a tuple.
 
     Parameters
@@ -15,8 +15,10 @@ def typed(value: Any, kind: Any, name: str) -> Any:
     value
         As it was given.
     kind : type or type hint
-    name : str
-        What it is, for the error.
+    subject : str
+        What the value is of, with the verb before it: ``length is``.
+    purpose : str
+        What the error ends with.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def typed(value: Any, kind: Any, name: str) -> Any:
         parsed = parser.parse_object({"value": value}).value
     except ArgumentError as error:
         expected = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
-        raise ValueError(f"{name} is {value!r}, expected {expected.replace('typing.', '')}") from error
+        raise ValueError(f"{subject} {value!r}, expected {expected.replace('typing.', '')}{purpose}") from error
     if isinstance(parsed, float) and not math.isfinite(parsed):
-        raise ValueError(f"{name} is {value!r}, expected a finite number")
+        raise ValueError(f"{subject} {value!r}, expected a finite number{purpose}")
     return parsed

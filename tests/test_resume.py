@@ -225,16 +225,20 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_a_finished_run_is_left_alone_but_for_reports_that_were_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(experiment, "write_reports", lambda folder: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[1])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(experiment, "write_reports", lambda folder: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[1])
+    finally:
+        signal.signal(signal.SIGINT, before)
     monkeypatch.undo()  # figures are written from here on
     assert "is finished" in go_on(tmp_path)
     assert (tmp_path / "report.html").is_file()
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert "is finished" in go_on(tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == written
     assert not (tmp_path / "checkpoint").exists()
 
 

@@ -270,7 +270,7 @@ def test_the_first_seed_alone_keeps_classifiers() -> None:
         ({"axes": {"out": ["a", "b"]}}, "out is no option of a grid"),
         ({"fixed": {"rate": 0.1}}, "has no axes"),
         ({"fixed": {"seeds": [1, 1]}, "axes": {"rate": [0.1]}}, r"fixed\.seeds has 1 twice; leave one out"),
-        ({"axes": {"rate": [math.nan]}}, "rate is nan, expected more than 0"),
+        ({"axes": {"rate": [math.nan]}}, r"axes\.rate has nan, expected a finite number for rate"),
         (
             {"axes": {"rate": [{"rate": 0.05, "ranpac_width": 100}, {"rate": 0.1, "ranpac_width": 200}]}},
             r"axes\.rate of the grid ties ranpac_width to rate, which tuner 'none' does not use: .* axis of its own",

@@ -76,7 +76,7 @@ def create(name: str, **options: object) -> Method:
             raise unknown(f"option of method {name!r}", option, known)
     kinds = {option: kind for option, kind in typing.get_type_hints(named(name).__init__).items() if _plain(kind)}
     given = {
-        option: typed(value, kinds[option], f"{option} of method {name!r}") if option in kinds else value
+        option: typed(value, kinds[option], f"{option} of method {name!r} is") if option in kinds else value
         for option, value in options.items()
     }
     return named(name)(**given)

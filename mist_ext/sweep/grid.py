@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
 from mist_ext import presets
 from mist_ext.config import Config
 from mist_ext.suggest import unknown
+from mist_ext.typed import typed
 
 # A point has one tuner and one seed, wherever the grid names them, so that points are independent. Methods stay
 # together: they learn from one tuned backbone.
@@ -245,18 +245,11 @@ def _methods(choices: list[tuple[Any, dict[str, Any]]] | None) -> dict[str, Any]
 def _value(name: str, value: Any, where: str) -> Any:
     """An option's value in its type, as `mist run` takes it; one value may stand for a list of one."""
     kind = typing.get_type_hints(Config)[name]
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=kind)
-    listed = value
+    if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
+        raise unknown(f"value of {where} for {name}", str(value), typing.get_args(kind))
     if typing.get_origin(kind) is list:
-        listed = _several(value) if name in _LISTS or not isinstance(value, list) else value
-    try:
-        return parser.parse_object({"value": listed}).value
-    except ArgumentError as error:
-        if typing.get_origin(kind) is Literal:
-            raise unknown(f"value of {where} for {name}", str(value), typing.get_args(kind)) from error
-        expected = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
-        raise ValueError(f"{where} has {value!r}, expected {expected.replace('typing.', '')} for {name}") from error
+        value = _several(value) if name in _LISTS or not isinstance(value, list) else value
+    return typed(value, kind, f"{where} has", f" for {name}")
 
 
 def _several(value: Any) -> list[Any]:
