@@ -206,8 +206,8 @@ def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
         if axis not in given:
             raise ValueError(f"axes.{axis} has {value!r}, which sets no {axis}; add it")
         for label in _several(given[axis]) if axis in _LISTS else [given[axis]]:
-            typed = {name: _value(name, each, f"axes.{axis}") for name, each in {**given, axis: label}.items()}
-            found.append((typed[axis][0] if axis in _LISTS else typed[axis], typed))
+            options = {name: _value(name, each, f"axes.{axis}") for name, each in {**given, axis: label}.items()}
+            found.append((options[axis][0] if axis in _LISTS else options[axis], options))
     _check_different([label for label, _ in found], f"axes.{axis}")
     return found
 
