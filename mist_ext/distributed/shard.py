@@ -14,10 +14,12 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "to_local")  # DTensor's module takes long to import
 
 
-@torch.no_grad()  # in which no copy is made for autograd
 def local(tensor: Tensor) -> Tensor:
     """This rank's rows, with the memory that they have in the tensor; a tensor that is not sharded itself."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    if not is_sharded(tensor):  # every step asks that of every tensor, and entering no_grad takes longer
+        return tensor
+    with torch.no_grad():  # in which no copy is made for autograd
+        return tensor.to_local()  # type: ignore[attr-defined]
 
 
 def alike(values: Tensor, tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 from typing import Any
 
 import numpy as np
@@ -197,3 +198,19 @@ def test_a_closure_is_evaluated_with_gradients(kind) -> None:
 
     assert optimizer.step(closure) > 0
     assert optimizer.steps == 1
+
+
+def test_a_step_takes_few_calls_of_python_a_tensor(kind) -> None:
+    """What a step costs besides its kernels grows with them (bench/overhead.py times it)."""
+
+    def calls(tensors: int) -> int:
+        parameters = [(f"p{t}", nn.Parameter(torch.ones(4, 8))) for t in range(tensors)]
+        optimizer = kind.sparse(parameters, Selection.magnitude(parameters, rate=0.1))
+        for _, parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        profile = cProfile.Profile()
+        profile.runcall(optimizer.step)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    assert (calls(120) - calls(20)) / 100 <= 20
