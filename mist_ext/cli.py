@@ -100,8 +100,8 @@ def sweep_parser() -> ArgumentParser:
         "--jobs",
         type=int | None,
         default=None,
-        help="runs at a time, which share the cores; by default one for each core, the last ones together, or "
-        "one where they use a GPU",
+        help="runs at a time, which share the cores; by default one for each core, on few cores the last ones "
+        "together, or one where they use a GPU",
     )
     parser.add_argument(
         "--resume",

@@ -74,7 +74,11 @@ def create(name: str, **options: object) -> Method:
     for option in options:
         if option not in known:
             raise unknown(f"option of method {name!r}", option, known)
-    kinds = {option: kind for option, kind in typing.get_type_hints(named(name).__init__).items() if _plain(kind)}
+    try:
+        hints = typing.get_type_hints(named(name).__init__)
+    except NameError:  # names that a method of yours imports for type checkers alone
+        hints = {}
+    kinds = {option: kind for option, kind in hints.items() if _plain(kind)}
     given = {
         option: typed(value, kinds[option], f"{option} of method {name!r} is") if option in kinds else value
         for option, value in options.items()

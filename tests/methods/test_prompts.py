@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from mist_ext import backbones, data
+from mist_ext import backbones, data, methods
 from mist_ext.data.stream import Batches, Stream, TaskImages, views_of
 from mist_ext.data.transforms import AsStored, RandomCrops, Transform
 from mist_ext.methods import create
@@ -19,6 +19,7 @@ from mist_ext.methods.attachments import attached, beside_mlp, prefixes, tokens
 from mist_ext.methods.coda_prompt import orthogonal
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.prompted import Queried
+from mist_ext.methods.simplecil import SimpleCIL
 
 WIDTH = 128
 
@@ -283,6 +284,17 @@ def test_prompts_that_reach_nothing_are_refused_when_attached(
 def test_a_value_of_another_type_or_out_of_range_is_named(name: str, option: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create(name, **{option: value})
+
+
+def test_a_method_with_annotations_for_type_checkers_alone_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(SimpleCIL):
+        def __init__(self, scale: "OnlyForCheckers" = 1.0) -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+            super().__init__()
+            self.scale = scale
+
+    monkeypatch.setattr(methods, "named", lambda name: Own)
+    made: Any = create("own", scale=2.0)
+    assert made.scale == 2.0
 
 
 @pytest.mark.parametrize(
