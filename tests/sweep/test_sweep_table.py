@@ -1,0 +1,202 @@
+"""What is made of a sweep's results: rows, gains, tests of significance, the table's forms and the figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from mist_ext.report import parse_cell, text
+from mist_ext.report.cells import Cell
+from mist_ext.report.sharing import Shared, Sharing, sharing
+from mist_ext.sweep.figure import draw, numeric_axis
+from mist_ext.sweep.grid import Grid, make_grid
+from mist_ext.sweep.rows import make_rows
+from mist_ext.sweep.significance import paired_p
+from mist_ext.sweep.table import SweepTable
+
+
+def cells(point, last: dict[str, float]) -> list:
+    """Finished cells with given last accuracies by method."""
+    return [
+        parse_cell(
+            {
+                "schema": 1,
+                "config": {
+                    "data": {"name": point.options.data, "tasks": 2},
+                    "backbone": {"name": "vit_nano"},
+                    "tuner": {"name": point.options.tuner[0]},
+                    "method": {"name": method},
+                },
+                "runs": [
+                    {
+                        "seed": point.seed,
+                        "tasks": [
+                            {"classes": [0], "accuracy_seen": 90.0, "accuracy_per_task": [90.0]},
+                            {"classes": [1], "accuracy_seen": value, "accuracy_per_task": [value, value]},
+                        ],
+                    }
+                ],
+                "summary": {},
+            },
+            "made up",
+        )
+        for method, value in last.items()
+    ]
+
+
+NONE = {1: 80.0, 2: 81.0, 3: 82.5, 4: 79.0}
+MIST = {1: 82.0, 2: 81.5, 3: 85.0, 4: 80.0}
+SHARING = Sharing(Shared(8, 16, 40.0), Shared())
+
+
+def made_up() -> tuple[Grid, list]:
+    axes = {"tuner": ["none", "mist"], "rate": [0.05, 0.5], "seeds": [1, 2, 3, 4]}
+    grid = make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes})
+    results = []
+    for point in grid.points:
+        value = NONE[point.seed] if point.axes["tuner"] == "none" else MIST[point.seed]
+        results.append((point, cells(point, {"simplecil": value + (point.axes.get("rate") == 0.5)})))
+    return grid, results
+
+
+def test_p_is_that_of_a_paired_t_test_by_hand() -> None:
+    from scipy import stats
+
+    differences = [MIST[seed] - NONE[seed] for seed in NONE]
+    mean = sum(differences) / 4
+    error = math.sqrt(sum((value - mean) ** 2 for value in differences) / 3 / 4)
+    expected = 2 * stats.t.sf(abs(mean / error), df=3)
+    assert paired_p(MIST, NONE) == pytest.approx(expected, rel=1e-9)
+    assert paired_p({**MIST, 9: 0.0}, NONE) == pytest.approx(expected, rel=1e-9)  # seed 9 has no pair
+
+
+def test_too_few_seeds_or_no_spread_give_no_p() -> None:
+    assert paired_p({1: 1.0, 2: 2.0}, {1: 0.0, 2: 0.5}) is None
+    assert paired_p({1: 1.1, 2: 2.1, 3: 3.1}, {1: 1.0, 2: 2.0, 3: 3.0}) is None
+    assert paired_p(MIST, {}) is None
+
+
+def test_each_rate_is_compared_with_the_one_frozen_backbone() -> None:
+    _, results = made_up()
+    rows = make_rows(results)
+    assert [row.axes for row in rows] == [
+        {"data": "digits", "tuner": "none"},
+        {"data": "digits", "tuner": "mist", "rate": 0.05},
+        {"data": "digits", "tuner": "mist", "rate": 0.5},
+    ]
+    assert rows[0].gain is None
+    assert rows[0].spread("last_accuracy") == (pytest.approx(80.625), pytest.approx(1.4930394))
+    assert rows[1].gain == (pytest.approx(1.5), pytest.approx(0.9128709), 4)
+    assert rows[2].gain is not None
+    assert rows[2].gain.mean == pytest.approx(2.5)
+    assert rows[1].p == paired_p(MIST, NONE)
+    assert rows[1].spread("forgetting")[0] == pytest.approx(90 - 82.125)
+
+
+def test_seeds_with_other_classes_do_not_pair() -> None:
+    _, results = made_up()
+    point, (cell,) = results[0]
+    run = replace(cell.runs[0], classes=((1,), (0,)))
+    rows = make_rows([(point, [replace(cell, runs=[run])]), *results[1:]])
+    assert rows[1].gain is not None
+    assert rows[1].gain.n == 3
+
+
+def test_every_form_of_the_table_has_the_same_numbers() -> None:
+    grid, results = made_up()
+    table = SweepTable(grid, make_rows(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"}, SHARING)
+    content = json.loads(table.json())
+    assert (content["cells"], content["runs"], content["tunings"], content["tuned_cells"]) == (16, 12, 8, 8)
+    assert content["rows"][1]["by_seed"]["last_accuracy"] == {str(seed): value for seed, value in MIST.items()}
+    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert [line["rate"] for line in lines] == ["", "0.05", "0.5"]
+    for line, row in zip(lines, content["rows"], strict=True):
+        assert float(line["last_accuracy_mean"]) == row["last_accuracy"]["mean"]
+        assert line["p"] == ("" if row["p"] is None else repr(row["p"]))
+    shown = table.markdown()
+    p = paired_p(MIST, NONE)
+    assert p is not None
+    assert (
+        f"| simplecil | mist | 0.05 | 86.06 ± 1.05 | 82.12 ± 2.10 | 7.88 ± 2.10 | +1.50 ± 0.91 (4) | {p:.3f} |" in shown
+    )
+    assert "16 cells of the grid from 12 runs: 8 tunings" in shown
+    assert SHARING.sentence() in shown
+    assert "failed: digits-mist-seed=9: ValueError: no" in shown
+
+
+def diagnosed(cell: Cell, drift: float) -> Cell:
+    """A cell with a diagnosis of both tasks, of which the first has no earlier features that could drift."""
+    (run,) = cell.runs
+    found = ({"letters": 60.0, "plasticity": 95.0}, {"drift": drift, "letters": 64.0, "plasticity": 85.0})
+    tasks = [{**task, "backbone": backbone} for task, backbone in zip(run.tasks, found, strict=True)]
+    return replace(cell, runs=[replace(run, tasks=tasks)])
+
+
+def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:
+    grid, results = made_up()
+    drifts = {1: 0.9, 2: 0.92, 3: 0.94, 4: 0.96}
+    results = [
+        (point, [diagnosed(cell, drifts[point.seed]) if point.axes.get("rate") == 0.5 else cell for cell in cells])
+        for point, cells in results
+    ]
+    table = SweepTable(grid, make_rows(results), {}, {}, SHARING)
+    assert table.headings[-3:] == ["drift", "letters", "plasticity"]
+    assert table.lines()[1][-3:] == [text.DASH] * 3
+    assert table.lines()[2][-3:] == ["0.9300 ± 0.0258", "64.00 ± 0.00", "90.00 ± 0.00"]
+    assert "| drift | letters | plasticity |" in table.markdown()
+    assert "| 0.9300 ± 0.0258 | 64.00 ± 0.00 | 90.00 ± 0.00 |" in table.markdown()
+    assert text.BACKBONE_LEGEND in table.markdown()
+    rows = json.loads(table.json())["rows"]
+    assert rows[1]["drift"] is None
+    assert rows[2]["drift"] == {"mean": pytest.approx(0.93), "std": pytest.approx(0.0258199)}
+    assert rows[2]["by_seed"]["drift"] == {str(seed): drift for seed, drift in drifts.items()}
+    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert lines[1]["drift_mean"] == ""
+    assert float(lines[2]["drift_mean"]) == rows[2]["drift"]["mean"]
+    assert float(lines[2]["plasticity_mean"]) == 90.0
+
+
+def test_a_sweep_without_a_diagnosis_does_not_speak_of_it() -> None:
+    grid, results = made_up()
+    table = SweepTable(grid, make_rows(results), {}, {}, SHARING)
+    assert table.headings[-1] == "changed %"
+    assert not any("drift" in form for form in (table.markdown(), table.json(), table.csv()))
+
+
+def test_a_seed_that_is_missing_is_named() -> None:
+    grid, results = made_up()
+    table = SweepTable(grid, make_rows(results[:-1]), {}, {}, sharing([]))
+    assert "digits, mist, 0.5, simplecil: without seed 4" in table.notes()
+
+
+def test_one_numeric_axis_is_drawn() -> None:
+    grid, results = made_up()
+    drawing = draw(grid, make_rows(results))
+    assert drawing is not None
+    assert "mist: 82.12 % at 0.05, 83.12 % at 0.5" in drawing.description
+    assert "none: 80.62 %" in drawing.description
+    (axes,) = drawing.figure.axes
+    curve = next(line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_marker() == "o")
+    assert list(curve.get_xdata()) == [0.05, 0.5]
+    assert list(curve.get_ydata()) == pytest.approx([82.125, 83.125])
+    files = drawing.files()
+    assert set(files) == {"sweep.png", "sweep.svg"}
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({"rate": [0.1, 0.2], "seeds": [1, 2]}, "rate"),
+        ({"rate": [0.1, 0.2], "keep": [0.1, 0.2]}, None),
+        ({"rate": [0.1, 0.2], "dynamics": ["exact", "published"]}, "rate"),
+        ({"compile": [True, False]}, None),
+        ({"rate": [0.1], "keep": [0.1, 0.2]}, "keep"),
+    ],
+)
+def test_which_axis_is_drawn(axes: dict, expected: str | None) -> None:
+    assert numeric_axis(make_grid({"axes": axes})) == expected
