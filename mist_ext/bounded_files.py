@@ -1,0 +1,96 @@
+"""Files of any origin, read within limits: nothing in one can hang the reader or fill its memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+import yaml
+
+T = TypeVar("T")
+MOST_YAML_BYTES = 2**20
+MOST_YAML_NODES = 100_000
+
+
+def opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; what would wait for a writer (a fifo, a device) is refused at once.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no regular file; the message names it.
+    """
+    # Without O_NONBLOCK, opening a fifo waits for ever.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{os.fspath(path)} is no regular file; give one, or a link to one")
+        return os.fdopen(descriptor, "rb")
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """Read a regular file of at most ``most`` bytes; OSError or ValueError, each naming it, where it is not that."""
+    with opened(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{os.fspath(path)} is larger than {most / 2**20:.0f} MiB, the most that is read of its kind")
+    return content
+
+
+def read_json(path: str | os.PathLike[str], kind: type[T], most: int = 64 * 2**20) -> T:
+    """Read a JSON file into a type: a dataclass, a TypedDict or a type of containers.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is no regular file.
+    ValueError
+        If it is too large, no valid JSON, or not of that type; the message names the file, and the place in it.
+    """
+    content = read_bytes(path, most)
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{os.fspath(path)} is damaged: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{os.fspath(path)} is damaged: it is nested too deeply") from error
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read a YAML file of plain values; None where it is empty.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is no regular file.
+    ValueError
+        If it is no valid YAML, larger than 1 MiB, or nested too deeply, or if its aliases expand to too much.
+    """
+    name = os.fspath(path)
+    try:
+        text = read_bytes(path, MOST_YAML_BYTES).decode("utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _expanded(node, {}) > MOST_YAML_NODES:
+            raise ValueError(f"{name} expands to more than {MOST_YAML_NODES:,} values through its aliases")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name} is no valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{name} is nested too deeply") from error
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for when all aliases below it are written out; RecursionError of an endless one."""
+    if id(node) not in known:
+        children = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        known[id(node)] = 1 + sum(_expanded(child, known) for child in children)
+    return known[id(node)]
