@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -125,7 +126,7 @@ class TaskLoop:
             findings.append(f"{name} {cell.add_task(unit.seed, record, counts):.2f} %")
             if self.tensorboard:
                 with Scalars(cell.folder / "tensorboard" / f"seed-{unit.seed}") as scalars:
-                    scalars.add_task(cell.content["runs"][-1]["tasks"][-1], task.number + 1)
+                    scalars.add_task(cell.record.runs[-1].tasks[-1], task.number + 1)
         self.progress.advance(", ".join(findings))
         unit.task, unit.tuned = task.number + 1, None
 
@@ -152,7 +153,7 @@ class TaskLoop:
         self.saver.moment(lambda: self._state(number, unit))
 
     def _state(self, number: int, unit: Unit) -> dict[str, Any]:
-        runs = [(key, cell.content["runs"]) for key, cell in self.cells.items()]
+        runs = [(key, msgspec.to_builtins(cell.record.runs)) for key, cell in self.cells.items()]
         origin = {"version": mist_ext.__version__, "data": self.setting.source.fingerprint()}
         return {**origin, "unit": number, "state": unit.state_dict(), "runs": runs}
 

@@ -106,9 +106,10 @@ def _configuration(cell: Cell) -> str:
     file = results.parent / "config.yaml"
     if results.is_file() and file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
+    import msgspec
     import yaml
 
-    return yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(msgspec.to_builtins(cell.config), sort_keys=False, allow_unicode=True)
 
 
 def _figure(drawing: Drawing, prefix: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mist_ext.report.cells import Expected
-from mist_ext.report.parsing import SCHEMA
+import msgspec
+
+from mist_ext.record import SCHEMA, Expected
 from mist_ext.report.rows import Row
 
 _SPREADS = {
@@ -41,7 +42,7 @@ def csv_lines(rows: Sequence[Row]) -> str:
         line |= {f"{phase}_seconds": spent for phase, spent in row.seconds.items()}
         line |= {f"{phase}_peak_memory_bytes": peak for phase, peak in row.memory.items()}
         expected = full["expected"] or {}
-        line |= {f"expected_{part}": expected.get(part) for part in Expected._fields}
+        line |= {f"expected_{part}": expected.get(part) for part in Expected.__struct_fields__}
         table.append(line)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, table[0], lineterminator="\n")
@@ -60,7 +61,7 @@ def record(row: Row) -> dict[str, Any]:
         "last_accuracy": _named(row.last_accuracy),
         "forgetting": _named(row.forgetting),
         "gain_over_none": _named(row.gain),
-        "expected": _named(cell.expected),
+        "expected": msgspec.to_builtins(cell.expected),
         "accuracy_seen": [{"mean": mean, "std": std} for mean, std in cell.seen_by_task()],
         "fractions": row.fractions,
         "backbone_change": {name: _named(value) for name, value in row.backbone.items()},

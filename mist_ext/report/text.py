@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mist_ext.costs import PHASES
 from mist_ext.metrics import Gain
-from mist_ext.report.cells import WHOLE, Expected
+from mist_ext.record import Expected
+from mist_ext.report.cells import WHOLE
 from mist_ext.report.rows import Group, Row, Spread
 from mist_ext.report.sharing import sharing
 
@@ -62,7 +63,7 @@ def accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, str]:
     )
     if not any(other.cell.expected for other in rows):
         return {"A_avg": average, "A_last": last, "forgetting": forgetting, "gain over none": gain(row.gain)}
-    expected = row.cell.expected or Expected(None, None, "")
+    expected = row.cell.expected or Expected(source="")
     return {
         "A_avg": average,
         "A_avg published": accuracy(expected.average_accuracy),

@@ -9,7 +9,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
+from mist_ext.record import BackboneRecord
 from mist_ext.report import parse_cell, text
 from mist_ext.report.cells import Cell
 from mist_ext.report.sharing import Shared, Sharing, sharing
@@ -101,8 +103,9 @@ def test_each_rate_is_compared_with_the_one_frozen_backbone() -> None:
 def test_seeds_with_other_classes_do_not_pair() -> None:
     _, results = made_up()
     point, (cell,) = results[0]
-    run = replace(cell.runs[0], classes=((1,), (0,)))
-    rows = make_rows([(point, [replace(cell, runs=[run])]), *results[1:]])
+    run = cell.runs[0]
+    tasks = [structs.replace(task, classes=classes) for task, classes in zip(run.tasks, ([1], [0]), strict=True)]
+    rows = make_rows([(point, [replace(cell, runs=[structs.replace(run, tasks=tasks)])]), *results[1:]])
     assert rows[1].gain is not None
     assert rows[1].gain.n == 3
 
@@ -132,9 +135,9 @@ def test_every_form_of_the_table_has_the_same_numbers() -> None:
 def diagnosed(cell: Cell, drift: float) -> Cell:
     """A cell with a diagnosis of both tasks, of which the first has no earlier features that could drift."""
     (run,) = cell.runs
-    found = ({"letters": 60.0, "plasticity": 95.0}, {"drift": drift, "letters": 64.0, "plasticity": 85.0})
-    tasks = [{**task, "backbone": backbone} for task, backbone in zip(run.tasks, found, strict=True)]
-    return replace(cell, runs=[replace(run, tasks=tasks)])
+    found = BackboneRecord(None, 60.0, 95.0), BackboneRecord(drift, 64.0, 85.0)
+    tasks = [structs.replace(task, backbone=backbone) for task, backbone in zip(run.tasks, found, strict=True)]
+    return replace(cell, runs=[structs.replace(run, tasks=tasks)])
 
 
 def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:

@@ -87,7 +87,7 @@ def _finish(axes: Axes, tasks: int, label: str, upwards: bool) -> None:
 
 def _means(cell: Cell, phase: str) -> list[float]:
     records = zip(*(run.tasks for run in cell.counted), strict=True)
-    return [_mean([(task.get("seconds") or {}).get(phase) for task in tasks]) for tasks in records]
+    return [_mean([(task.seconds or {}).get(phase) for task in tasks]) for tasks in records]
 
 
 def _largest(cell: Cell, phase: str) -> list[float]:
