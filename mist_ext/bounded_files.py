@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import Any, BinaryIO, TypeVar
 
@@ -52,13 +53,22 @@ def read_json(path: str | os.PathLike[str], kind: type[T], most: int = 64 * 2**2
     ValueError
         If it is too large, no valid JSON, or not of that type; the message names the file, and the place in it.
     """
-    content = read_bytes(path, most)
+    return decode_json(read_bytes(path, most), kind, os.fspath(path))
+
+
+def decode_json(content: bytes | str, kind: type[T], name: str) -> T:
+    """Decode JSON into a type; ValueError as in `read_json`, caused by msgspec's own."""
     try:
         return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name} is damaged, or of another version of mist_ext: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)} is damaged: {error}") from error
+        text = content if isinstance(content, str) else content.decode("utf-8", "replace")
+        found = re.search(r"[:,\[]\s*(-?(?:NaN|Infinity))", text)
+        reason = f"it holds {found[1]}, which is no number of JSON" if found else error
+        raise ValueError(f"{name} is damaged: {reason}") from error
     except RecursionError as error:
-        raise ValueError(f"{os.fspath(path)} is damaged: it is nested too deeply") from error
+        raise ValueError(f"{name} is damaged: it is nested too deeply") from error
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:

@@ -216,19 +216,19 @@ def test_folders_of_cells_and_of_outputs_are_read_once_each(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"schema": 1, "conf', "no valid JSON .* damaged"),
-        ("\x00\x01", "no valid JSON"),
+        ('{"schema": 1, "conf', "is damaged: .*truncated"),
+        ("\x00\x01", "is damaged: JSON is malformed"),
         ("[1, 2]", "holds no results of a run"),
         ('{"accuracy": 3}', "no entry 'schema'"),
         ('{"schema": 2}', "schema 2, this version reads schema 1"),
-        ('{"schema": 1}', "another version: Object missing required field `config`"),
+        ('{"schema": 1}', "another version of mist_ext: Object missing required field `config`"),
         ('{"schema": 1, "config": {"data": {}}}', r"missing required field `backbone` - at `\$\.config`"),
         (
             '{"schema": 1, "config": {"data": {}, "backbone": {}, "tuner": {}, "method": {}}}',
             r"data.name is None, expected str - at `\$\.config`",
         ),
-        ('{"schema": 1, "runs": NaN}', "no valid JSON"),
-        ('{"schema": 1, "runs": ' + "[" * 100_000, "no valid JSON .*recursion"),
+        ('{"schema": 1, "runs": NaN}', "is damaged: it holds NaN, which is no number of JSON"),
+        ('{"schema": 1, "runs": ' + "[" * 100_000, "is damaged: it is nested too deeply"),
     ],
 )
 def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
@@ -248,7 +248,7 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path, con
         ("accuracy_per_task", [1.0, None], r"Expected `float`, got `null` - at .*accuracy_per_task\[1\]"),
         ("classes", 5, "Expected `array`, got `int` - at .*classes"),
         ("seconds", {"tune": 1e308}, r"Expected `float` <= 1e\+100"),
-        ("a_later_version_s", 1, "another version: Object contains unknown field `a_later_version_s`"),
+        ("a_later_version_s", 1, "another version of mist_ext: Object contains unknown field `a_later_version_s`"),
     ],
 )
 def test_a_damaged_task_is_named(entry: str, value: Any, message: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mist_ext.bounded_files import decode_json
 from mist_ext.record import SCHEMA, CellRecord
 from mist_ext.report.cells import Cell
 
@@ -37,20 +38,20 @@ def parse_cell(result: Any, source: str) -> Cell:
     """
     content = result if isinstance(result, bytes) else msgspec.json.encode(result)
     try:
-        schema = msgspec.json.decode(content, type=_Version).schema
-    except msgspec.ValidationError as error:
-        raise ResultsError(f"{source} holds no results of a run: it has no entry 'schema'; leave it out") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ResultsError(f"{source} is no valid JSON ({error}): it is damaged; {REPEAT}") from error
+        schema = decode_json(content, _Version, source).schema
+    except ValueError as error:
+        if isinstance(error.__cause__, msgspec.ValidationError):
+            raise ResultsError(f"{source} holds no results of a run: it has no entry 'schema'; leave it out") from error
+        raise ResultsError(f"{error}; {REPEAT}") from error
     if schema != SCHEMA:
         raise ResultsError(
             f"{source} has schema {schema!r}, this version reads schema {SCHEMA}; "
             "report it with the version that wrote it"
         )
     try:
-        record = msgspec.json.decode(content, type=CellRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ResultsError(f"{source} is damaged or was written by another version: {error}; {REPEAT}") from error
+        record = decode_json(content, CellRecord, source)
+    except ValueError as error:
+        raise ResultsError(f"{error}; {REPEAT}") from error
     return Cell(
         source=source,
         config=record.config,
