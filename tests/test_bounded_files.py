@@ -36,7 +36,7 @@ def test_a_file_over_the_limit_is_refused(tmp_path: Path) -> None:
         ("", "truncated"),
         ("{", "truncated"),
         ('{"a": "b"}', r"Expected `int`, got `str` - at `\$\[\.\.\.\]`"),
-        ('{"a": 1e308}', "another version of mist_ext: Expected `int`"),
+        ('{"a": 1e308}', "Expected `int`"),
         ('{"a": -Infinity}', "it holds -Infinity, which is no number of JSON"),
         ("\xff", "malformed"),
     ],
