@@ -70,7 +70,7 @@ def damaged(kind: str, path: Path) -> None:
     elif kind == "half of the tensors":
         (path / "tensors.safetensors").write_bytes(tensors[: len(tensors) // 2])
     elif kind == "a digit of a number":
-        (path / "state.json").write_text(content.replace('["number", 2]', '["number", 3]'))
+        (path / "state.json").write_text(content.replace('["number",2]', '["number",3]'))
     elif kind == "a missing file":
         (path / "state.json").unlink()
     else:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mist_ext.distributed.shard import Shard, is_sharded, local
@@ -38,13 +39,27 @@ class Shards:
     Parameters
     ----------
     folder : Path
+
+    Attributes
+    ----------
+    totals : dict of str to int
+        The entries of each tensor.
+
+    Raises
+    ------
+    ValueError
+        If the headers of its files are damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         from torch.distributed.checkpoint import HuggingFaceStorageReader
 
         self._reader = HuggingFaceStorageReader(str(folder))
-        metadata = self._reader.read_metadata()
+        try:
+            metadata = self._reader.read_metadata()
+            self.totals = {name: entry.size.numel() for name, entry in metadata.state_dict_metadata.items()}
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"the headers in {folder} cannot be read: {error!r}") from error
         self._reader.read_metadata = lambda: metadata  # type: ignore[method-assign] # the headers are read once
 
     def read_into(self, name: str, part: Shard) -> None:
