@@ -169,12 +169,12 @@ def _setting(options: Config, console: Console) -> Setting:
 
 def _check_origin(saved: dict[str, Any], setting: Setting) -> None:
     """Raise ValueError if a checkpoint was written by another version, or on other data."""
-    version, images = saved["version"], setting.source.fingerprint()
+    version, before, images = saved.get("version"), saved.get("data"), setting.source.fingerprint()
     if version != mist_ext.__version__:
         raise ValueError(f"the checkpoint was written by mist_ext {version}, this is {mist_ext.__version__}")
-    if saved["data"] != images:
+    if before != images:
         raise ValueError(
-            f"the data is not what the run was begun on: it has {images}, it had {saved['data']}. Bring that back, or "
+            f"the data is not what the run was begun on: it has {images}, it had {before}. Bring that back, or "
             "start a new run with another --out"
         )
 

@@ -30,6 +30,7 @@ from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.progress import Progress
+from mist_ext.record import RunRecord
 from mist_ext.results import CellResults
 from mist_ext.run_folder import CHECKPOINTS
 from mist_ext.scalars import Scalars
@@ -38,6 +39,16 @@ from mist_ext.tuners.tuner import never
 from mist_ext.unit import SHARED, Unit
 
 EVALUATION_BATCH = 256  # images; only speed and memory depend on it
+
+
+class Saved(msgspec.Struct, forbid_unknown_fields=True):
+    """A run's state: of the unit at hand, and the finished tasks of all cells."""
+
+    version: str
+    data: str
+    unit: int
+    state: dict[str, Any]
+    runs: list[tuple[tuple[str, str], list[RunRecord]]]
 
 
 @dataclass
@@ -82,15 +93,27 @@ class TaskLoop:
         tasks = len(self.setting.streams(0))
         first, state = 0, None
         if saved is not None:
-            first, state = saved["unit"], saved["state"]
-            for key, runs in saved["runs"]:
-                self.cells[tuple(key)].restore(runs)
+            first, state = self._restored(saved)
         done = first * tasks + (state["task"] if state else 0)
         with Progress(self.setting.console, len(self.units) * tasks, done) as self.progress, self.saver:
             for number in range(first, len(self.units)):
                 self._unit(number, state if number == first else None)
         for cell in self.cells.values():
             cell.finish()
+
+    def _restored(self, saved: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """The number of the unit at hand, and its state; the cells get their finished tasks back."""
+        try:
+            read = msgspec.convert(saved, Saved)
+            if read.unit not in range(len(self.units)) or {key for key, _ in read.runs} != self.cells.keys():
+                raise ValueError(f"it is of unit {read.unit} of the cells {[key for key, _ in read.runs]}")
+        except ValueError as error:
+            raise ValueError(
+                f"the checkpoint in {self.out} does not fit this run ({error}); start the run anew with --overwrite"
+            ) from error
+        for key, runs in read.runs:
+            self.cells[key].restore(runs)
+        return read.unit, read.state
 
     def _cell(self, tuner: str, method: str) -> Config:
         own = options_by_method(self.options.method_options, self.options.method)[method]

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
+from msgspec import Meta, Struct
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from mist_ext import backbones, methods
+from mist_ext.bounded_files import decode_json, opened
 from mist_ext.data.source import BrokenImage, pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.files import write_atomically
 from mist_ext.methods.method import Method
-from mist_ext.methods.trained import TrainedMethod
+from mist_ext.methods.trained import MOST_CLASSES, TrainedMethod
+from mist_ext.record import Option
 
 FILE = "classifier-seed{seed}.safetensors"
 _BACKBONE, _METHOD = "backbone/", "method/"
+Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Meta(gt=1e-6, le=1e6)]
 
 
 @dataclass
@@ -84,6 +90,41 @@ class Classifier:
         return self
 
 
+class Description(Struct, forbid_unknown_fields=True):
+    """What a classifier's file says beside its tensors.
+
+    Attributes
+    ----------
+    backbone, weights : str
+        As options.
+    method : str
+    method_options : dict
+    class_names : list of str
+        By the position that the method knows a class by.
+    transform : str
+        Its class's name.
+    size : int
+        Of the backbone's input, in pixels.
+    mean, std : tuple of float
+    state : dict
+        What the method predicts with beside its tensors.
+    digests : dict
+        Of every tensor in the file, by its name there.
+    """
+
+    backbone: str
+    weights: str
+    method: str
+    method_options: dict[str, Option]
+    class_names: Annotated[list[str], Meta(min_length=1, max_length=MOST_CLASSES)]
+    transform: str
+    size: Annotated[int, Meta(ge=1)]
+    mean: tuple[Channel, Channel, Channel]
+    std: tuple[Positive, Positive, Positive]
+    state: dict[str, Option] = {}
+    digests: dict[str, str] = {}
+
+
 def save_classifier(
     folder: Path, seed: int, weights: Mapping[str, Tensor] | None, method: Method, description: dict[str, Any]
 ) -> Path:
@@ -98,8 +139,7 @@ def save_classifier(
         The backbone's; None where it is as it was created, which needs no copy of them.
     method : Method
     description : dict
-        ``backbone`` and ``weights`` as options, ``method`` and its options, ``class_names``, ``transform``, ``size``,
-        ``mean``, ``std``.
+        Of a `Description`, but for its state and digests.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in (weights or {}).items():
@@ -110,9 +150,10 @@ def save_classifier(
             tensors[_METHOD + name] = entry.cpu().contiguous()
         else:
             plain[name] = entry
-    content = {**description, "state": plain}
+    digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+    content = msgspec.json.encode(Description(**description, state=plain, digests=digests))
     path = folder / FILE.format(seed=seed)
-    write_atomically(path, save(tensors, {"classifier": json.dumps(content)}))
+    write_atomically(path, save(tensors, {"classifier": content.decode(), "digest": _digest_of(content)}))
     return path
 
 
@@ -135,35 +176,84 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
     ------
     FileNotFoundError
         If there is no such classifier; the message lists those that are there.
+    ValueError
+        If it is damaged, or of another version; the message names the file and what is wrong in it.
     """
     path = _found(Path(run), seed)
+    opened(path).close()
     try:
         with safe_open(path, framework="pt") as file:
-            content = json.loads(file.metadata()["classifier"])
+            described = _described(file.metadata() or {}, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no whole classifier: {error}; repeat the run") from error
+        _check_tensors(tensors, described.digests)
+        return _restored(described, tensors)
+    except FileNotFoundError:  # of the weights, which it names
+        raise
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).removeprefix(f"{path} ").split())
+        raise ValueError(f"{path} is no whole classifier of this version: {reason}; repeat the run") from error
+
+
+def _described(metadata: Mapping[str, str], path: Path) -> Description:
+    content = metadata.get("classifier", "")
+    if metadata.get("digest") != _digest_of(content.encode()):
+        raise ValueError("its description does not have its digest")
+    return decode_json(content, Description, str(path))
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> None:
+    """Raise ValueError unless the tensors are those that were saved, all finite."""
+    if odd := sorted(tensors.keys() ^ digests.keys()):
+        raise ValueError(f"its tensor {odd[0]!r} is {'surplus' if odd[0] in tensors else 'missing'}")
+    for name, tensor in tensors.items():
+        if _digest(tensor) != digests[name]:
+            raise ValueError(f"its tensor {name!r} does not have its digest")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"its tensor {name!r} holds numbers that are not finite")
+
+
+def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifier:
     own = {name.removeprefix(_BACKBONE): value for name, value in tensors.items() if name.startswith(_BACKBONE)}
-    backbone = backbones.create(content["backbone"], "none" if own else content["weights"])
+    backbone = backbones.create(described.backbone, "none" if own else described.weights)
     if own:
         backbone.to(next(value.dtype for value in own.values() if value.is_floating_point()))
         backbone.load_state_dict(own)
-    method = methods.create(content["method"], **content["method_options"])
-    state = {name.removeprefix(_METHOD): value for name, value in tensors.items() if name.startswith(_METHOD)}
+    size = backbones.input_spec(backbone).size
+    if described.size != size:
+        raise ValueError(f"its images have {described.size} pixels a side, but {described.backbone} takes {size}")
+    method = methods.create(described.method, **described.method_options)
+    state: dict[str, Any] = {name.removeprefix(_METHOD): tensors[name] for name in tensors if name.startswith(_METHOD)}
     if isinstance(method, TrainedMethod):
         method.attach(backbone)
-    method.load_inference_state({**state, **content["state"]})
-    transform = Transform.named(content["transform"])(content["size"])
-    mean, std = tuple(content["mean"]), tuple(content["std"])
-    return Classifier(backbone.eval(), method, content["class_names"], transform, mean, std)
+    method.load_inference_state({**state, **described.state})
+    transform = Transform.named(described.transform)(size)
+    classifier = Classifier(backbone.eval(), method, described.class_names, transform, described.mean, described.std)
+    # What shapes do not tell shows in a black image's scores.
+    shape = list(classifier.scores([Image.new("RGB", (size, size))]).shape)
+    if shape != [1, len(described.class_names)]:
+        raise ValueError(f"it gives {shape[-1]} scores for {len(described.class_names)} classes")
+    return classifier
+
+
+def _digest(tensor: Tensor) -> str:
+    """Of a tensor's dtype, shape and bits."""
+    values = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return _digest_of(f"{tensor.dtype} {list(tensor.shape)}".encode(), values.data)
+
+
+def _digest_of(*parts: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _opened(image: Image.Image | str | Path) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     try:
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
+        with Image.open(image) as picture:
+            return picture.convert("RGB")
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

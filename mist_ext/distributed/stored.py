@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -57,7 +58,8 @@ class Shards:
         self._reader = HuggingFaceStorageReader(str(folder))
         try:
             metadata = self._reader.read_metadata()
-            self.totals = {name: entry.size.numel() for name, entry in metadata.state_dict_metadata.items()}
+            entries: Mapping[str, Any] = metadata.state_dict_metadata
+            self.totals = {name: entry.size.numel() for name, entry in entries.items()}
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"the headers in {folder} cannot be read: {error!r}") from error
         self._reader.read_metadata = lambda: metadata  # type: ignore[method-assign] # the headers are read once
@@ -124,10 +126,21 @@ def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> T
     return entries[first : None if count is None else first + count]
 
 
+def check_entries(name: str, saved: Tensor | Stored, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Raise ValueError unless what was saved has as many entries as a tensor, and its dtype or a given one."""
+    total = saved.total if isinstance(saved, Shard | Stored) else saved.numel()
+    dtype = dtype or tensor.dtype
+    if (total, saved.dtype) != (tensor.numel(), dtype):
+        raise ValueError(
+            f"a saved state has {total} entries of {saved.dtype} for {name!r}, expected {tensor.numel()} of {dtype}"
+        )
+
+
 @torch.no_grad()
 def fill_(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor | Stored]) -> None:
-    """Give tensors, sharded or not, the values that were saved under their names."""
+    """Give tensors, sharded or not, the values that were saved under their names; ValueError for other sizes."""
     for name, tensor in tensors.items():
+        check_entries(name, saved[name], tensor)
         own = local(tensor)
         first = Shard.of(name, tensor).first if is_sharded(tensor) else 0
         own.copy_(taken(saved[name], first, own.numel()).view(own.shape))

@@ -21,6 +21,7 @@ from mist_ext.methods.training import Recipe, fit
 from mist_ext.tuners.tuner import Track, untracked
 
 _SESSIONS, _NETWORK = "sessions", "network/"
+MOST_CLASSES = 100_000  # of a state that is read
 
 
 class TrainedMethod(Method):
@@ -91,7 +92,7 @@ class TrainedMethod(Method):
         if self.needs_vit:
             check_vit(backbone, type(self).__name__)
         self._borrowed = backbone
-        self._rebuild([])
+        self._rebuild()
 
     def train(self, images: Dataset, task_classes: range, track: Track = untracked) -> bool:
         """Train on a task.
@@ -153,17 +154,25 @@ class TrainedMethod(Method):
         return {_SESSIONS: ends, **{_NETWORK + name: value.detach().clone() for name, value in tensors.items()}}
 
     def _load_own(self, state: Mapping[str, Entry]) -> None:
-        ends = torch.as_tensor(state[_SESSIONS]).tolist()
-        self._rebuild([range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)])
+        ends = state[_SESSIONS]
+        if not isinstance(ends, Tensor) or ends.ndim != 1 or ends.dtype != torch.int64:
+            raise ValueError(f"the sessions of a state of {type(self).__name__} are not the ends of tasks")
         own = {name.removeprefix(_NETWORK): value for name, value in state.items() if name.startswith(_NETWORK)}
+        self._rebuild()
+        for end in ends.tolist():
+            start = self.sessions[-1].stop if self.sessions else 0
+            if not start < end <= MOST_CLASSES:
+                raise ValueError(f"a state of {type(self).__name__} has a task that ends at class {end} after {start}")
+            self._extend(range(start, end))
+            if missing := sorted(self.network.state_dict().keys() - own.keys()):  # before more tasks take more memory
+                raise ValueError(f"a state of {type(self).__name__} has no {missing[0]!r}, which its tasks need")
         self.network.load_state_dict(own)
+        self.network.eval()
 
-    def _rebuild(self, sessions: Iterable[range]) -> None:
+    def _rebuild(self) -> None:
         self.sessions = []
         with self.drawn("network"):
             self.network = self._build()
-        for session in sessions:
-            self._extend(session)
         self.network.to(self.device).eval()
 
     def _extend(self, classes: range) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -20,6 +21,7 @@ from mist_ext.distributed.gradients import averaging
 from mist_ext.distributed.shard import is_sharded
 from mist_ext.draws import draw_seed
 from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
+from mist_ext.record import Count
 from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
 
 
@@ -197,9 +199,10 @@ class ContrastiveTuner(Tuner):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.task = state["task"]
+        self.task = msgspec.convert(state["task"], int)
         self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"], self.device)
-        self.position, self.batches = state["position"], state["batches"]
+        self.position = msgspec.convert(state["position"], tuple[Count, Count])
+        self.batches = msgspec.convert(state["batches"], Count)
         self.objective.load_state_dict(state["objective"])
         if state["classifier"] is not None:
             self.classifier = self._classifier(state["classifier"]["classes"])

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from mist_ext.config import TuningOptions
 from mist_ext.tuners.changes import measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
+from mist_ext.tuners.dense_state import load_dense
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 
@@ -88,7 +89,7 @@ class Full(ContrastiveTuner):
         super().load_state_dict(state)
         if state["optimizer"] is not None:
             self._optimizer = self._new_optimizer()
-            self._optimizer.load_state_dict(state["optimizer"])
+            load_dense(self._optimizer, state["optimizer"])
 
 
 @contextmanager

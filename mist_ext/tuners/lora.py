@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
+from mist_ext.distributed.stored import fill_
 from mist_ext.draws import draw_seed
 from mist_ext.tuners.full import Full
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
@@ -41,6 +42,13 @@ class LoRA(Full):
                 f"lora_layers is {options.lora_layers!r}, which matches the name of no linear layer of "
                 f"{type(backbone).__name__}; give a regular expression that does"
             )
+        for name in _layers(backbone, options.lora_layers):
+            layer: Any = backbone.get_submodule(name)
+            if options.lora_rank > (most := min(layer.in_features, layer.out_features)):
+                raise ValueError(
+                    f"lora_rank is {options.lora_rank}, but {name!r} has {layer.in_features} inputs and "
+                    f"{layer.out_features} outputs, so no change of it has a rank above {most}; give a smaller one"
+                )
 
     @property
     def lr(self) -> float:
@@ -101,8 +109,7 @@ class LoRA(Full):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["adapters"]:
             self._attach(state["task"])
-            for name, parameter in self.trained():
-                parameter.data.copy_(state["adapters"][name])
+            fill_(dict(self.trained()), state["adapters"])
         super().load_state_dict(state)
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -16,13 +17,15 @@ from mist_ext.config import TuningOptions
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import add_up_, summed
 from mist_ext.distributed.shard import Shard, local
-from mist_ext.distributed.stored import Stored, taken
+from mist_ext.distributed.stored import Stored, check_entries, taken
 from mist_ext.draws import draw_seed
 from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
+from mist_ext.record import Count
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import described, kept_fraction, measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
+from mist_ext.tuners.dense_state import load_dense
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
@@ -190,7 +193,10 @@ class MIST(ContrastiveTuner):
             dense = torch.optim.SGD(self.groups(options.lr), **sgd)
             self._optimizers = {"masked": masked, "dense": dense}
         for name, state in saved.items():
-            self._optimizers[name].load_state_dict(state)
+            if name == "dense":
+                load_dense(dense, state)
+            else:
+                self._optimizers[name].load_state_dict(state)
         backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
             values = {name: optimizer.state[p].get("master", local(p)) for name, p in backbone.items()}
@@ -255,7 +261,7 @@ class MIST(ContrastiveTuner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.steps = state["steps"]
+        self.steps = msgspec.convert(state["steps"], Count)
         self.strikes = {name: self._own(name, counts) for name, counts in state["strikes"].items()}
         self.frozen = {name: self._own_flags(name, flags) for name, flags in state["frozen"].items()}
         # One rank goes on from the sums, so that they count once; of a sharded backbone each rank from its part.
@@ -266,16 +272,28 @@ class MIST(ContrastiveTuner):
             self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
             self._selection.load_state_dict(state["selection"], self.named_parameters())
             self._to_freeze.load_state_dict(state["to_freeze"], self.named_parameters())
+            self._check_selected(self._selection)
+            self._check_selected(self._to_freeze)
         self._saved_optimizers = state["optimizers"]
+
+    def _check_selected(self, selection: Selection) -> None:
+        """Raise ValueError unless a selection is of parameters that are there, in their shapes."""
+        shapes = {name: tuple(p.shape) for name, p in self.named_parameters()}
+        for name in selection:
+            if selection.total_shape(name) != shapes.get(name):
+                raise ValueError(
+                    f"{name!r} was selected as {list(selection.total_shape(name))}, expected {shapes.get(name)}"
+                )
 
     def _saved(self, name: str, own: Tensor) -> Tensor:
         """One value for each entry of a tensor, as a checkpoint keeps them."""
         parameter = self.backbone.get_parameter(name)
         return Shard(own, Shard.of(name, parameter).first, parameter.numel()) if self.sharded else own
 
-    def _own(self, name: str, saved: Tensor | Stored) -> Tensor:
+    def _own(self, name: str, saved: Tensor | Stored, dtype: torch.dtype = torch.uint8) -> Tensor:
         """Those of this rank's entries."""
         parameter = self.backbone.get_parameter(name)
+        check_entries(name, saved, parameter, dtype)
         return taken(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
 
     def _saved_flags(self, name: str, bits: Tensor) -> Tensor:
@@ -285,6 +303,8 @@ class MIST(ContrastiveTuner):
 
     def _own_flags(self, name: str, saved: Tensor | Stored) -> Tensor:
         if saved.dtype != torch.bool:
-            assert isinstance(saved, Tensor)
-            saved = ops.unpack_bits(saved, self.backbone.get_parameter(name).numel())
-        return ops.pack_bits(self._own(name, saved))
+            entries = self.backbone.get_parameter(name).numel()
+            if not isinstance(saved, Tensor) or saved.dtype != torch.uint8 or saved.shape != (-(-entries // 8),):
+                raise ValueError(f"the frozen entries of {name!r} are not the packed bits of {entries} entries")
+            saved = ops.unpack_bits(saved, entries)
+        return ops.pack_bits(self._own(name, saved, torch.bool))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
 from mist_ext.costs import Costs
+from mist_ext.record import Cost, Count, Fraction, TensorRecord
 
 T = TypeVar("T")
 Pause = Callable[[], None]
@@ -31,6 +33,20 @@ def untracked(iterable: Iterable[T], _description: str, _total: int) -> Iterable
 def mean_max(values: list[float]) -> dict[str, float] | None:
     """The mean and the largest of some measurements, None of none."""
     return {"mean": sum(values) / len(values), "max": max(values)} if values else None
+
+
+class _Costs(msgspec.Struct, forbid_unknown_fields=True):
+    seconds: dict[str, Cost]
+    peak_memory_bytes: dict[str, Count | None]
+
+
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+    costs: _Costs
+    selected_fraction: Fraction | None
+    selection: list[TensorRecord]
+    kept: list[Fraction]
+    changed: list[Fraction]
+    changed_all: list[Fraction]
 
 
 @dataclass
@@ -61,7 +77,8 @@ class Tuned:
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device | None = None) -> Tuned:
         """From what `dataclasses.asdict` made of one; what is measured further is measured on ``device``."""
-        return cls(**{**state, "costs": Costs(device, **state["costs"])})
+        checked = msgspec.to_builtins(msgspec.convert(state, _Saved))
+        return cls(**{**checked, "costs": Costs(device, **checked["costs"])})
 
     def fractions(self) -> dict[str, Any]:
         """As they stand in results.json."""
