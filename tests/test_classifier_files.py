@@ -113,7 +113,7 @@ def test_a_state_of_more_tasks_than_its_network_has_is_refused_before_they_take_
     method._extend(range(3))
     state = {**method.inference_state(), "counts": torch.ones(3, dtype=torch.int64)}
     method.load_inference_state(state)
-    with pytest.raises(ValueError, match="a state of Ease has no .*, which its tasks need"):
+    with pytest.raises(ValueError, match=r"a state of Ease has no .*, which its tasks need"):
         method.load_inference_state({**state, "sessions": torch.arange(1, 100_000)})
     with pytest.raises(ValueError, match="a task that ends at class 1000000000 after 0"):
         method.load_inference_state({**state, "sessions": torch.tensor([10**9])})
