@@ -6,6 +6,7 @@ where tensors are sharded (FSDP2), ``shards``, which every rank writes to. Nothi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mist_ext.distributed import agreement, ranks
@@ -25,6 +27,7 @@ from mist_ext.distributed.stored import Shards, Stored, write
 from mist_ext.files import sync_folder, write_atomically
 
 KEPT = 2  # the newest one, and the one before it in case that is damaged
+UNFINISHED = "." + "[0-9]" * 6 + "*.unfinished"
 TENSORS, STATE, CHECKSUMS, SHARDS = "tensors.safetensors", "state.json", "checksums.json", "shards"
 
 
@@ -53,6 +56,8 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
     ------
     OSError
         If it cannot be written; the earlier checkpoints are untouched then.
+    TypeError
+        If the state has something in it that a checkpoint cannot hold.
     """
     tensors: dict[str, Tensor | Stored] = {}
     tree = _without_tensors(state, "", tensors)
@@ -72,10 +77,12 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
 def _begin(folder: Path) -> Path:
     """A new folder for what is not finished."""
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.unfinished"):
+    for leftover in folder.glob(UNFINISHED):
         shutil.rmtree(leftover)
     earlier = _numbered(folder)
-    unfinished = folder / f".{int(earlier[-1].name) + 1 if earlier else 1:06}.unfinished"
+    number = int(earlier[-1].name) + 1 if earlier else 1
+    # Of this process: a rank that outlives the others of an earlier start cannot write into it.
+    unfinished = folder / f".{number:06}.{os.getpid()}.unfinished"
     unfinished.mkdir()
     return unfinished
 
@@ -149,13 +156,26 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
 
 
 def remove(folder: Path) -> None:
-    """Remove all checkpoints: the run is finished."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    """Remove all checkpoints, since the run is finished; what else lies there stays."""
+    for path in (*_numbered(folder), *folder.glob(UNFINISHED)):
+        shutil.rmtree(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint, damaged or not."""
+    return next(reversed(_numbered(folder)), None)
+
+
+def check(state: dict[str, Any]) -> None:
+    """Raise TypeError, with its name, if a state has something in it that a checkpoint cannot hold."""
+    _without_tensors(state, "", {})
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir() and path.name.isdigit())
+    found = [path for path in folder.glob("[0-9]" * 6 + "*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def _damage(checkpoint: Path) -> str | None:
@@ -181,12 +201,17 @@ def _checksum(path: Path) -> str:
 def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> Any:
     """JSON for a state; its tensors go to ``tensors`` under the names that stand in their place."""
     if isinstance(value, Tensor | Stored):
+        _require_storable(name, value)
+        while name in tensors:  # {"a/b": one, "a": {"b": another}}
+            name += "'"
         tensors[name] = value
         if isinstance(value, Shard | Stored) or is_sharded(value):
             total = value.total if isinstance(value, Shard | Stored) else value.numel()
             return {"part": [name, total, str(value.dtype).removeprefix("torch.")]}
         return {"tensor": name}
     if isinstance(value, dict):  # as pairs, since JSON would turn a key that is a number into a string
+        if odd := [key for key in value if not (key is None or isinstance(key, bool | int | float | str))]:
+            raise TypeError(f"{name} has the key {odd[0]!r}, a {type(odd[0]).__name__}, which a checkpoint cannot hold")
         pairs = [[key, _without_tensors(entry, f"{name}/{key}", tensors)] for key, entry in value.items()]
         return {"dict": pairs}
     if isinstance(value, list | tuple):
@@ -195,6 +220,23 @@ def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor | Stored])
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _require_storable(name: str, tensor: Tensor | Stored) -> None:
+    kind = "" if isinstance(tensor, Stored) or tensor.layout is torch.strided else "sparse "
+    kind = "meta " if isinstance(tensor, Tensor) and tensor.is_meta else kind
+    if kind or not _has_form(tensor.dtype):
+        raise TypeError(f"{name} is a {kind}tensor of {tensor.dtype}, which a checkpoint cannot hold")
+
+
+@functools.cache
+def _has_form(dtype: torch.dtype) -> bool:
+    """Whether a safetensors file can hold it."""
+    try:
+        save_tensors({"": torch.empty(0, dtype=dtype)})
+    except (KeyError, RuntimeError, SafetensorError):  # RuntimeError: of a quantised one there is no empty one
+        return False
+    return True
 
 
 def _part(name: str, tensor: Tensor | Stored) -> Shard | None:
