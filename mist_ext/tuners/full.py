@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from mist_ext.config import TuningOptions
 from mist_ext.tuners.changes import measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
+from mist_ext.tuners.freezing import all_frozen_but
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 
@@ -53,7 +53,8 @@ class Full(ContrastiveTuner):
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
-        with _all_frozen_but(self.trained(), self.backbone), self.dense_exchange():
+        trained = [p for _, p in self.trained()]
+        with all_frozen_but(trained, self.backbone.parameters()), self.dense_exchange():
             self._tune(images, tuned, track, pause)
         self._optimizer = None
         return self.end_task()
@@ -89,17 +90,3 @@ class Full(ContrastiveTuner):
         if state["optimizer"] is not None:
             self._optimizer = self._new_optimizer()
             self._optimizer.load_state_dict(state["optimizer"])
-
-
-@contextmanager
-def _all_frozen_but(trained: list[tuple[str, nn.Parameter]], backbone: nn.Module) -> Iterator[None]:
-    """Within it, backward makes no gradient of the backbone's other parameters."""
-    kept = {id(p) for _, p in trained}
-    frozen = [p for p in backbone.parameters() if p.requires_grad and id(p) not in kept]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
