@@ -27,12 +27,12 @@ from mist_ext.distributed.sharding import shard
 from mist_ext.distributed.stored import gathered
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
+from mist_ext.manifest import CHECKPOINTS
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.progress import Progress
 from mist_ext.record import RunRecord
 from mist_ext.results import CellResults
-from mist_ext.run_folder import CHECKPOINTS
 from mist_ext.scalars import Scalars
 from mist_ext.setting import Setting, method_options, new_learner
 from mist_ext.tuners.tuner import never
@@ -137,6 +137,7 @@ class TaskLoop:
                 self._check_images(number, unit)
                 self._finish_task(task, unit, self._task(task, unit, number))
                 if unit.task < len(unit.stream):
+                    self.saver.unproven = True  # the methods have learned
                     self._moment(number, unit)
         self._save_classifiers(unit)
 
@@ -171,6 +172,11 @@ class TaskLoop:
                 )
         return Unit(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
 
+    def _track(self, iterable: Iterable[Any], phase: str, total: int) -> Iterable[Any]:
+        """Show progress through a part of a tuner's work, in which its state has new parts."""
+        self.saver.unproven = True
+        return self.progress.track(iterable, phase, total)
+
     def _moment(self, number: int, unit: Unit) -> None:
         """The state is whole: it may be saved, and the run may stop."""
         self.saver.moment(lambda: self._state(number, unit))
@@ -183,7 +189,7 @@ class TaskLoop:
     def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
         if unit.tuned is None:
-            unit.tuned = unit.tuner.tune(task.train, self.progress.track, lambda: self._moment(number, unit))
+            unit.tuned = unit.tuner.tune(task.train, self._track, lambda: self._moment(number, unit))
         tuned = unit.tuned
         prepared = self._prepared(task, unit, number)
         seen = unit.stream.tasks[: task.number + 1]
@@ -233,7 +239,7 @@ class TaskLoop:
                 Costs(self.setting.device),
             )
         # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
-        whole = self._state(number, unit) if own else {}
+        whole = self.saver.made(lambda: self._state(number, unit)) if own else {}
 
         def pause() -> None:
             self.saver.moment(lambda: whole)

@@ -12,7 +12,7 @@ from mist_ext.data.transforms import RandomCrops
 TEST_FOLDERS = ("test", "val")  # the first that is there
 
 
-def folder(path: Path, test_fraction: float) -> Source:
+def folder(path: Path, test_fraction: float, name: str | None = None) -> Source:
     """Read ``path/{train,test}/<class>/``, ``path/{train,val}/<class>/`` or ``path/<class>/``.
 
     Parameters
@@ -20,11 +20,13 @@ def folder(path: Path, test_fraction: float) -> Source:
     path : Path
     test_fraction : float
         Share of every class that is held out where there is one tree: the same images in every run.
+    name : str, optional
+        The source's, which the images held out depend on; by default ``folder-`` and the path's last part.
 
     Returns
     -------
     Source
-        10 tasks by default, or as many as there are classes. Its name is ``folder-`` and the path's last part.
+        10 tasks by default, or as many as there are classes.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def folder(path: Path, test_fraction: float) -> Source:
             f"{path} is no folder; looked for class folders in {path / 'train'} and {path / 'test'} (or "
             f"{path / 'val'}), or in {path} itself"
         )
-    name = f"folder-{path.resolve().name}"
+    name = name or f"folder-{path.resolve().name}"
     test = next((path / each for each in TEST_FOLDERS if (path / each).is_dir()), None)
     if _holds_classes(path / "train"):
         if test is None:

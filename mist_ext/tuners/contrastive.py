@@ -110,7 +110,8 @@ class ContrastiveTuner(Tuner):
         """Within it, backward reduces whole gradients over the ranks: by DDP, on what requires a gradient now."""
         heads = [self.objective, *([] if self.classifier is None else [self.classifier])]
         modules = [self.network, *heads] if ranks.size() > 1 else []
-        self.reduced = {module: averaging(module) for module in modules}
+        trained = [module for module in modules if any(p.requires_grad for p in module.parameters())]
+        self.reduced = {module: averaging(module) for module in trained}
         try:
             yield
         finally:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from mist_ext.config import TuningOptions
 from mist_ext.tuners.changes import measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.dense_state import load_dense
+from mist_ext.tuners.freezing import all_frozen_but
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 
@@ -54,7 +54,8 @@ class Full(ContrastiveTuner):
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
-        with _all_frozen_but(self.trained(), self.backbone), self.dense_exchange():
+        trained = [p for _, p in self.trained()]
+        with all_frozen_but(trained, self.backbone.parameters()), self.dense_exchange():
             self._tune(images, tuned, track, pause)
         self._optimizer = None
         return self.end_task()
@@ -90,17 +91,3 @@ class Full(ContrastiveTuner):
         if state["optimizer"] is not None:
             self._optimizer = self._new_optimizer()
             load_dense(self._optimizer, state["optimizer"])
-
-
-@contextmanager
-def _all_frozen_but(trained: list[tuple[str, nn.Parameter]], backbone: nn.Module) -> Iterator[None]:
-    """Within it, backward makes no gradient of the backbone's other parameters."""
-    kept = {id(p) for _, p in trained}
-    frozen = [p for p in backbone.parameters() if p.requires_grad and id(p) not in kept]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
