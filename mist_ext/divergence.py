@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.gradients import add_up_
@@ -30,6 +30,16 @@ def largest_norm(tensors: Iterable[Tensor]) -> Tensor:
     waits for a GPU, and every entry is read once.
     """
     return torch.stack(torch._foreach_norm([local(t).detach() for t in tensors], 2, dtype=torch.float32)).max()
+
+
+def require_finite(backbone: nn.Module, weights: str) -> None:
+    """Raise ValueError, with the name, if a parameter of a backbone is NaN or infinite before anything was trained."""
+    for name, parameter in backbone.named_parameters():
+        if not largest_norm([parameter]).isfinite():
+            raise ValueError(
+                f"{name} of the backbone holds NaN or infinite values before anything was tuned: weights {weights!r} "
+                "are damaged, or of training that diverged; give others with --weights"
+            )
 
 
 class Course:

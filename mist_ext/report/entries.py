@@ -31,7 +31,7 @@ def numbers(values: Any, count: int, where: str, what: str) -> None:
 
 
 def check_task(task: dict[str, Any], classes: int, where: str) -> None:
-    """Check a task's optional entries: its costs, ``accuracy_per_class`` and ``selection``.
+    """Check a task's optional entries: its costs, losses, warnings, ``accuracy_per_class`` and ``selection``.
 
     Parameters
     ----------
@@ -52,6 +52,12 @@ def check_task(task: dict[str, Any], classes: int, where: str) -> None:
         if isinstance(cost, dict):  # by phase; else the memory of the whole task, as earlier versions wrote it
             for phase in [phase for phase, value in cost.items() if value is not None]:
                 get(cost, phase, _NUMBER, f"{where}.{name}")
+    losses = get(task, "losses", dict, where) if task.get("losses") is not None else {}
+    for phase in losses:
+        means = get(losses, phase, list, f"{where}.losses")
+        numbers(means, len(means), f"{where}.losses.{phase}", "the mean loss of every epoch")
+    if task.get("warnings") is not None:
+        get(task, "warnings", list, where)
     if (accuracies := task.get("accuracy_per_class")) is not None:
         numbers(accuracies, classes, f"{where}.accuracy_per_class", "one per class so far")
     if task.get("selection") is None:
