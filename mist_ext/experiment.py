@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 import mist_ext
-from mist_ext import checkpoint, config, data, lock, manifest, report, results, run_folder
+from mist_ext import checkpoint, config, data, lock, manifest, report, results, run_folder, shortage
 from mist_ext.config import Config
 from mist_ext.distributed import agreement, ranks
 from mist_ext.manifest import CHECKPOINTS
@@ -169,7 +169,12 @@ def _setting(options: Config, console: Console, name: str | None = None) -> Sett
         from mist_ext.data.download import fetch
 
         agreement.on_first(lambda: fetch(options.data, data.root_folder(options.data_root), console))
-    setting = agreement.everywhere(lambda: Setting.of(options, console, name))
+
+    def load() -> Setting:
+        with shortage.explained("loading data and backbone"):
+            return Setting.of(options, console, name)
+
+    setting = agreement.everywhere(load)
     agreement.require_same({"the data": setting.source.fingerprint(), "the backbone": setting.weights})
     return setting
 
@@ -186,7 +191,8 @@ def _wound_up(out: Path, figures: bool = True) -> Path:
     """Write the reports of a run whose cells are complete, which then needs no checkpoint."""
     if ranks.is_first():
         if figures:
-            write_reports(out)
+            with shortage.explained("drawing tables and figures", f"; mist report {out} draws them again"):
+                write_reports(out)
         checkpoint.remove(out / CHECKPOINTS)
     return out
 

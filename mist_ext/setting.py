@@ -18,6 +18,7 @@ from mist_ext.data.doctor import cores
 from mist_ext.data.source import Source
 from mist_ext.data.stream import Stream, TaskImages, views_of
 from mist_ext.distributed import ranks
+from mist_ext.divergence import require_finite
 from mist_ext.draws import draw_seed
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
@@ -59,6 +60,7 @@ class Setting:
         if options.evaluate_on == "validation":
             source = source.validation()
         backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
+        require_finite(backbone, options.weights)
         backbones.check_options(backbone, options.compile, options.checkpointing)
         for name in options.tuner:
             tuners.named(name).check(backbone, options)

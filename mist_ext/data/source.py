@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mist_ext import shortage
 from mist_ext.data.transforms import AsStored, Transform
 from mist_ext.draws import generator
 
@@ -108,6 +109,8 @@ class ImageFiles(ImageSet):
                 image.load()
                 return image if image.mode == "RGB" else image.convert("RGB")  # which would copy the pixels
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if shortage.kind_of(error) is not None:  # which is no fault of the image
+                raise
             raise BrokenImage(f"{path} cannot be decoded ({error})") from error
 
     def where(self, index: int) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 class Full(ContrastiveTuner):
     """Every parameter follows its whole gradient in every step.
 
-    What tunes fewer parameters in the same way says which (`trained`) and at which learning rate (`lr`).
+    What tunes fewer parameters in the same way says which (`trained`) and at which learning rate (`lr_option`).
     """
+
+    lr_option: ClassVar[str] = "full_lr"
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
@@ -35,14 +37,12 @@ class Full(ContrastiveTuner):
                 "in bf16 rounding; use precision bf16"
             )
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of what is trained, but for the objective's own layers."""
-        return self.options.full_lr
-
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that follow the gradient, by name."""
         return list(self.backbone.named_parameters())
+
+    def written(self) -> Iterable[Tensor]:
+        return [p for _, p in (*self.trained(), *(pair for group in self.head_groups() for pair in group["params"]))]
 
     def values(self) -> Mapping[str, Tensor]:
         """The backbone's weights as they count at the moment."""

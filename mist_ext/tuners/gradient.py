@@ -47,6 +47,20 @@ class Gradient(MIST):
         tuned.selected_fraction = self.kept_fraction(selection)
         return selection, Selection({}, {})
 
+    def apply(
+        self,
+        images: Dataset,
+        selection: Selection,
+        tuned: Tuned,
+        track: Track = untracked,
+        pause: Pause = never,
+    ) -> None:
+        try:
+            super().apply(images, selection, tuned, track, pause)
+        except RuntimeError:  # what is NaN cannot be ranked
+            self._look_closer()
+            raise
+
     def by_score(self, selection: Selection) -> list[str]:
         parameters = self.backbone.named_parameters()
         return [name for name, p in parameters if not is_whole(name, p, self.options.whole)]

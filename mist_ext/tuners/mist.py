@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -104,6 +104,9 @@ class MIST(ContrastiveTuner):
     def whole(self) -> str:
         """The pattern of the tensors that are selected whole: the options' own, and the objectives' layers."""
         return rf"{self.options.whole}|^projector\.|^classifier\."
+
+    def written(self) -> Iterable[Tensor]:
+        return super().written() if self._scores is None else self._scores.values()
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
