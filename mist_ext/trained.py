@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mist_ext import backbones, methods
-from mist_ext.data.source import BrokenImage, pixels_of
+from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
+from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.files import write_atomically
 from mist_ext.methods.method import Method
@@ -39,6 +40,8 @@ class Classifier:
         Makes the backbone's input of an image.
     mean, std : tuple of float
         Normalise each channel in [0, 1].
+    as_shown : bool
+        How image files are read (`decode.decode`): as those that the method learned from.
     """
 
     backbone: nn.Module
@@ -47,6 +50,7 @@ class Classifier:
     transform: Transform
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    as_shown: bool = True
 
     @torch.no_grad()
     def scores(self, images: Iterable[Image.Image | str | Path]) -> Tensor:
@@ -57,7 +61,7 @@ class Classifier:
         BrokenImage
             If an image cannot be decoded; the message names it.
         """
-        pixels = torch.stack([pixels_of(self.transform.evaluate(_opened(image))) for image in images])
+        pixels = torch.stack([pixels_of(self.transform.evaluate(_opened(image, self.as_shown))) for image in images])
         parameter = next(self.backbone.parameters())
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         normalised = (pixels.to(torch.float32) / 255 - mean) / std
@@ -99,7 +103,7 @@ def save_classifier(
     method : Method
     description : dict
         ``backbone`` and ``weights`` as options, ``method`` and its options, ``class_names``, ``transform``, ``size``,
-        ``mean``, ``std``.
+        ``as_shown``, ``mean``, ``std``.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in (weights or {}).items():
@@ -155,19 +159,17 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
     method.load_inference_state({**state, **content["state"]})
     transform = Transform.named(content["transform"])(content["size"])
     mean, std = tuple(content["mean"]), tuple(content["std"])
-    return Classifier(backbone.eval(), method, content["class_names"], transform, mean, std)
+    as_shown = content.get("as_shown", False)  # as before it was written
+    return Classifier(backbone.eval(), method, content["class_names"], transform, mean, std, as_shown)
 
 
-def _opened(image: Image.Image | str | Path) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
+def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:
+    if not isinstance(image, Image.Image):
+        return decode(image, as_shown)[0]
     try:
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenImage(f"{image} cannot be decoded as an image: {error}") from error
+        return rgb(image, as_shown)[0]
+    except DAMAGED as error:
+        raise BrokenImage(f"{image} cannot be decoded ({error})") from error
 
 
 def _found(run: Path, seed: int | None) -> Path:
