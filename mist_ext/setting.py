@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -57,6 +58,8 @@ class Setting:
         if options.tensorboard:
             require_tensorboard()
         source = data.load(options.data, options.data_root, options.test_fraction, name)
+        for text in (*source.problems, *source.remarks):
+            console.print(text, highlight=False, soft_wrap=True, markup=False)
         if options.evaluate_on == "validation":
             source = source.validation()
         backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
@@ -67,7 +70,10 @@ class Setting:
         if options.shard:
             _check_shard(options, backbone)
         spec = backbones.input_spec(backbone)
+        options = dataclasses.replace(options, normalize=_normalize(options, source, spec))
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
+        if (spec.mean, spec.std) != (source.mean, source.std):  # else there is nothing to choose
+            console.print(f"channels are normalised by --normalize {options.normalize}", highlight=False, markup=False)
         workers = _workers(options, source)
         # So is a method's wrong option, and a backbone that it cannot be attached to.
         learners = {name: new_learner(options, name, options.seeds[0], backbone) for name in options.method}
@@ -89,6 +95,16 @@ class Setting:
             letters = (task.train, task.test)
         weights = _digest(backbone) if ranks.size() > 1 or weights_file(options) else ""
         return cls(options, console, device, source, streams, letters, weights)
+
+
+def _normalize(options: Config, source: Source, spec: backbones.InputSpec) -> Literal["published", "model"]:
+    """What ``auto`` stands for."""
+    if options.normalize != "auto":
+        return options.normalize
+    same = (spec.mean, spec.std) == (source.mean, source.std)  # as the embedded backbone's and the embedded data's
+    own = any(source.mean) or any(value != 1 for value in source.std)  # as a plug-in may bring
+    published = options.data in data.ON_DISK or (options.data in data.EMBEDDED and same) or own
+    return "published" if published else "model"
 
 
 def _digest(model: nn.Module) -> str:

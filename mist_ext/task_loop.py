@@ -405,6 +405,7 @@ class TaskLoop:
                 "class_names": [source.class_names[label] for label in unit.stream.class_order],
                 "transform": type(views.transform).__name__,
                 "size": views.transform.size,
+                "as_shown": views.images.as_shown,
                 "mean": views.mean,
                 "std": views.std,
             }

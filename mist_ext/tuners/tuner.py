@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
 from mist_ext.costs import Costs
-from mist_ext.record import Cost, Count, Fraction, TensorRecord
+from mist_ext.record import Cost, Count, Fraction, Measured, TensorRecord
 
 T = TypeVar("T")
 Pause = Callable[[], None]
