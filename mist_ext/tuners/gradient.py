@@ -8,8 +8,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mist_ext.config import TuningOptions
+from mist_ext.indices import is_whole, selected_count
 from mist_ext.optim import LargestGradientSGD, SparseSGD
-from mist_ext.selection import Selection, is_whole, selected_count
+from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
