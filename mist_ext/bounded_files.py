@@ -43,6 +43,14 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     return content
 
 
+def read_text(path: str | os.PathLike[str], most: int = 64 * 2**20) -> str:
+    """Read a file of UTF-8, as `read_bytes`; ValueError, too, where it is no UTF-8."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(path)} is no text in UTF-8: {error}") from error
+
+
 def read_json(path: str | os.PathLike[str], kind: type[T], most: int = 64 * 2**20) -> T:
     """Read a JSON file into a type: a dataclass, a TypedDict or a type of containers.
 

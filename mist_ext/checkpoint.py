@@ -27,6 +27,7 @@ from mist_ext.files import sync_folder, write_atomically
 
 MOST_STATE_BYTES = 2**28
 KEPT = 2  # the newest one, and the one before it in case that is damaged
+UNFINISHED = "." + "[0-9]" * 6 + "*.unfinished"
 TENSORS, STATE, CHECKSUMS, SHARDS = "tensors.safetensors", "state.json", "checksums.json", "shards"
 
 
@@ -55,6 +56,8 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
     ------
     OSError
         If it cannot be written; the earlier checkpoints are untouched then.
+    TypeError
+        If the state has something in it that a checkpoint cannot hold.
     """
     tensors: dict[str, Tensor | Stored] = {}
     tree = described(state, tensors)
@@ -74,10 +77,12 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
 def _begin(folder: Path) -> Path:
     """A new folder for what is not finished."""
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.unfinished"):
+    for leftover in folder.glob(UNFINISHED):
         shutil.rmtree(leftover)
     earlier = _numbered(folder)
-    unfinished = folder / f".{int(earlier[-1].name) + 1 if earlier else 1:06}.unfinished"
+    number = int(earlier[-1].name) + 1 if earlier else 1
+    # Of this process: a rank that outlives the others of an earlier start cannot write into it.
+    unfinished = folder / f".{number:06}.{os.getpid()}.unfinished"
     unfinished.mkdir()
     return unfinished
 
@@ -149,13 +154,26 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
 
 
 def remove(folder: Path) -> None:
-    """Remove all checkpoints: the run is finished."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    """Remove all checkpoints, since the run is finished; what else lies there stays."""
+    for path in (*_numbered(folder), *folder.glob(UNFINISHED)):
+        shutil.rmtree(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint, damaged or not."""
+    return next(reversed(_numbered(folder)), None)
+
+
+def check(state: dict[str, Any]) -> None:
+    """Raise TypeError, with its name, if a state has something in it that a checkpoint cannot hold."""
+    described(state, {})
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir() and path.name.isdigit())
+    found = [path for path in folder.glob("[0-9]" * 6 + "*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:

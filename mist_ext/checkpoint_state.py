@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import Meta, Struct
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
 from mist_ext.distributed.shard import Shard, is_sharded
@@ -66,6 +69,9 @@ def described(state: Mapping[Any, Any], tensors: dict[str, Tensor | Stored]) -> 
 
 def _described(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> Node:
     if isinstance(value, Tensor | Stored):
+        _require_storable(name, value)
+        while name in tensors:  # {"a/b": one, "a": {"b": another}}
+            name += "'"
         tensors[name] = value
         if isinstance(value, Shard | Stored) or is_sharded(value):
             total = value.total if isinstance(value, Shard | Stored) else value.numel()
@@ -74,7 +80,7 @@ def _described(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> No
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str | int):
-                raise TypeError(f"{name} has the key {key!r}, which a checkpoint cannot hold")
+                raise TypeError(f"{name} has the key {key!r}, a {type(key).__name__}, which a checkpoint cannot hold")
         return Dict([(key, _described(entry, f"{name}/{key}", tensors)) for key, entry in value.items()])
     if isinstance(value, list | tuple):
         entries = [_described(entry, f"{name}/{i}", tensors) for i, entry in enumerate(value)]
@@ -84,6 +90,23 @@ def _described(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> No
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _require_storable(name: str, tensor: Tensor | Stored) -> None:
+    kind = "" if isinstance(tensor, Stored) or tensor.layout is torch.strided else "sparse "
+    kind = "meta " if isinstance(tensor, Tensor) and tensor.is_meta else kind
+    if kind or not _has_form(tensor.dtype):
+        raise TypeError(f"{name} is a {kind}tensor of {tensor.dtype}, which a checkpoint cannot hold")
+
+
+@functools.cache
+def _has_form(dtype: torch.dtype) -> bool:
+    """Whether a safetensors file can hold it."""
+    try:
+        save({"": torch.empty(0, dtype=dtype)})
+    except (KeyError, RuntimeError, SafetensorError):  # RuntimeError: of a quantised one there is no empty one
+        return False
+    return True
 
 
 def restored(tree: Dict, tensors: Mapping[str, Tensor], shards: Shards | None) -> dict[str, Any]:

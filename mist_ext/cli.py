@@ -55,7 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MemoryError) as error:
         if getattr(error, "on_every_rank", False):
             _fail_together(str(error))
-        _fail(str(error))
+        _fail(str(error) or "memory ran out")  # which a MemoryError leaves unsaid
+    except RuntimeError as error:
+        from mist_ext import shortage
+
+        told = shortage.told(error)
+        if told is None:
+            raise
+        _fail(str(told))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
         how = RESUMING.get(given[0]) or (f"; go on with mist run --resume {folder}" if folder else "")

@@ -149,9 +149,10 @@ class Config(TuningOptions):
     evaluate_on: Literal["test", "validation"] = option(
         "test", "validation: a quarter of the training images is held out for it, and the test images are not read."
     )
-    normalize: Literal["published", "model"] = option(
-        "published",
-        "published: channels as the data set's published protocol has them. model: as the backbone was pre-trained.",
+    normalize: Literal["auto", "published", "model"] = option(
+        "auto",
+        "published: channels as the data set's published protocol has them. model: as the backbone was pre-trained. "
+        "auto: published where there is such a protocol (embedded data with the embedded backbone too), else model.",
     )
     skip_broken: bool = option(False, "Do without images that cannot be decoded, instead of stopping before the task.")
     workers: int | None = option(

@@ -69,6 +69,7 @@ class Progress:
         self.done = self._before = done
         self.started = time.monotonic()
         self.what = ""
+        self.at = ""  # the phase at hand, and how far it is
         self._live = console.is_terminal
         self._bars = Bars(
             SpinnerColumn(),
@@ -112,8 +113,10 @@ class Progress:
         """Pass an iterable through, and show how far it is."""
         self._bars.reset(self._phase, description=phase, total=total)
         started = said = time.monotonic()
+        self.at = f"{phase}, 0 of {total} done"
         for number, item in enumerate(iterable, 1):
             yield item
+            self.at = f"{phase}, {number} of {total} done"
             self._bars.update(self._phase, completed=number)
             now = time.monotonic()
             if not self._live and now - said >= PLAIN_EVERY:
@@ -122,6 +125,7 @@ class Progress:
                 left = _clock((total - number) / rate)
                 line = f"{self.what}: {phase} {number}/{total}, {rate:.1f}/s, {left} left"
                 self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self.at = ""
 
 
 def _clock(seconds: float) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from mist_ext.warning_signs import Sign
+
 SCHEMA = 1
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -80,6 +82,10 @@ class TaskRecord(Struct, forbid_unknown_fields=True):
         In 0..1; None where it was not measured.
     selection : list of TensorRecord
         Of each tensor of the backbone; empty or None for a tuner that selects nothing.
+    losses : dict of list of float
+        The mean loss of every epoch, by phase.
+    warnings : list of str
+        Signs of training that went wrong without ending.
     backbone : BackboneRecord
         Absent where no diagnosis was asked for.
     """
@@ -95,6 +101,8 @@ class TaskRecord(Struct, forbid_unknown_fields=True):
     changed_fraction: MeanMax | None = None
     changed_fraction_all: MeanMax | None = None
     selection: list[TensorRecord] | None = None
+    losses: dict[str, list[Measured]] = {}
+    warnings: list[Sign] = []
     backbone: BackboneRecord | UnsetType | None = UNSET
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import mist_ext
-from mist_ext import backbones, config, results, trained, tuners
+from mist_ext import backbones, config, results, shortage, trained, tuners, warning_signs
 from mist_ext.config import Config
 from mist_ext.costs import SHARED_EXTRACTION, Costs
 from mist_ext.data.doctor import unreadable
@@ -25,14 +25,15 @@ from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.rows import gather_turns
 from mist_ext.distributed.sharding import shard
 from mist_ext.distributed.stored import gathered
+from mist_ext.divergence import Diverged
 from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
+from mist_ext.manifest import CHECKPOINTS
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.progress import Progress
 from mist_ext.record import RunRecord
 from mist_ext.results import CellResults
-from mist_ext.run_folder import CHECKPOINTS
 from mist_ext.scalars import Scalars
 from mist_ext.setting import Setting, method_options, new_learner
 from mist_ext.tuners.tuner import never
@@ -84,6 +85,7 @@ class TaskLoop:
             for method in self.options.method
         }
         self.problems: dict[str, dict[int, str]] = {}  # by part and row: why an image cannot be decoded, or nothing
+        self._warned: set[str] = set()
         self.units = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
         self.tensorboard = self.options.tensorboard and ranks.is_first()
         self.saver = Saver(out / CHECKPOINTS, config.seconds(self.options.checkpoint_every), self._say)
@@ -125,20 +127,48 @@ class TaskLoop:
 
     def _unit(self, number: int, state: dict[str, Any] | None) -> None:
         seed, tuner_name = self.units[number]
-        unit = self._new_unit(seed, tuner_name)
-        if state is not None:
-            unit.load_state_dict(state)
+        with self._during("load the backbone"):
+            unit = self._new_unit(seed, tuner_name)
+            if state is not None:
+                unit.load_state_dict(state)
         folder = self.out / "tensorboard" / f"{tuner_name}-seed-{seed}"
         with Scalars(folder) if self.tensorboard else nullcontext() as losses:
             unit.tuner.watch = losses.add if losses else None
             for task in unit.stream.tasks[unit.task :]:
                 self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
                 unit.task = task.number
-                self._check_images(number, unit)
-                self._finish_task(task, unit, self._task(task, unit, number))
+                try:
+                    with self._during("check images"):
+                        self._check_images(number, unit)
+                    records = self._task(task, unit, number)
+                except Diverged as error:
+                    raise self._final(error) from error
+                with self._during("save results"):
+                    self._finish_task(task, unit, records)
                 if unit.task < len(unit.stream):
+                    self.saver.unproven = True  # the methods have learned
                     self._moment(number, unit)
-        self._save_classifiers(unit)
+        with self._during("save classifiers"):
+            self._save_classifiers(unit)
+
+    def _during(self, phase: str, broken: Callable[[], str | None] = lambda: None) -> AbstractContextManager[None]:
+        """Within it, what runs out is told with the phase, or the one that ``broken`` names, and how far it was."""
+
+        def where() -> str:
+            at = self.progress.at or broken() or ""
+            known = at.partition(" ")[0].rstrip(",") in shortage.PHASES
+            return ", ".join(filter(None, ["" if known else phase, at, self.progress.what]))
+
+        after = f"; what was finished is saved, and mist run --resume {self.out} goes on from there"
+        return shortage.explained(where, after)
+
+    def _final(self, error: Diverged) -> Diverged:
+        """An error that every rank has, with what can be done."""
+        message = (
+            f"{self.progress.what}: {error}. Nothing of that step was saved. mist run --resume {self.out} would go on "
+            "from before it and end here again: start a new run"
+        )
+        return agreement.alike(Diverged(message))
 
     def _finish_task(self, task: Task, unit: Unit, records: dict[str, dict[str, Any]]) -> None:
         """Write and show what came out of a task."""
@@ -171,6 +201,11 @@ class TaskLoop:
                 )
         return Unit(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
 
+    def _track(self, iterable: Iterable[Any], phase: str, total: int) -> Iterable[Any]:
+        """Show progress through a part of a tuner's work, in which its state has new parts."""
+        self.saver.unproven = True
+        return self.progress.track(iterable, phase, total)
+
     def _moment(self, number: int, unit: Unit) -> None:
         """The state is whole: it may be saved, and the run may stop."""
         self.saver.moment(lambda: self._state(number, unit))
@@ -183,7 +218,8 @@ class TaskLoop:
     def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
         if unit.tuned is None:
-            unit.tuned = unit.tuner.tune(task.train, self.progress.track, lambda: self._moment(number, unit))
+            with self._during("tune", lambda: _broken(unit)):
+                unit.tuned = unit.tuner.tune(task.train, self._track, lambda: self._moment(number, unit))
         tuned = unit.tuned
         prepared = self._prepared(task, unit, number)
         seen = unit.stream.tasks[: task.number + 1]
@@ -193,22 +229,41 @@ class TaskLoop:
             own = prepared[name if name in prepared else SHARED]
             extraction = {} if name in prepared else {SHARED_EXTRACTION: sum(own.costs.seconds.values())}
             costs = Costs(self.setting.device) + tuned.costs + own.costs
-            with costs.phase("learn"):
+            with self._during(f"learn {name}"), costs.phase("learn"):
                 learner.learn(*own.train)
-            with costs.phase("evaluate"):
+            with self._during(f"evaluate {name}"), costs.phase("evaluate"):
                 right = [learner.predict(x) == y for x, y in own.tests]
             classes = [position for earlier in seen for position in earlier.classes]
+            labels = torch.cat([y for _, y in own.tests])
+            chance = 100 * float(labels.bincount().max()) / len(labels)
+            losses = tuned.losses | getattr(learner, "losses", {})
             records[name] = {
                 "classes": [unit.stream.class_order[position] for position in task.classes],
                 "accuracy_per_task": [_percent(hits) for hits in right],
-                "accuracy_per_class": _by_class(torch.cat(right), torch.cat([y for _, y in own.tests]), classes),
+                "accuracy_per_class": _by_class(torch.cat(right), labels, classes),
                 "seconds": costs.seconds | extraction,
                 "peak_memory_bytes": costs.peak_memory_bytes,
                 **tuned.fractions(),
                 "selection": tuned.selection,
+                "losses": losses,
+                "warnings": self._warn(
+                    [
+                        *warning_signs.of_losses(losses, self.options.score_objective == self.options.tune_objective),
+                        *warning_signs.of_accuracy(name, _percent(torch.cat(right)), chance),
+                    ]
+                ),
                 **diagnosis,
             }
         return records
+
+    def _warn(self, found: Iterable[tuple[warning_signs.Sign, str]]) -> list[warning_signs.Sign]:
+        """Tell each finding once, though methods share the tuning; the signs, for the record."""
+        found = list(found)
+        for message in (f"warning: {self.progress.what}: {words}" for _, words in found):
+            if message not in self._warned:
+                self._warned.add(message)
+                self._say(message)
+        return sorted({sign for sign, _ in found})
 
     def _diagnosis(self, unit: Unit, shared: Prepared) -> dict[str, Any]:
         """A record's entry on the backbone, where it was asked for. Its time counts under no phase."""
@@ -233,7 +288,7 @@ class TaskLoop:
                 Costs(self.setting.device),
             )
         # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
-        whole = self._state(number, unit) if own else {}
+        whole = self.saver.made(lambda: self._state(number, unit)) if own else {}
 
         def pause() -> None:
             self.saver.moment(lambda: whole)
@@ -245,7 +300,7 @@ class TaskLoop:
 
         for name, learner in own.items():
             costs = Costs(self.setting.device)
-            with costs.phase("learn"):
+            with self._during(f"train {name}"), costs.phase("learn"):
                 changed = learner.train(task.train, task.classes, partial(track, costs))
             moved = changed or unit.tuner.moves_backbone
             made[name] = self._extracted(task, unit, name, learner.features, moved, pause, costs)
@@ -263,11 +318,11 @@ class TaskLoop:
     ) -> Prepared:
         """Features of the task's training images and of all tests so far; earlier ones are kept unless they moved."""
         moment = partial(costs.apart, moment)
-        with costs.phase("learn"):
+        with self._during("extract"), costs.phase("learn"):
             train = self._extract(extract, task.train, moment)
         seen = unit.stream.tasks[: task.number + 1]
         kept = [] if moved else unit.features.get(name, [])
-        with costs.phase("evaluate"):
+        with self._during("extract"), costs.phase("evaluate"):
             kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
         unit.features[name] = kept
         return Prepared(train, kept, costs)
@@ -292,7 +347,13 @@ class TaskLoop:
             moment()
         own = torch.cat(features) if features else None
         sizes = [rows.count for rows in batches.rows]
-        return gather_turns(own, sizes, self.setting.device), images.labels.to(self.setting.device)
+        together = gather_turns(own, sizes, self.setting.device)
+        if broken := int((~together.isfinite().all(dim=1)).sum()):
+            raise Diverged(
+                f"{broken} of {len(together)} images of a part have features that are NaN or infinite; lower the "
+                "learning rate if something was trained, else look at the weights"
+            )
+        return together, images.labels.to(self.setting.device)
 
     def _check_images(self, number: int, unit: Unit) -> None:
         """Stop before a task whose images cannot all be decoded, with the state saved; or do without those."""
@@ -344,11 +405,18 @@ class TaskLoop:
                 "class_names": [source.class_names[label] for label in unit.stream.class_order],
                 "transform": type(views.transform).__name__,
                 "size": views.transform.size,
+                "as_shown": views.images.as_shown,
                 "mean": views.mean,
                 "std": views.std,
             }
             folder = self.cells[unit.tuner_name, name].folder
             trained.save_classifier(folder, unit.seed, weights, learner, description)
+
+
+def _broken(unit: Unit) -> str | None:
+    """The phase of tuning that an error ended."""
+    tuned = getattr(unit.tuner, "tuned", None)
+    return None if tuned is None else tuned.costs.broken
 
 
 def _features(backbone: nn.Module, pixels: Tensor) -> Tensor:

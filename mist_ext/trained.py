@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from mist_ext import backbones, methods
 from mist_ext.bounded_files import decode_json, opened
-from mist_ext.data.source import BrokenImage, pixels_of
+from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
+from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.files import write_atomically
 from mist_ext.methods.method import Method
@@ -45,6 +46,8 @@ class Classifier:
         Makes the backbone's input of an image.
     mean, std : tuple of float
         Normalise each channel in [0, 1].
+    as_shown : bool
+        How image files are read (`decode.decode`): as those that the method learned from.
     """
 
     backbone: nn.Module
@@ -53,6 +56,7 @@ class Classifier:
     transform: Transform
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    as_shown: bool = True
 
     @torch.no_grad()
     def scores(self, images: Iterable[Image.Image | str | Path]) -> Tensor:
@@ -63,7 +67,7 @@ class Classifier:
         BrokenImage
             If an image cannot be decoded; the message names it.
         """
-        pixels = torch.stack([pixels_of(self.transform.evaluate(_opened(image))) for image in images])
+        pixels = torch.stack([pixels_of(self.transform.evaluate(_opened(image, self.as_shown))) for image in images])
         parameter = next(self.backbone.parameters())
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         normalised = (pixels.to(torch.float32) / 255 - mean) / std
@@ -106,6 +110,8 @@ class Description(Struct, forbid_unknown_fields=True):
     size : int
         Of the backbone's input, in pixels.
     mean, std : tuple of float
+    as_shown : bool
+        As `decode` reads images.
     state : dict
         What the method predicts with beside its tensors.
     digests : dict
@@ -121,6 +127,7 @@ class Description(Struct, forbid_unknown_fields=True):
     size: Annotated[int, Meta(ge=1)]
     mean: tuple[Channel, Channel, Channel]
     std: tuple[Positive, Positive, Positive]
+    as_shown: bool
     state: dict[str, Option] = {}
     digests: dict[str, str] = {}
 
@@ -227,7 +234,9 @@ def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifi
         method.attach(backbone)
     method.load_inference_state(state | described.state)
     transform = Transform.named(described.transform)(size)
-    classifier = Classifier(backbone.eval(), method, described.class_names, transform, described.mean, described.std)
+    classifier = Classifier(
+        backbone.eval(), method, described.class_names, transform, described.mean, described.std, described.as_shown
+    )
     # What shapes do not tell shows in a black image's scores.
     shape = list(classifier.scores([Image.new("RGB", (size, size))]).shape)
     if shape != [1, len(described.class_names)]:
@@ -248,16 +257,13 @@ def _digest_of(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def _opened(image: Image.Image | str | Path) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
+def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:
+    if not isinstance(image, Image.Image):
+        return decode(image, as_shown)[0]
     try:
-        with Image.open(image) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenImage(f"{image} cannot be decoded as an image: {error}") from error
+        return rgb(image, as_shown)[0]
+    except DAMAGED as error:
+        raise BrokenImage(f"{image} cannot be decoded ({error})") from error
 
 
 def _found(run: Path, seed: int | None) -> Path:

@@ -163,16 +163,6 @@ def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
     assert list(cells) == ["digits-none-ranpac"]
 
 
-def test_overwriting_leaves_what_is_no_result_alone(tmp_path: Path) -> None:
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").write_text("kept")
-    experiment.run(
-        Config(data="digits", tuner=["none"], method=["simplecil"], seeds=[1], out=str(tmp_path), overwrite=True),
-        Console(file=io.StringIO()),
-    )
-    assert (tmp_path / "notes" / "mine.txt").read_text() == "kept"
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,5 +1,4 @@
 #include "../arguments.h"
-#include "checker.h"
 
 namespace mist {
 

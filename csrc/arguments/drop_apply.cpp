@@ -68,7 +68,7 @@ std::vector<SomeTensor> checked_drop_apply(Checker& checker, const DropApplyArgu
     check_drop_apply(checker, given, t, checked[t]);
     state(checked[t], t);
   }
-  number_pieces(checked);
+  number_pieces(checker, checked);
   if (packed) check_packed(checker, *given.packed, *given.places, piece_count(checked), false);
   checker.no_overlap();
   return checked;
@@ -76,9 +76,8 @@ std::vector<SomeTensor> checked_drop_apply(Checker& checker, const DropApplyArgu
 
 }  // namespace
 
-std::vector<SgdTensor> check_drop_apply_sgd(const DropApplyArguments& arguments, const TensorList& momentum_buffer,
-                                            bool has_momentum) {
-  Checker checker("drop_apply_sgd_", arguments.param.at(0));
+std::vector<SgdTensor> check_drop_apply_sgd(Checker& checker, const DropApplyArguments& arguments,
+                                            const TensorList& momentum_buffer, bool has_momentum) {
   if (has_momentum || !momentum_buffer.empty())
     checker.length("momentum_buffer", momentum_buffer.size(), "param", arguments.param.size());
   return checked_drop_apply<SgdTensor>(checker, arguments, [&](SgdTensor& tensor, size_t t) {
@@ -88,9 +87,9 @@ std::vector<SgdTensor> check_drop_apply_sgd(const DropApplyArguments& arguments,
   });
 }
 
-std::vector<AdamWTensor> check_drop_apply_adamw(const DropApplyArguments& arguments, const TensorList& exp_avg,
-                                                const TensorList& exp_avg_sq, const TensorList& updates) {
-  Checker checker("drop_apply_adamw_", arguments.param.at(0));
+std::vector<AdamWTensor> check_drop_apply_adamw(Checker& checker, const DropApplyArguments& arguments,
+                                                const TensorList& exp_avg, const TensorList& exp_avg_sq,
+                                                const TensorList& updates) {
   checker.length("exp_avg", exp_avg.size(), "param", arguments.param.size());
   checker.length("exp_avg_sq", exp_avg_sq.size(), "param", arguments.param.size());
   checker.length("updates", updates.size(), "param", arguments.param.size());
@@ -106,13 +105,13 @@ Sgd::Options sgd_options(double momentum, double weight_decay) {
   return {static_cast<float>(momentum), static_cast<float>(weight_decay)};
 }
 
-AdamW::Options check_adamw(const Tensor& first, double beta1, double beta2, double eps, double weight_decay,
+AdamW::Options check_adamw(Checker& checker, double beta1, double beta2, double eps, double weight_decay,
                            const Tensor& correction) {
-  const Checker checker("drop_apply_adamw_", first);
   checker.placed({"correction"}, correction);
   checker.typed({"correction"}, correction, ScalarType::Float);
   if (correction.dim() != 2 || correction.size(0) != 2 || correction.size(1) == 0)
     fail("drop_apply_adamw_: correction has shape ", shape_name(correction), ", expected [2, n] with n of at least 1");
+  checker.uses({"correction"}, correction, false);
   return {static_cast<float>(beta1),
           static_cast<float>(1 - beta1),
           static_cast<float>(beta2),

@@ -21,6 +21,16 @@ template <class... Parts>
   throw std::runtime_error(text.str());
 }
 
+// What one op's arguments must fulfil.
+struct Requirements {
+  const char* op;
+
+  template <class... Parts>
+  void require(bool holds, const Parts&... parts) const {
+    if (!holds) fail(op, ": ", parts...);
+  }
+};
+
 // A name for messages that costs nothing until it is printed.
 struct Name {
   const char* list;

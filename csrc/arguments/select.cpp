@@ -1,5 +1,4 @@
 #include "../arguments.h"
-#include "checker.h"
 
 namespace mist {
 
@@ -13,6 +12,7 @@ std::vector<SelectTensor> check_select(const TensorList& score, const std::vecto
     checker.placed(name, score[t]);
     checker.typed(name, score[t], ScalarType::Float);
     checker.addressable(name, score[t]);
+    checker.uses(name, score[t], false);
     const int64_t size = score[t].numel();
     checker.require(k[t] >= 0 && k[t] <= size, "k[", t, "] is ", k[t], ", expected 0 to ", size, ", the size of ",
                     name);

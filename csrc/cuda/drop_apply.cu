@@ -86,11 +86,12 @@ void drop_apply_sgd_cuda(TensorList param, TensorList grad, OptionalTensorList i
                          int64_t threshold, int64_t seed, Tensor step, std::optional<Tensor> found_inf,
                          std::optional<Tensor> grad_scale, std::vector<int64_t> first, std::optional<Tensor> packed,
                          std::optional<Tensor> places) {
-  const auto tensors = check_drop_apply_sgd({param, grad, index, master, scale_code, ordinal, first, packed, places},
-                                            momentum_buffer, momentum != 0);
-  const DeviceScalars scalars =
-      check_scalars("drop_apply_sgd_", param[0], scale_code, table, step, lr, found_inf, grad_scale);
-  const Draw draw = check_draw("drop_apply_sgd_", threshold, seed);
+  Checker checker("drop_apply_sgd_", param.at(0));
+  const DeviceScalars scalars = check_scalars(checker, scale_code, table, step, lr, found_inf, grad_scale);
+  const Draw draw = check_draw(checker, threshold, seed);
+  const auto tensors =
+      check_drop_apply_sgd(checker, {param, grad, index, master, scale_code, ordinal, first, packed, places},
+                           momentum_buffer, momentum != 0);
   drop_apply<Sgd>(Device(param[0]), tensors, draw, scalars, sgd_options(momentum, weight_decay),
                   packed_gradients(packed, places));
 }
@@ -101,11 +102,12 @@ void drop_apply_adamw_cuda(TensorList param, TensorList grad, OptionalTensorList
                            double beta2, double eps, double weight_decay, Tensor correction, int64_t threshold,
                            int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale,
                            std::vector<int64_t> first, std::optional<Tensor> packed, std::optional<Tensor> places) {
-  const auto tensors = check_drop_apply_adamw({param, grad, index, master, scale_code, ordinal, first, packed, places},
-                                              exp_avg, exp_avg_sq, updates);
-  const DeviceScalars scalars =
-      check_scalars("drop_apply_adamw_", param[0], scale_code, table, step, lr, found_inf, grad_scale);
-  const Draw draw = check_draw("drop_apply_adamw_", threshold, seed);
+  Checker checker("drop_apply_adamw_", param.at(0));
+  const DeviceScalars scalars = check_scalars(checker, scale_code, table, step, lr, found_inf, grad_scale);
+  const AdamW::Options options = check_adamw(checker, beta1, beta2, eps, weight_decay, correction);
+  const Draw draw = check_draw(checker, threshold, seed);
+  const auto tensors = check_drop_apply_adamw(
+      checker, {param, grad, index, master, scale_code, ordinal, first, packed, places}, exp_avg, exp_avg_sq, updates);
   const AdamW::Options options = check_adamw(param[0], beta1, beta2, eps, weight_decay, correction);
   drop_apply<AdamW>(Device(param[0]), tensors, draw, scalars, options, packed_gradients(packed, places));
 }

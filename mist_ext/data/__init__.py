@@ -48,7 +48,9 @@ def root_folder(given: str | os.PathLike[str] | None) -> Path:
     return Path(given or os.environ.get("MIST_DATA") or DEFAULT_ROOT).expanduser()
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: float = 0.2) -> Source:
+def load(
+    name: str, root: str | os.PathLike[str] | None = None, test_fraction: float = 0.2, called: str | None = None
+) -> Source:
     """Load a data set.
 
     Parameters
@@ -59,6 +61,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: f
         As `root_folder` takes it.
     test_fraction : float
         Share of every class that is held out for testing where a folder has no split.
+    called : str, optional
+        The source's name where it is read from a folder, which may have had another name before.
 
     Raises
     ------
@@ -72,6 +76,6 @@ def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: f
     if name.startswith(FOLDER):
         from mist_ext.data.folder import folder
 
-        return folder(Path(name.removeprefix(FOLDER)).expanduser(), test_fraction)
+        return folder(Path(name.removeprefix(FOLDER)).expanduser(), test_fraction, called)
     make = pkgutil.resolve_name(SOURCES[name])
     return make() if name in EMBEDDED else make(root_folder(root))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mist_ext.data.class_folders import Tree, parts, split_layout
+from mist_ext.data.class_folders import parts, split_layout
 from mist_ext.data.on_disk import Layout, OnDisk, Parts
 from mist_ext.data.source import Source
 from mist_ext.data.transforms import ResizedCrops
+from mist_ext.data.tree import Tree
 
 TRAIN, TEST, META = "cars_train_annos.mat", "cars_test_annos_withlabels.mat", "cars_meta.mat"
 DEVKIT = "devkit"

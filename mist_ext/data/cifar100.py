@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mist_ext.data.noticed import Noticed
 from mist_ext.data.on_disk import Archive, Layout, OnDisk, Parts
 from mist_ext.data.source import Images, Source
 
@@ -41,7 +42,8 @@ def read(folder: Path) -> Parts:
     """All images, in memory: 184 MB for the whole data set."""
     names = _entry(folder / "meta", "fine_label_names")
     class_names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
-    return class_names, _part(folder / "train", len(class_names)), _part(folder / "test", len(class_names))
+    train, test = (_part(folder / part, len(class_names)) for part in ("train", "test"))
+    return Parts(class_names, train, test, Noticed())
 
 
 def _part(path: Path, classes: int) -> Images:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mist_ext.data.class_folders import Tree, parts, split_layout
+from mist_ext.bounded_files import read_text
+from mist_ext.data.class_folders import parts, split_layout
 from mist_ext.data.on_disk import Archive, Layout, OnDisk, Parts
 from mist_ext.data.source import Source
+from mist_ext.data.tree import Tree
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
@@ -33,7 +35,7 @@ def official(folder: Path) -> Parts:
 def _table(path: Path) -> dict[str, str]:
     """Lines of a number and a value."""
     table = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         number, _, value = line.strip().partition(" ")
         table[number] = value
     return table

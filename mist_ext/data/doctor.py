@@ -1,60 +1,27 @@
-"""Examines a data set's images: which cannot be decoded, which are in both parts, and whether the counts are known."""
+"""Examines a data set's images: which cannot be decoded, which are there twice, and whether the counts are known."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 
 import torch
 from PIL import Image
 
 from mist_ext.data import published_splits
+from mist_ext.data.copies import find_copies
+from mist_ext.data.decode import DARK, DEEP
+from mist_ext.data.findings import Findings, Inspected
 from mist_ext.data.source import BrokenImage, Images, ImageSet, Source
 from mist_ext.distributed import ranks
 
 SAMPLED = 32  # pixels a side of which a fingerprint is made
 AT_ONCE = 16  # images that a thread takes
-# More shared images than this share of the test part are no slip of those who made the split.
-TOLERATED = 0.01
 
-Track = Callable[[Iterable["Inspected"], str, int], Iterable["Inspected"]]  # shows progress: what, of how many
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """One image.
-
-    Attributes
-    ----------
-    row : int
-    fingerprint : bytes
-        Equal for equal pixels; empty where the image cannot be decoded.
-    problem : str
-        Why it cannot be decoded, with its name; else empty.
-    """
-
-    row: int
-    fingerprint: bytes = b""
-    problem: str = ""
-
-
-@dataclass
-class Findings:
-    """What an examination has found.
-
-    Attributes
-    ----------
-    problems : list of str
-        What makes results wrong, or stops a run.
-    remarks : list of str
-        What is worth knowing.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+Track = Callable[[Iterable[Inspected], str, int], Iterable[Inspected]]  # shows progress: what, of how many
 
 
 def cores() -> int:
@@ -70,10 +37,10 @@ def inspect(images: ImageSet, rows: Sequence[int], threads: int | None = None) -
 
     def one(row: int) -> Inspected:
         try:
-            image = images.read(row)
+            image, changes = images.inspect(row)
         except BrokenImage as error:
             return Inspected(row, problem=str(error))
-        return Inspected(row, fingerprint(image))
+        return Inspected(row, fingerprint(image), changes=changes)
 
     with ThreadPool(threads or max(1, cores() // ranks.on_this_machine())) as pool:
         yield from pool.imap_unordered(one, rows, chunksize=AT_ONCE)
@@ -116,16 +83,26 @@ def examine(source: Source, track: Track) -> Findings:
     track : callable
         As `progress.Progress.track`.
     """
-    findings = Findings()
+    findings = Findings(list(source.problems), list(source.remarks))
     _counts(source, findings)
-    seen = {}
+    seen = []
     for part, images in (("training", source.train), ("test", source.test)):
         each_one = track(inspect(images, range(len(images))), f"{part} images", len(images))
         inspected = sorted(each_one, key=lambda one: one.row)
         findings.problems += [each.problem for each in inspected if each.problem]
-        seen[part] = [each for each in inspected if not each.problem]
-    _shared(source, seen["training"], seen["test"], findings)
+        seen.append([each for each in inspected if not each.problem])
+    _changes([*seen[0], *seen[1]], findings)
+    find_copies(source, seen[0], seen[1], findings)
     return findings
+
+
+def _changes(inspected: list[Inspected], findings: Findings) -> None:
+    """How many images decoding has changed in which way."""
+    counts = Counter(change for each in inspected for change in each.changes)
+    if DEEP in counts:  # then these are pictures of the night
+        counts[DEEP] += counts.pop(DARK, 0)
+    for change, count in counts.items():
+        (findings.problems if change == DARK else findings.remarks).append(f"{count:,} images {change}")
 
 
 def _counts(source: Source, findings: Findings) -> None:
@@ -150,33 +127,6 @@ def _counts(source: Source, findings: Findings) -> None:
             f"{train:,} training and {test:,} test images, expected {known}; published results cannot be compared with "
             "what this copy gives"
         )
-
-
-def _shared(source: Source, train: list[Inspected], test: list[Inspected], findings: Findings) -> None:
-    """Images that are in both parts, pixel for pixel."""
-    by_fingerprint: dict[bytes, list[int]] = {}
-    for each in train:
-        by_fingerprint.setdefault(each.fingerprint, []).append(each.row)
-    pairs = []
-    for each in test:
-        candidates = by_fingerprint.get(each.fingerprint, [])
-        pixels = source.test.read(each.row).tobytes() if candidates else b""
-        pairs += [(row, each.row) for row in candidates if source.train.read(row).tobytes() == pixels]
-    if not pairs:
-        return
-    # As many images as were published: those who made the split have missed a few.
-    published = published_splits.matching(source.name, len(source.train), len(source.test)) is not None
-    twice = len({row for _, row in pairs})
-    names = source.class_names
-    lines = [f"{twice} test images are also in the training part, pixel for pixel:"]
-    for mine, yours in pairs:
-        first, second = (names[int(part.labels[row])] for part, row in ((source.train, mine), (source.test, yours)))
-        other = "" if first == second else f" (classes {first} and {second})"
-        lines.append(f"  {source.train.where(mine)} = {source.test.where(yours)}{other}")
-    if published and twice <= TOLERATED * len(source.test):
-        findings.remarks.append("\n".join(["The counts are as published, yet " + lines[0], *lines[1:]]))
-    else:
-        findings.problems.append("\n".join(lines))
 
 
 def per_class(images: ImageSet, classes: int) -> tuple[int, int, int]:

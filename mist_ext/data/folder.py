@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mist_ext.data.class_folders import SUFFIXES, class_tree, labelled, parts
-from mist_ext.data.source import Source
+from mist_ext.data.class_folders import labelled, two_parts
+from mist_ext.data.decode import AS_SHOWN, suffixes
+from mist_ext.data.noticed import Noticed, is_folder
+from mist_ext.data.source import ImageSet, Source
 from mist_ext.data.transforms import RandomCrops
+from mist_ext.data.tree import class_trees, listed, notice_beside
 
 TEST_FOLDERS = ("test", "val")  # the first that is there
 
 
-def folder(path: Path, test_fraction: float) -> Source:
+def folder(path: Path, test_fraction: float, name: str | None = None) -> Source:
     """Read ``path/{train,test}/<class>/``, ``path/{train,val}/<class>/`` or ``path/<class>/``.
 
     Parameters
@@ -20,11 +23,13 @@ def folder(path: Path, test_fraction: float) -> Source:
     path : Path
     test_fraction : float
         Share of every class that is held out where there is one tree: the same images in every run.
+    name : str, optional
+        The source's, which the images held out depend on; by default ``folder-`` and the path's last part.
 
     Returns
     -------
     Source
-        10 tasks by default, or as many as there are classes. Its name is ``folder-`` and the path's last part.
+        10 tasks by default, or as many as there are classes.
 
     Raises
     ------
@@ -38,29 +43,63 @@ def folder(path: Path, test_fraction: float) -> Source:
             f"{path} is no folder; looked for class folders in {path / 'train'} and {path / 'test'} (or "
             f"{path / 'val'}), or in {path} itself"
         )
-    name = f"folder-{path.resolve().name}"
+    name = name or f"folder-{path.resolve().name}"
     test = next((path / each for each in TEST_FOLDERS if (path / each).is_dir()), None)
-    if _holds_classes(path / "train"):
-        if test is None:
-            raise FileNotFoundError(f"{path} has train/ but neither test/ nor val/; add one, or give {path / 'train'}")
-        class_names, train, tested = parts(class_tree(path / "train"), class_tree(test), str(path / "train"), str(test))
-        layout = f"{{train,{test.name}}}/<class>/ in {path}: {len(train):,} training and {len(tested):,} test images"
-        return Source(name, class_names, train, tested, min(10, len(class_names)), RandomCrops, layout=layout)
-    tree = class_tree(path)
+    if not _is_part(path / "train", test):
+        return _one_tree(path, test_fraction, name)
+    if test is None:
+        raise FileNotFoundError(f"{path} has train/ but neither test/ nor val/; add one, or give {path / 'train'}")
+    return _two_trees(path, test, name)
+
+
+def _two_trees(path: Path, test: Path, name: str) -> Source:
+    class_names, train, tested, noticed = two_parts(path / "train", test, suffixes(), as_shown=True)
+    notice_beside(path, ("train", test.name), suffixes(), noticed)
+    layout = f"{{train,{test.name}}}/<class>/ in {path}: {_counts(train, tested)}; {AS_SHOWN}"
+    return _source(name, class_names, train, tested, layout, noticed)
+
+
+def _one_tree(path: Path, test_fraction: float, name: str) -> Source:
+    noticed = Noticed()
+    (tree,) = class_trees([path], suffixes(), noticed)
     for label, images in tree.items():
         if not 0 < round(test_fraction * len(images)) < len(images):
             raise ValueError(
                 f"class {label!r} in {path} has {len(images)} images, of which a test fraction of {test_fraction} "
                 "leaves none to train or none to test; add images, or give another --test-fraction"
             )
-    everything = labelled(list(tree.items()))
-    whole = Source(name, tuple(tree), everything, everything, min(10, len(tree)), RandomCrops)
+    everything = labelled(list(tree.items()), as_shown=True)
+    whole = _source(name, tuple(tree), everything, everything, "", noticed)
     held_out = whole.held_out("test", test_fraction)
     train, tested = everything.subset(~held_out), everything.subset(held_out)
-    layout = f"<class>/ in {path}: {len(train):,} training and {len(tested):,} test images, held out by --test-fraction"
+    layout = f"<class>/ in {path}: {_counts(train, tested)}, held out by --test-fraction; {AS_SHOWN}"
     return replace(whole, train=train, test=tested, layout=layout)
 
 
-def _holds_classes(folder: Path) -> bool:
-    """Whether a folder called train is a part; one that holds images itself is a class of trains."""
-    return folder.is_dir() and not any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
+def _source(
+    name: str, class_names: tuple[str, ...], train: ImageSet, test: ImageSet, layout: str, noticed: Noticed
+) -> Source:
+    return Source(
+        name,
+        class_names,
+        train,
+        test,
+        min(10, len(class_names)),
+        RandomCrops,
+        layout=layout,
+        remarks=noticed.remarks(),
+        problems=noticed.problems(),
+    )
+
+
+def _counts(train: ImageSet, test: ImageSet) -> str:
+    return f"{len(train):,} training and {len(test):,} test images"
+
+
+def _is_part(train: Path, test: Path | None) -> bool:
+    """Whether a folder called train is a part; one that holds images alone is a class of trains."""
+    if not train.is_dir():
+        return False
+    entries = listed(train)
+    has_images = any(Path(entry.name).suffix.lower() in suffixes() for entry in entries)
+    return not has_images or (test is not None and any(is_folder(entry) for entry in entries))

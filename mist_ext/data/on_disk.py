@@ -6,12 +6,22 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mist_ext.data import published_splits
-from mist_ext.data.source import ImageSet, Source
+from mist_ext.data.decode import AS_PUBLISHED
+from mist_ext.data.noticed import Noticed
+from mist_ext.data.source import ImageFiles, ImageSet, Source
 from mist_ext.data.transforms import RandomCrops, Transform
 
-Parts = tuple[tuple[str, ...], ImageSet, ImageSet]  # class names, training part, test part
+
+class Parts(NamedTuple):
+    """What a layout's folder holds."""
+
+    class_names: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+    noticed: Noticed
 
 
 @dataclass(frozen=True)
@@ -120,9 +130,10 @@ class OnDisk:
         if not there:
             raise FileNotFoundError(self._missing(root))
         layout, folder = there[0]
-        class_names, train, test = layout.read(folder)
+        class_names, train, test, noticed = layout.read(folder)
         others = "".join(f"; not used: {other.contents} in {place}" for other, place in there[1:])
         split = published_splits.in_words(self.name, len(train), len(test))
+        read_as = f"; {AS_PUBLISHED}" if isinstance(train, ImageFiles) else ""
         return Source(
             self.name,
             class_names,
@@ -132,7 +143,9 @@ class OnDisk:
             self.transform,
             self.mean,
             self.std,
-            f"{layout.contents} in {folder}: {split}{others}",
+            f"{layout.contents} in {folder}: {split}{read_as}{others}",
+            noticed.remarks(),
+            noticed.problems(),
         )
 
     def _missing(self, root: Path) -> str:

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mist_ext.data.decode import BrokenImage as BrokenImage
+from mist_ext.data.decode import decode
 from mist_ext.data.transforms import AsStored, Transform
 from mist_ext.draws import generator
-
-
-class BrokenImage(ValueError):
-    """An image that cannot be decoded; the message names it."""
 
 
 class ImageSet(Dataset[tuple[Tensor, int]], ABC):
@@ -30,9 +28,12 @@ class ImageSet(Dataset[tuple[Tensor, int]], ABC):
     ----------
     labels : Tensor
         int64, ``[n]``, from 0 to classes - 1.
+    as_shown : bool
+        How `decode.decode` reads image files that belong to these, those of ``mist predict`` among them.
     """
 
     labels: Tensor
+    as_shown = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,6 +44,10 @@ class ImageSet(Dataset[tuple[Tensor, int]], ABC):
     @abstractmethod
     def read(self, index: int) -> Image.Image:
         """Decode an image to RGB; `BrokenImage` if that fails."""
+
+    def inspect(self, index: int) -> tuple[Image.Image, tuple[str, ...]]:
+        """As `read`, and what decoding has changed (`decode.decode`)."""
+        return self.read(index), ()
 
     @abstractmethod
     def where(self, index: int) -> str:
@@ -94,27 +99,28 @@ class ImageFiles(ImageSet):
     paths : sequence of Path
     labels : Tensor
         int64, ``[n]``.
+    as_shown : bool
+        Whether they are turned as their EXIF orientation says and put on white where they are transparent; published
+        pipelines do neither.
     """
 
-    def __init__(self, paths: list[Path], labels: Tensor) -> None:
+    def __init__(self, paths: list[Path], labels: Tensor, as_shown: bool = True) -> None:
         # One array instead of a list of objects: reading a list in a forked worker would copy its pages.
         self.paths = np.array([str(path) for path in paths], dtype=np.str_)
         self.labels = labels
+        self.as_shown = as_shown
 
     def read(self, index: int) -> Image.Image:
-        path = str(self.paths[index])
-        try:
-            with Image.open(path) as image:
-                image.load()
-                return image if image.mode == "RGB" else image.convert("RGB")  # which would copy the pixels
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise BrokenImage(f"{path} cannot be decoded ({error})") from error
+        return self.inspect(index)[0]
+
+    def inspect(self, index: int) -> tuple[Image.Image, tuple[str, ...]]:
+        return decode(str(self.paths[index]), self.as_shown)
 
     def where(self, index: int) -> str:
         return str(self.paths[index])
 
     def subset(self, rows: Tensor) -> ImageFiles:
-        return ImageFiles([Path(path) for path in self.paths[rows.numpy()]], self.labels[rows])
+        return ImageFiles([Path(path) for path in self.paths[rows.numpy()]], self.labels[rows], self.as_shown)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,8 @@ class Source:
         The published normalisation of each channel in [0, 1]; 0 and 1 where there is none.
     layout : str
         What was found on the disk, in words; results of different layouts may not be comparable.
+    remarks, problems : tuple of str
+        What else was found there, in words: worth knowing, or making the data set another than it seems to be.
     """
 
     name: str
@@ -148,6 +156,8 @@ class Source:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     layout: str = "comes with the package"
+    remarks: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """In words and a digest: classes, images and their names, not their pixels."""

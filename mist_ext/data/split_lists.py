@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from mist_ext.data.class_folders import SUFFIXES, Tree, class_tree, parts
+from mist_ext.bounded_files import read_text
+from mist_ext.data.class_folders import SUFFIXES, parts
+from mist_ext.data.noticed import Noticed
 from mist_ext.data.on_disk import Layout, Parts
+from mist_ext.data.tree import Tree, class_trees
+
+UNLISTED = "images that are in neither list"
 
 
 def list_layout(name: str) -> Layout:
@@ -44,14 +49,17 @@ def listed_parts(folder: Path, name: str) -> Parts:
             f"there, with one <wnid>/<file> a line (or {name}_train.yaml and {name}_test.yaml of CODA-Prompt), or "
             "move the images to train/ and test/ folders"
         )
-    tree = class_tree(folder)
+    noticed = Noticed()
+    (tree,) = class_trees([folder], SUFFIXES, noticed)
     everything = {f"{label}/{path.name}": path for label, images in tree.items() for path in images}
     chosen = {part: _listed(path, everything) for part, path in lists.items() if path}
     train = chosen["train"] if "train" in chosen else everything.keys() - chosen["test"]
     test = chosen["test"] if "test" in chosen else everything.keys() - chosen["train"]
     if both := sorted(train & test):
         raise ValueError(f"{both[0]} is in {lists['train']} and in {lists['test']} ({len(both)} such images)")
-    return parts(_part(tree, train), _part(tree, test), "the training list", "the test list")
+    for name in sorted(everything.keys() - train - test):
+        noticed.add(UNLISTED, name)
+    return parts(_part(tree, train), _part(tree, test), "the training list", "the test list", noticed)
 
 
 def _part(tree: Tree, names: set[str]) -> Tree:
@@ -69,7 +77,7 @@ def _find(folder: Path, name: str, part: str) -> Path | None:
 
 def _listed(path: Path, everything: dict[str, Path]) -> set[str]:
     names = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         words = line.strip().removeprefix("- ").strip("'\"").split()
         if words and PurePosixPath(words[0]).suffix.lower() in SUFFIXES:
             names.add("/".join(PurePosixPath(words[0]).parts[-2:]))

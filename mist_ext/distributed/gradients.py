@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -27,12 +27,3 @@ def add_up_(tensors: Iterable[Tensor]) -> None:
     if ranks.size() > 1:
         for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
             work.wait()
-
-
-def summed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sums over the ranks, by name; the tensors stay as they are."""
-    if ranks.size() == 1:
-        return dict(tensors)
-    copies = {name: tensor.clone() for name, tensor in tensors.items()}
-    add_up_(copies.values())
-    return copies

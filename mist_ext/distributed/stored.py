@@ -111,7 +111,7 @@ def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> T
     Raises
     ------
     ValueError
-        If it is a part that has other entries.
+        If it has not as many entries, or is a part that has other ones.
     """
     if isinstance(saved, Shard):
         wanted = saved.total - first if count is None else count
@@ -122,8 +122,18 @@ def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> T
                 "checkpoint.load_latest returns"
             )
         return saved.entries
+    if not isinstance(saved, Tensor | Stored):
+        raise ValueError(f"a saved state is a {type(saved).__name__}, expected a tensor")
     entries = saved if isinstance(saved, Stored) else saved.reshape(-1)
-    return entries[first : None if count is None else first + count]
+    part = entries[first : None if count is None else first + count]
+    if count not in (None, len(part)):
+        raise ValueError(f"a saved state has {total(saved)} entries, expected {first + count} or more")
+    return part
+
+
+def total(saved: Tensor | Stored) -> int:
+    """The entries of a tensor that was saved, or of the whole one that it is a part of."""
+    return saved.total if isinstance(saved, Shard | Stored) else saved.numel()
 
 
 def check_entries(name: str, saved: Tensor | Stored, tensor: Tensor, dtype: torch.dtype | None = None) -> None:

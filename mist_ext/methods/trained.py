@@ -46,6 +46,8 @@ class TrainedMethod(Method):
         The method's own parameters.
     sessions : list of range
         The classes of every task that `train` was given; what the network consists of follows from them.
+    losses : dict of list
+        Of the newest task: the mean loss of each epoch's batches, by what was trained; empty where nothing was.
     stale : str
         Class attribute: why what was trained no longer fits a backbone that moves between tasks; empty if it does.
     """
@@ -62,6 +64,7 @@ class TrainedMethod(Method):
         self.recipe, self.seed = recipe, seed
         self.network: Any = nn.Module()  # whose attributes no type checker knows
         self.sessions: list[range] = []
+        self.losses: dict[str, list[float]] = {}
         self._borrowed: Any = None
 
     @property
@@ -115,6 +118,7 @@ class TrainedMethod(Method):
         if task_classes.start != start or not len(task_classes):
             raise ValueError(f"classes {task_classes}: expected one or more from {start} on, where the last task ended")
         self._extend(task_classes)
+        self.losses = {}
         with borrowed(self.backbone):
             train_mode(self.network)
             changed = self._train(images, task_classes, track)
@@ -203,7 +207,8 @@ class TrainedMethod(Method):
             return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device, split="rows")
 
         rows = batches(0).rows.__getitem__ if ranks.size() > 1 else None  # every epoch's batches are as long
-        fit(loss, groups, self.recipe, lambda epoch: inputs(batches(epoch)), key, track, type(self).__name__, rows)
+        steps, name = lambda epoch: inputs(batches(epoch)), type(self).__name__
+        self.losses["learn"] = fit(loss, groups, self.recipe, steps, key, track, name, len(self.sessions), rows)
 
     def frozen(self, pixels: Tensor) -> Tensor:
         """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""

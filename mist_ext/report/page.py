@@ -48,7 +48,7 @@ def page(rows: Sequence[Row], joint: Drawing | None, drawings: Mapping[int, Sequ
             for group, members in groups(rows).items()
         ],
         incomplete=text.incomplete(rows),
-        notes=text.sources(rows) + text.shared(rows),
+        notes=text.warnings(rows) + text.sources(rows) + text.shared(rows),
         legend=text.legend(rows),
         joint=None if joint is None else _figure(joint, "joint"),
         cells=[_section(row, anchors[id(row)], drawings[id(row.cell)]) for row in rows],

@@ -39,7 +39,7 @@ class CellTables:
             if text.diagnosed(rows):
                 yield _table(rows, text.BACKBONE_HEADINGS, [list(map(Text, text.backbone_texts(row))) for row in rows])
             yield from _costs(rows, wide=options.max_width >= _WIDE)
-        warnings = text.incomplete(self.rows)
+        warnings = text.incomplete(self.rows) + text.warnings(self.rows)
         for note in text.notes(self.rows):
             yield Text(note, style="yellow" if note in warnings else "")
         yield Text(text.legend(self.rows), style="dim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mist_ext import warning_signs
 from mist_ext.costs import PHASES
 from mist_ext.metrics import Gain
 from mist_ext.record import Expected
@@ -146,13 +147,27 @@ def label(row: Row) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What stands below all tables: `incomplete`, then `sources`, then what was `shared`."""
-    return incomplete(rows) + sources(rows) + shared(rows)
+    """What stands below all tables: `incomplete`, then `warnings`, `sources`, and what was `shared`."""
+    return incomplete(rows) + warnings(rows) + sources(rows) + shared(rows)
 
 
 def incomplete(rows: Sequence[Row]) -> list[str]:
     """One sentence per incomplete cell; means leave its shorter runs out."""
     return [f"* {_called(row)}: incomplete, {'; '.join(row.cell.gaps)}" for row in rows if row.cell.gaps]
+
+
+def warnings(rows: Sequence[Row]) -> list[str]:
+    """One sentence per cell whose training went wrong without ending: which signs, and in how many tasks."""
+    sentences = []
+    for row in rows:
+        tasks = [task.warnings for run in row.cell.runs for task in run.tasks]
+        counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
+        found = "; ".join(
+            f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count
+        )
+        if found:
+            sentences.append(f"warning: {_called(row)}: {found}; a lower learning rate may help")
+    return sentences
 
 
 def sources(rows: Sequence[Row]) -> list[str]:

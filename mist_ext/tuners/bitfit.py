@@ -11,15 +11,13 @@ from mist_ext.tuners.full import Full
 class BitFit(Full):
     """Every bias of the backbone, those of its norms included, follows its whole gradient in every step."""
 
+    lr_option = "bitfit_lr"
+
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
         super().check(backbone, options)
         if not _biases(backbone):
             raise ValueError(f"tuner 'bitfit' tunes biases, but {type(backbone).__name__} has no parameter named bias")
-
-    @property
-    def lr(self) -> float:
-        return self.options.bitfit_lr
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         return _biases(self.backbone)

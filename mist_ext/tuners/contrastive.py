@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import torch
@@ -19,6 +19,7 @@ from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import averaging
 from mist_ext.distributed.shard import is_sharded
+from mist_ext.divergence import OF_STEP, UNTOUCHED, Course, Diverged, largest_norm
 from mist_ext.draws import draw_seed
 from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
 from mist_ext.record import Count
@@ -33,6 +34,8 @@ class ContrastiveTuner(Tuner):
 
     Attributes
     ----------
+    lr_option : str
+        Class attribute: the option that says how fast what is trained moves.
     network : Module
         What losses go backward through: the backbone, or what a tuner puts around it.
     classifier : CrossEntropy or None
@@ -50,6 +53,7 @@ class ContrastiveTuner(Tuner):
     """
 
     moves_backbone = True
+    lr_option: ClassVar[str] = "lr"
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
@@ -64,9 +68,16 @@ class ContrastiveTuner(Tuner):
         self.tuned: Tuned | None = None
         self.position = (0, 0)
         self.batches = 0
+        self._course: Course | None = None  # of the epoch at hand
+        self._losses: Tensor | None = None  # of an epoch that was interrupted
         self.reduced: dict[nn.Module, nn.Module] = {}  # what stands in for a module, so that its gradients are reduced
         self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
         self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of what is trained, but for the objective's own layers."""
+        return getattr(self.options, self.lr_option)
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """The backbone's parameters, then the projector's and the classifier's."""
@@ -82,6 +93,10 @@ class ContrastiveTuner(Tuner):
         if self.classifier is not None:
             groups.append({"params": list(self.classifier.named_parameters()), "lr": self.options.classifier_lr})
         return groups
+
+    def written(self) -> Iterable[Tensor]:
+        """What the steps of the epoch at hand write, which must stay finite."""
+        return [parameter for _, parameter in self.named_parameters()]
 
     def begin_task(self, images: Dataset) -> Tuned:
         """The next task's measurements, or those of the task that was interrupted."""
@@ -110,7 +125,8 @@ class ContrastiveTuner(Tuner):
         """Within it, backward reduces whole gradients over the ranks: by DDP, on what requires a gradient now."""
         heads = [self.objective, *([] if self.classifier is None else [self.classifier])]
         modules = [self.network, *heads] if ranks.size() > 1 else []
-        self.reduced = {module: averaging(module) for module in modules}
+        trained = [module for module in modules if any(p.requires_grad for p in module.parameters())]
+        self.reduced = {module: averaging(module) for module in trained}
         try:
             yield
         finally:
@@ -144,6 +160,11 @@ class ContrastiveTuner(Tuner):
             The progress display.
         pause : callable
             Called after every step.
+
+        Raises
+        ------
+        Diverged
+            If a loss or what a step has `written` is NaN or infinite, as `Course` finds it.
         """
         assert self.tuned is not None
         costs = self.tuned.costs
@@ -164,6 +185,8 @@ class ContrastiveTuner(Tuner):
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         network, loss_of = (self.reduced.get(module, module) for module in (self.network, loss_of))
+        self._course = course = self._new_course(phase, objective, last, turns)
+        written = list(self.written())
         with costs.phase(phase):
             for number, (pixels, labels) in enumerate(track(batches, description, len(batches))):
                 done = first + number * stride
@@ -177,23 +200,55 @@ class ContrastiveTuner(Tuner):
                     torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
                     features = network(both.to(dtype))
                     loss = loss_of(features.to(head_dtype), labels, rows)
+                course.begin(step, loss)
                 yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum
+                course.end(step, written)
                 self.position = (epoch, min(done + stride, last))
                 self.batches += self.position[1] - done
                 if self.watch is not None:
                     self.watch(f"loss/{phase}", loss.detach(), self.batches)
+                course.passed(self.position[1])
                 costs.apart(pause)
             if batches.idle:  # while other ranks have another batch
                 self.batches += last - self.position[1]
                 self.position = (epoch, last)
+                course.passed(last)
                 costs.apart(pause)
+        self.tuned.losses.setdefault(phase, []).append(course.mean())
+        self._course = None
+
+    def _new_course(self, phase: str, objective: str, batches: int, turns: bool) -> Course:
+        assert self.tuned is not None
+        task, epoch = self.task + 1, len(self.tuned.losses.get(phase, [])) + 1
+        rates = (self.lr_option, "projector_lr" if objective == "mi" else "classifier_lr")
+        slower = " or ".join(f"--{name.replace('_', '-')} ({getattr(self.options, name):g})" for name in rates)
+
+        def diverged(batch: int, sign: str) -> Diverged:
+            untouched = task == epoch == 1 and (phase == "score" or (batch == 0 and sign not in OF_STEP))
+            advice = UNTOUCHED if untouched else f"lower {slower}"
+            where = f"task {task}, {phase}, epoch {epoch}, batch {batch + 1} of {batches}"
+            return Diverged(f"training diverged in {where}: {sign}; {advice}")
+
+        losses, self._losses = self._losses, None
+        return Course(batches, self.device, diverged, losses, turns)
+
+    def _look_closer(self) -> None:
+        """After an error in a step: raise `Diverged` if the loss or a gradient of the batch at hand explains it."""
+        assert self._course is not None
+        self._course.look_here()
+        gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
+        if gradients and not largest_norm(gradients).isfinite():
+            raise self._course.diverged(self.position[1], "a gradient is NaN or infinite")
 
     def state_dict(self) -> dict[str, Any]:
+        if self._course is not None:
+            self._course.look()  # nothing damaged is saved
         return {
             "task": self.task,
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
             "position": self.position,
             "batches": self.batches,
+            "losses": None if self._course is None else self._course.losses(),
             "objective": dict(self.objective.state_dict()),
             "classifier": None if self.classifier is None else dict(self.classifier.state_dict()),
         }
@@ -203,6 +258,7 @@ class ContrastiveTuner(Tuner):
         self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"], self.device)
         self.position = msgspec.convert(state["position"], tuple[Count, Count])
         self.batches = msgspec.convert(state["batches"], Count)
+        self._losses = state["losses"]
         self.objective.load_state_dict(state["objective"])
         if state["classifier"] is not None:
             self.classifier = self._classifier(state["classifier"]["classes"])

@@ -8,8 +8,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mist_ext.config import TuningOptions
+from mist_ext.indices import is_whole, selected_count
 from mist_ext.optim import LargestGradientSGD, SparseSGD
-from mist_ext.selection import Selection, is_whole, selected_count
+from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
@@ -46,6 +47,20 @@ class Gradient(MIST):
         selection = Selection.whole(self.named_parameters())
         tuned.selected_fraction = self.kept_fraction(selection)
         return selection, Selection({}, {})
+
+    def apply(
+        self,
+        images: Dataset,
+        selection: Selection,
+        tuned: Tuned,
+        track: Track = untracked,
+        pause: Pause = never,
+    ) -> None:
+        try:
+            super().apply(images, selection, tuned, track, pause)
+        except RuntimeError:  # what is NaN cannot be ranked
+            self._look_closer()
+            raise
 
     def by_score(self, selection: Selection) -> list[str]:
         parameters = self.backbone.named_parameters()

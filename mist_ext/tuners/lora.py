@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
+from mist_ext.distributed import agreement
 from mist_ext.distributed.stored import fill_
+from mist_ext.divergence import Diverged, largest_norm
 from mist_ext.draws import draw_seed
 from mist_ext.tuners.full import Full
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
@@ -29,6 +31,8 @@ class LoRA(Full):
     own names and weights stay as they are until the merge. What counts as changed is measured on the weights as they
     would be merged.
     """
+
+    lr_option = "lora_lr"
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
@@ -49,10 +53,6 @@ class LoRA(Full):
                     f"lora_rank is {options.lora_rank}, but {name!r} has {layer.in_features} inputs and "
                     f"{layer.out_features} outputs, so no change of it has a rank above {most}; give a smaller one"
                 )
-
-    @property
-    def lr(self) -> float:
-        return self.options.lora_lr
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self._adapted is None else [(n, p) for n, p in self.network.named_parameters() if ".lora_" in n]
@@ -78,6 +78,9 @@ class LoRA(Full):
         tuned = super().tune(images, track, pause)
         self._adapted.merge_and_unload()
         self._adapted, self.network = None, self.backbone
+        if not largest_norm(self.backbone.parameters()).isfinite():
+            message = f"task {self.task + 1}: the merged weights are NaN or infinite; lower --lora-lr ({self.lr:g})"
+            raise agreement.alike(Diverged(message))
         return tuned
 
     def _attach(self, task: int) -> None:

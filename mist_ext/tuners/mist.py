@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from mist_ext import ops
 from mist_ext.config import TuningOptions
-from mist_ext.distributed import ranks
-from mist_ext.distributed.gradients import add_up_, summed
+from mist_ext.distributed import partial_sums, ranks
+from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import Shard, local
 from mist_ext.distributed.stored import Stored, check_entries, taken
 from mist_ext.draws import draw_seed
@@ -26,6 +26,7 @@ from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import described, kept_fraction, measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.dense_state import load_dense
+from mist_ext.tuners.freezing import all_frozen_but
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
@@ -104,6 +105,9 @@ class MIST(ContrastiveTuner):
         """The pattern of the tensors that are selected whole: the options' own, and the objectives' layers."""
         return rf"{self.options.whole}|^projector\.|^classifier\."
 
+    def written(self) -> Iterable[Tensor]:
+        return super().written() if self._scores is None else self._scores.values()
+
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
         if self._selection is None:
@@ -154,7 +158,9 @@ class MIST(ContrastiveTuner):
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
         by_score = self.by_score(selection)
         epochs, objective = self.options.epochs, self.options.tune_objective
-        with steps as take_step:
+        parameters = self.named_parameters()
+        tuned_ones = [p for name, p in parameters if name in selection]
+        with all_frozen_but(tuned_ones, [p for _, p in parameters]), steps as take_step:
             for epoch in range(self.position[0], epochs):
                 description = f"tune {epoch}/{epochs - 1}"
                 for loss in self.epoch(images, epoch, "tune", description, objective, track, pause):
@@ -199,7 +205,7 @@ class MIST(ContrastiveTuner):
                 self._optimizers[name].load_state_dict(state)
         backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
-            values = {name: optimizer.state[p].get("master", local(p)) for name, p in backbone.items()}
+            values = {name: optimizer.state.get(p, {}).get("master", local(p)) for name, p in backbone.items()}
             return _sparse_steps(optimizer, self._contexts(optimizer)), lambda: values
         return _masked_steps(masked, dense, self.dense_exchange()), lambda: backbone
 
@@ -245,13 +251,14 @@ class MIST(ContrastiveTuner):
             self.frozen[name] = ops.pack_bits(flags)
 
     def state_dict(self) -> dict[str, Any]:
-        selection = self._selection
+        selection, scores = self._selection, self._scores
         return {
             **super().state_dict(),
             "steps": self.steps,
             "strikes": {name: self._saved(name, counts) for name, counts in self.strikes.items()},
             "frozen": {name: self._saved_flags(name, bits) for name, bits in self.frozen.items()},
-            "scores": None if self._scores is None else dict(self._scores) if self.sharded else summed(self._scores),
+            # Of a sharded backbone they are sums over the ranks already.
+            "scores": scores if self.sharded or not scores else {n: partial_sums.saved(s) for n, s in scores.items()},
             "selection": None if selection is None else selection.state_dict(),
             "to_freeze": None if selection is None else self._to_freeze.state_dict(),
             # Those of a checkpoint, while nothing has been made of them.
@@ -264,10 +271,10 @@ class MIST(ContrastiveTuner):
         self.steps = msgspec.convert(state["steps"], Count)
         self.strikes = {name: self._own(name, counts) for name, counts in state["strikes"].items()}
         self.frozen = {name: self._own_flags(name, flags) for name, flags in state["frozen"].items()}
-        # One rank goes on from the sums, so that they count once; of a sharded backbone each rank from its part.
         self._scores = state["scores"]
-        if self._scores is not None and not (ranks.is_first() or self.sharded):
-            self._scores = {name: torch.zeros_like(score) for name, score in self._scores.items()}
+        if self._scores and not self.sharded:
+            sizes = {name: p.numel() for name, p in self.named_parameters()}
+            self._scores = {n: partial_sums.restored(kept, sizes[n]) for n, kept in self._scores.items()}
         if state["selection"] is not None:
             self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
             self._selection.load_state_dict(state["selection"], self.named_parameters())

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
 from mist_ext.costs import Costs
-from mist_ext.record import Cost, Count, Fraction, TensorRecord
+from mist_ext.record import Cost, Count, Fraction, Measured, TensorRecord
 
 T = TypeVar("T")
 Pause = Callable[[], None]
@@ -47,6 +47,7 @@ class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     kept: list[Fraction]
     changed: list[Fraction]
     changed_all: list[Fraction]
+    losses: dict[str, list[Measured]]
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Tuned:
     kept, changed, changed_all : list of float
         Fractions measured in sampled steps: entries whose gradient was kept, and entries whose bits differ after the
         step, of the tensors selected by score; and those that differ of the whole backbone.
+    losses : dict of list
+        By phase, score and tune: the mean loss of each epoch's batches.
     """
 
     costs: Costs = field(default_factory=Costs)
@@ -73,6 +76,7 @@ class Tuned:
     kept: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
     changed_all: list[float] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device | None = None) -> Tuned:

@@ -89,7 +89,7 @@ def test_codes_that_do_not_fit_are_refused(kind, codes: Tensor, table: Tensor | 
 
 def test_parameters_without_names_are_refused(kind) -> None:
     model = network()
-    with pytest.raises(ValueError, match="must be given with their names"):
+    with pytest.raises(TypeError, match="must be given with their names"):
         kind.sparse(model.parameters(), selected(model))
 
 

@@ -1,0 +1,79 @@
+"""What lies in a tree of images besides those that are read: counted by kind, and told in words."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections import Counter
+
+from mist_ext.data.decode import printable
+
+HIDDEN = "hidden files and folders"
+OTHERS = "files whose suffix is no image's"
+INNER = "folders within class folders, whose images count for the class"
+BESIDE = "folders beside those of training and test"
+UNREAD = "images of formats that are not decoded here; convert them"
+ASTRAY = "images that are in no class folder"
+AGAIN = "links to folders that are read already"
+PROBLEMS = (UNREAD, ASTRAY, AGAIN)
+SHOWN = 3  # names of a kind
+
+
+class Noticed:
+    """What lies in a tree besides images of classes, by kind and name."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Counter[str]] = {}
+
+    def add(self, kind: str, name: str) -> None:
+        """Count one more."""
+        self._names.setdefault(kind, Counter())[name] += 1
+
+    def add_file(self, name: str) -> None:
+        """Count a file that is not read, by its suffix."""
+        kind = mimetypes.guess_type(name, strict=False)[0] or ""
+        self.add(UNREAD if kind.startswith("image/") else OTHERS, suffix_of(name) or "without suffix")
+
+    def add_entry(self, entry: os.DirEntry[str], folders: str, suffixes: frozenset[str]) -> None:
+        """Count what is in no class folder; ``folders`` is the kind of its folders."""
+        if hidden(entry.name):
+            self.add(HIDDEN, entry.path)
+        elif is_folder(entry):
+            self.add(folders, entry.path)
+        elif suffix_of(entry.name) in suffixes:
+            self.add(ASTRAY, entry.path)
+        else:
+            self.add_file(entry.name)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What is worth knowing, in words."""
+        return tuple(self._in_words(kind) for kind in self._names if kind not in PROBLEMS)
+
+    def problems(self) -> tuple[str, ...]:
+        """What makes a data set another than it seems to be, in words."""
+        return tuple(self._in_words(kind) for kind in self._names if kind in PROBLEMS)
+
+    def _in_words(self, kind: str) -> str:
+        names = self._names[kind]
+        shown = [printable(name) + (f" {n:,}" if n > 1 else "") for name, n in names.most_common(SHOWN)]
+        more = ["..."] if len(names) > SHOWN else []
+        read = "" if kind == INNER else "not read: "
+        return f"{read}{names.total():,} {kind} ({', '.join(shown + more)})"
+
+
+def suffix_of(name: str) -> str:
+    """In lower case."""
+    return os.path.splitext(name)[1].lower()
+
+
+def hidden(name: str) -> bool:
+    """Whether a name is a system's own, such as .DS_Store."""
+    return name.startswith((".", "__MACOSX"))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

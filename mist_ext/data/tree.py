@@ -1,0 +1,168 @@
+"""Trees of class folders, walked: every folder once, whatever links lead to it, and what is not read is counted."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from mist_ext.data.decode import printable
+from mist_ext.data.noticed import AGAIN, BESIDE, HIDDEN, INNER, Noticed, hidden, is_folder, suffix_of
+
+Tree = dict[str, list[Path]]  # the images of each class
+
+
+def class_trees(folders: Sequence[Path], suffixes: frozenset[str], noticed: Noticed) -> list[Tree]:
+    """The images in the class folders of one or more folders, both sorted.
+
+    Links to folders are followed, except to those that are read without them or contain the tree.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        The parts of one data set.
+    suffixes : frozenset of str
+        Of images, in lower case.
+    noticed : Noticed
+        To which everything else is added.
+
+    Raises
+    ------
+    ValueError
+        If there is no class folder, one without images, one that is read already, or two of one name (`refuse_twins`).
+    OSError
+        If a folder cannot be listed.
+    """
+    walk = _Walk(suffixes, noticed)
+    for folder in folders:
+        walk.start(folder)
+    trees = [walk.classes(folder) for folder in folders]
+    walk.finish()
+    for folder, tree in zip(folders, trees, strict=True):
+        refuse_twins(sorted(tree), folder)
+        for name, images in tree.items():
+            if not images:
+                raise ValueError(
+                    f"class {name!r} is empty: {folder / name} has no images{_instead(folder / name)}; add some, or "
+                    "remove the folder"
+                )
+    return [{name: _in_order(images) for name, images in tree.items()} for tree in trees]
+
+
+def notice_beside(folder: Path, parts: Sequence[str], suffixes: frozenset[str], noticed: Noticed) -> None:
+    """Add what lies beside the folders of the parts."""
+    for entry in listed(folder):
+        if entry.name not in parts:
+            noticed.add_entry(entry, BESIDE, suffixes)
+
+
+class _Walk:
+    """Reads folders, each once by device and inode: links wait until all real folders are read."""
+
+    def __init__(self, suffixes: frozenset[str], noticed: Noticed) -> None:
+        self.suffixes = suffixes
+        self.noticed = noticed
+        self.visited: dict[tuple[int, int], str] = {}
+        # What waits: folders, where their images go, and whether they are classes.
+        self.real: deque[tuple[str, list[str], bool]] = deque()
+        self.links: deque[tuple[str, list[str], bool]] = deque()
+
+    def start(self, folder: Path) -> None:
+        """Note the part itself and what contains it."""
+        if first := self._first_visit(str(folder)):
+            raise ValueError(f"{folder} and {first} are the same folder; each part needs its own images")
+        for parent in folder.resolve().parents:
+            self._first_visit(str(parent))
+
+    def classes(self, folder: Path) -> dict[str, list[str]]:
+        """The classes, with the lists to which their images will be added."""
+        tree: dict[str, list[str]] = {}
+        for entry in listed(folder):
+            if is_folder(entry) and not hidden(entry.name):
+                tree[entry.name] = []
+                self._wait(entry, tree[entry.name], is_class=True)
+            else:
+                self.noticed.add_entry(entry, BESIDE, self.suffixes)  # no folder
+        if not tree:
+            raise ValueError(f"{folder} has no class folders, expected one folder of images for each class")
+        return tree
+
+    def finish(self) -> None:
+        """Read what waits: real folders first, then what links lead to."""
+        while self.real or self.links:
+            self._enter(*(self.real or self.links).popleft())
+
+    def _enter(self, path: str, images: list[str], is_class: bool) -> None:
+        """Read a folder, if nothing else has."""
+        if first := self._first_visit(path):
+            if is_class:
+                raise ValueError(
+                    f"class folder {printable(path)} is {printable(first)}, which is read already or contains the "
+                    "tree; remove the link, or put copies of the images there"
+                )
+            self.noticed.add(AGAIN, path)
+            return
+        if not is_class:
+            self.noticed.add(INNER, path)
+        for entry in listed(path):
+            if hidden(entry.name):
+                self.noticed.add(HIDDEN, entry.path)
+            elif is_folder(entry):
+                self._wait(entry, images, is_class=False)
+            elif suffix_of(entry.name) in self.suffixes:
+                images.append(entry.path)
+            else:
+                self.noticed.add_file(entry.name)
+
+    def _wait(self, entry: os.DirEntry[str], images: list[str], is_class: bool) -> None:
+        (self.links if entry.is_symlink() else self.real).append((entry.path, images, is_class))
+
+    def _first_visit(self, path: str) -> str:
+        """The path by which a folder was visited before; empty, and noted, if this is the first time."""
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise _not_readable(path, error) from error
+        first = self.visited.setdefault((status.st_dev, status.st_ino), path)
+        return "" if first is path else first
+
+
+def listed(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted by name; OSError that says what to do where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise _not_readable(folder, error) from error
+
+
+def _not_readable(folder: str | os.PathLike[str], error: OSError) -> OSError:
+    return OSError(f"{printable(folder)} cannot be read ({error.strerror}); make it readable, or remove it")
+
+
+def refuse_twins(names: list[str], place: Path | str) -> None:
+    """Raise ValueError for classes that some systems take for one: case and the spelling of accents do not matter."""
+    seen: dict[str, str] = {}
+    for name in names:
+        twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if twin != name:
+            raise ValueError(
+                f"classes {twin!r} and {name!r} in {place} differ in case only, and would be one class on some "
+                "systems; rename one, or join them"
+            )
+
+
+def _in_order(images: list[str]) -> list[Path]:
+    """Folder by folder, as ImageFolder has them."""
+    return [Path(path) for path in sorted(images, key=os.path.split)]
+
+
+def _instead(folder: Path) -> str:
+    """Which suffixes are in a folder that has no images."""
+    there = Noticed()
+    for _, _, files in os.walk(folder):
+        for file in files:
+            there.add_file(file)
+    return "".join(f" ({words})" for words in (*there.problems(), *there.remarks()))
