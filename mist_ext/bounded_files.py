@@ -92,12 +92,15 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     name = os.fspath(path)
     try:
         text = read_bytes(path, MOST_YAML_BYTES).decode("utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None and _expanded(node, {}) > MOST_YAML_NODES:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _expanded(node, {}) > MOST_YAML_NODES:
             raise ValueError(f"{name} expands to more than {MOST_YAML_NODES:,} values through its aliases")
-        return yaml.safe_load(text)
+        return loader.construct_document(node)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} is no valid YAML: {error}") from error
+        raise ValueError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"{name} is nested too deeply") from error
 

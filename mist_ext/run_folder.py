@@ -210,11 +210,13 @@ def read_config(out: Path) -> Config:
     if not file.is_file():
         raise FileNotFoundError(f"no run was begun in {out}: there is no {CONFIG}; give the output folder of a run")
     try:
-        return Config(**read_yaml(file), out=str(out))
-    except (TypeError, ValueError) as error:
+        options = Config(**read_yaml(file), out=str(out))
+        options.check()
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{file} is damaged or of another version of mist_ext ({error}); start the run anew with --overwrite"
         ) from error
+    return options
 
 
 def finished(cells: Iterable[Path]) -> bool:

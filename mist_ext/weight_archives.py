@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ DAMAGED = (
     OverflowError,
     pickle.UnpicklingError,
     struct.error,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )

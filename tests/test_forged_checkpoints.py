@@ -16,8 +16,8 @@ from rich.console import Console
 from mist_ext import checkpoint, experiment
 from mist_ext.config import Config, TuningOptions
 from mist_ext.interruption import Interrupted, Saver
-from mist_ext.tuners.dense_state import load_dense
 from mist_ext.tuners.lora import LoRA
+from mist_ext.tuners.optimizer_state import load_state
 
 WEIGHT = "blocks.0.mlp.fc1.weight"
 
@@ -111,11 +111,11 @@ def test_a_state_of_torch_s_optimiser_with_buffers_of_another_shape_is_refused()
     for weight, optimizer in zip(weights, optimizers, strict=True):
         weight.sum().backward()
         optimizer.step()
-    load_dense(optimizers[0], optimizers[0].state_dict())
+    load_state(optimizers[0], optimizers[0].state_dict())
     with pytest.raises(ValueError, match="'momentum_buffer' has not the shape of its parameter"):
-        load_dense(optimizers[0], optimizers[1].state_dict())
+        load_state(optimizers[0], optimizers[1].state_dict())
     with pytest.raises(ValueError, match="another learning rate"):
-        load_dense(optimizers[0], torch.optim.SGD([weights[0]], lr=1e308).state_dict())
+        load_state(optimizers[0], torch.optim.SGD([weights[0]], lr=1e308).state_dict())
 
 
 def test_a_rank_of_lora_above_what_its_layers_can_have_is_refused_by_name() -> None:

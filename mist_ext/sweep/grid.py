@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
 import re
 import typing
@@ -13,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from mist_ext import presets
+from mist_ext.bounded_files import read_yaml
 from mist_ext.config import Config
 from mist_ext.suggest import unknown
 from mist_ext.typed import typed
@@ -25,6 +25,7 @@ from mist_ext.typed import typed
 _SPLIT = ("tuner", "seeds")
 _LISTS = (*_SPLIT, "method")
 _OWN = ("out", "overwrite")  # the sweep's business
+MOST_VALUES, MOST_POINTS = 1000, 100_000
 _LONGEST_NAME = 120  # bytes, without the seed; file systems take 255
 
 # Options that change nothing for a tuner: where points differ in them alone, they are one run.
@@ -114,14 +115,14 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     ValueError
         For an option that does not exist, a value of another type or out of range, or a file of another form.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"grid {path} is no file; give a YAML file with fixed and axes")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"grid {path} is no valid YAML: {' '.join(str(error).split())}") from error
-    return make_grid(content, str(path))
+        return make_grid(read_yaml(path), str(path))
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{error} (in grid {path})") from error
 
 
 def make_grid(content: Any, source: str = "the grid") -> Grid:
@@ -141,6 +142,8 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
             choices[name] = [(value, {name: [value]}) for value in values]
     others = sorted(set(choices) - {"data", *_SPLIT})
     order = [*(["data"] if "data" in choices else []), "tuner", *others, "seeds"]
+    if (count := math.prod(len(choices[name]) for name in order)) > MOST_POINTS:
+        raise ValueError(f"{source} has {count:,} points, at most {MOST_POINTS:,} are run; give the axes fewer values")
     points: dict[str, Point] = {}
     cells = tuned = 0
     for combination in itertools.product(*(choices[name] for name in order)):
@@ -200,6 +203,8 @@ def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
         raise ValueError(
             f"axes.{axis} is {values!r}, expected a list of values; one for all points belongs below fixed"
         )
+    if len(values) > MOST_VALUES:
+        raise ValueError(f"axes.{axis} has {len(values):,} values, at most {MOST_VALUES:,} are taken; give it fewer")
     found = []
     for value in values:
         given = value if isinstance(value, dict) else {axis: value}

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from mist_ext.config import TuningOptions
 from mist_ext.tuners.changes import measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
-from mist_ext.tuners.dense_state import load_dense
 from mist_ext.tuners.freezing import all_frozen_but
+from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 
@@ -90,4 +90,4 @@ class Full(ContrastiveTuner):
         super().load_state_dict(state)
         if state["optimizer"] is not None:
             self._optimizer = self._new_optimizer()
-            load_dense(self._optimizer, state["optimizer"])
+            load_state(self._optimizer, state["optimizer"])

@@ -25,8 +25,8 @@ from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import described, kept_fraction, measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
-from mist_ext.tuners.dense_state import load_dense
 from mist_ext.tuners.freezing import all_frozen_but
+from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
@@ -199,10 +199,7 @@ class MIST(ContrastiveTuner):
             dense = torch.optim.SGD(self.groups(options.lr), **sgd)
             self._optimizers = {"masked": masked, "dense": dense}
         for name, state in saved.items():
-            if name == "dense":
-                load_dense(dense, state)
-            else:
-                self._optimizers[name].load_state_dict(state)
+            load_state(self._optimizers[name], state)
         backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
             values = {name: optimizer.state.get(p, {}).get("master", local(p)) for name, p in backbone.items()}

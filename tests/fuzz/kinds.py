@@ -18,12 +18,13 @@ import mutations
 import numpy as np
 import torch
 import yaml
+from jax_weights import write_jax
 from mutations import Mutation
 from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from mist_ext import backbones, checkpoint, config, experiment, manifest, methods, report, run_folder, trained, weights
+from mist_ext import backbones, checkpoint, config, manifest, methods, report, run_folder, trained, weights
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data import cifar100, split_lists
 from mist_ext.data.source import Images
@@ -203,10 +204,7 @@ def make_weights(folder: Path) -> None:
     save_file(state, folder / "w.safetensors")
     torch.save({"state_dict": state}, folder / "w.pth")
     torch.save(state, folder / "w.bin", _use_new_zipfile_serialization=False)
-    arrays = {"embedding/kernel": np.zeros((8, 8, 3, 16), np.float32)}
-    for block in range(2):
-        arrays[f"Transformer/encoderblock_{block}/LayerNorm_0/scale"] = np.zeros(16, np.float32)
-    np.savez(folder / "w.npz", **arrays)
+    write_jax(small_vit(), folder / "w.npz")
 
 
 def read_weights(name: str) -> Callable[[Path], None]:
@@ -256,7 +254,7 @@ KINDS = {
     ),
     "checksums": Kind("000001/checksums.json", make_checkpoint, mutations.of_json, read_checkpoint),
     "classifier": Kind(CLASSIFIER, make_classifier, damage_classifier, trained.load, fit_classifier),
-    "run": Kind("run.yaml", make_run, mutations.of_yaml, lambda folder: experiment._options_of(folder, {})),
+    "run": Kind("run.yaml", make_run, mutations.of_yaml, run_folder.read_config),
     "manifest": Kind(
         "manifest.json", make_run, mutations.of_json, lambda folder: (manifest.read(folder), run_folder.used(folder))
     ),
