@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,15 +11,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
+import msgspec
 
 import mist_ext
 from mist_ext import config, data, lock, manifest
+from mist_ext.bounded_files import read_json, read_yaml
 from mist_ext.config import Config
 from mist_ext.files import write_atomically
 from mist_ext.manifest import CONFIG, Manifest
 
 _SHOWN = 10  # files that an error names
+
+
+class _Finished(msgspec.Struct):
+    """What a complete `results.json` has, of any version."""
+
+    summary: dict[str, Any]
 
 
 @contextmanager
@@ -204,8 +210,8 @@ def read_config(out: Path) -> Config:
     if not file.is_file():
         raise FileNotFoundError(f"no run was begun in {out}: there is no {CONFIG}; give the output folder of a run")
     try:
-        return Config(**yaml.safe_load(file.read_text(encoding="utf-8")), out=str(out))
-    except (TypeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        return Config(**read_yaml(file), out=str(out))
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is damaged or of another version of mist_ext ({error}); start the run anew with --overwrite"
         ) from error
@@ -218,6 +224,6 @@ def finished(cells: Iterable[Path]) -> bool:
 
 def _complete(file: Path) -> bool:
     try:
-        return "summary" in json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):  # which the run writes anew
+        return bool(read_json(file, _Finished).summary)
+    except (FileNotFoundError, ValueError):  # which the run writes anew
         return False

@@ -151,7 +151,7 @@ def save_classifier(
     tensors: dict[str, Tensor] = {}
     for name, value in (weights or {}).items():
         tensors[_BACKBONE + name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    plain = {}
+    plain: dict[str, Any] = {}
     for name, entry in method.inference_state().items():
         if isinstance(entry, Tensor):
             tensors[_METHOD + name] = entry.cpu().contiguous()
@@ -232,7 +232,7 @@ def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifi
     state: dict[str, Any] = {name.removeprefix(_METHOD): tensors[name] for name in tensors if name.startswith(_METHOD)}
     if isinstance(method, TrainedMethod):
         method.attach(backbone)
-    method.load_inference_state({**state, **described.state})
+    method.load_inference_state(state | described.state)
     transform = Transform.named(described.transform)(size)
     classifier = Classifier(
         backbone.eval(), method, described.class_names, transform, described.mean, described.std, described.as_shown
