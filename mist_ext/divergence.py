@@ -78,13 +78,14 @@ class Course:
         self._sizes = torch.zeros(2, batches, device=device)  # of losses and of what was written
         self._parts = parts and ranks.size() > 1
         self._seen = 0
+        self._rarely = device.type == "cuda"
         if losses is not None and not (self._parts and not ranks.is_first()):
             self._sizes[0] = losses
 
     def begin(self, batch: int, loss: Tensor) -> None:
         """A batch has a loss; raises `Diverged` where that is found at once."""
         self._sizes[0, batch] = loss.detach()
-        if not self._sizes.is_cuda and ranks.size() == 1:
+        if not self._rarely and ranks.size() == 1:
             self.look()
 
     def end(self, batch: int, written: Iterable[Tensor]) -> None:
@@ -94,7 +95,7 @@ class Course:
     def passed(self, batches: int) -> None:
         """All ranks have gone through so many batches; raises `Diverged` where it is time to look."""
         last = batches >= self._sizes.shape[1]
-        if last or not self._sizes.is_cuda or batches - self._seen >= LOOK_EVERY:
+        if last or not self._rarely or batches - self._seen >= LOOK_EVERY:
             self.look()
             self._seen = batches
 

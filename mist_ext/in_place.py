@@ -34,20 +34,20 @@ def write(op: str, function: Callable[..., Any], *arguments: Any, **written: Seq
     if torch.compiler.is_compiling():  # autograd knows what is written from the op's schema
         function(*arguments)
         return
-    tensors = list(chain.from_iterable(written.values()))
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in chain.from_iterable(written.values())):
         name = _name(written, lambda tensor: tensor.requires_grad)
         raise RuntimeError(
             f"{op}: {name} requires grad and would be changed in place, which autograd cannot record; "
             "call it under torch.no_grad()"
         )
-    if not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, tensors)):
+    if not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, next(iter(written.values())))):
         raise RuntimeError(
             f"{op}: {_name(written, Tensor.is_inference)} is an inference tensor, which can be changed in place under "
             "torch.inference_mode() alone; call it there, or pass a clone"
         )
     function(*arguments)
-    increment_version(tensors)
+    for tensors in written.values():
+        increment_version(tensors)
 
 
 def _name(written: dict[str, Sequence[Tensor]], wrong: Callable[[Tensor], bool]) -> str:

@@ -160,7 +160,8 @@ def save_classifier(
     digests = {name: _digest(tensor) for name, tensor in tensors.items()}
     content = msgspec.json.encode(Description(**description, state=plain, digests=digests))
     path = folder / FILE.format(seed=seed)
-    write_atomically(path, save(tensors, {"classifier": content.decode(), "digest": _digest_of(content)}))
+    # In one entry: safetensors writes several in any order, and equal classifiers are to have equal files.
+    write_atomically(path, save(tensors, {"classifier": f"{_digest_of(content)} {content.decode()}"}))
     return path
 
 
@@ -202,8 +203,8 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
 
 
 def _described(metadata: Mapping[str, str], path: Path) -> Description:
-    content = metadata.get("classifier", "")
-    if metadata.get("digest") != _digest_of(content.encode()):
+    digest, _, content = metadata.get("classifier", "").partition(" ")
+    if digest != _digest_of(content.encode()):
         raise ValueError("its description does not have its digest")
     return decode_json(content, Description, str(path))
 

@@ -35,8 +35,8 @@ def of_losses(losses: Mapping[str, Sequence[float]], one_objective: bool) -> Ite
 def of_accuracy(method: str, accuracy: float, chance: float) -> Iterator[tuple[Sign, str]]:
     """The sign, and what to tell of it, of an accuracy on all classes seen that says little.
 
-    That is one of not twice what guessing the most frequent class would reach. Where that is above a fifth, a quarter
-    of the way from there to 100 % is too little; a single class tells nothing.
+    That is one of not three times what guessing the most frequent class would reach. Where that is above a seventh, a
+    third of the way from there to 100 % is too little; a single class tells nothing.
 
     Parameters
     ----------
@@ -44,6 +44,6 @@ def of_accuracy(method: str, accuracy: float, chance: float) -> Iterator[tuple[S
     accuracy, chance : float
         Percent of the test images.
     """
-    if chance < 100 and accuracy <= min(2 * chance, chance + (100 - chance) / 4):
+    if chance < 100 and accuracy <= min(3 * chance, chance + (100 - chance) / 3):
         words = f"{method}'s accuracy of {accuracy:.2f} % is near chance, {chance:.2f} %"
         yield "near_chance", f"{words}; where something was trained, lower the learning rate"

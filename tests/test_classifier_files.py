@@ -42,13 +42,13 @@ def folder(tmp_path: Path) -> Path:
 def forged(folder: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> None:
     """Change description and tensors, with digests that fit."""
     with safe_open(folder / NAME, framework="pt") as file:
-        content = json.loads(file.metadata()["classifier"])
+        content = json.loads(file.metadata()["classifier"].partition(" ")[2])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(content, tensors)
     if isinstance(content.get("digests"), dict):
         content["digests"] |= {name: trained._digest(tensor) for name, tensor in tensors.items()}
     text = json.dumps(content)
-    save_file(tensors, folder / NAME, {"classifier": text, "digest": trained._digest_of(text.encode())})
+    save_file(tensors, folder / NAME, {"classifier": f"{trained._digest_of(text.encode())} {text}"})
 
 
 def test_what_was_saved_is_loaded(folder: Path) -> None:
@@ -71,6 +71,14 @@ def test_a_flipped_bit_of_the_description_is_named(folder: Path) -> None:
     (folder / NAME).write_bytes(content.replace(b"three", b"thref"))
     with pytest.raises(ValueError, match="its description does not have its digest"):
         trained.load(folder)
+
+
+def test_equal_classifiers_have_equal_files(folder: Path) -> None:
+    content = (folder / NAME).read_bytes()
+    classifier = trained.load(folder)
+    for _ in range(5):
+        trained.save_classifier(folder, 1, classifier.backbone.state_dict(), classifier.method, DESCRIPTION)
+        assert (folder / NAME).read_bytes() == content
 
 
 def test_a_file_without_digests_is_of_another_version(folder: Path) -> None:

@@ -23,6 +23,7 @@ TASK_ENTRIES = {
     "accuracy_seen",
     "accuracy_per_task",
     "accuracy_per_class",
+    "losses",
     "selection",
     "seconds",
     "selected_fraction",
@@ -30,6 +31,7 @@ TASK_ENTRIES = {
     "changed_fraction",
     "changed_fraction_all",
     "peak_memory_bytes",
+    "warnings",
 }
 VARYING = {"seconds", "peak_memory_bytes"}  # all else repeats bit for bit
 

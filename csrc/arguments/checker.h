@@ -34,12 +34,12 @@ class Checker : public Requirements {
   }
 
   void typed(Name name, const Tensor& tensor, ScalarType type) const {
-    if (tensor.scalar_type() != type)
+    if (dtype_number(tensor) != dtype_number(type))
       fail(op, ": ", name, " has dtype ", dtype_name(tensor), ", expected ", dtype_name(type));
   }
 
   void same_dtype(Name name, const Tensor& tensor, Name like, const Tensor& other) const {
-    if (tensor.scalar_type() != other.scalar_type())
+    if (dtype_number(tensor) != dtype_number(other))
       fail(op, ": ", name, " has dtype ", dtype_name(tensor), ", but ", like, " has ", dtype_name(other));
   }
 
@@ -55,27 +55,35 @@ class Checker : public Requirements {
   }
 
   Dtype floating(Name name, const Tensor& tensor) const {
-    switch (tensor.scalar_type()) {
-      case ScalarType::Float: return Dtype::float32;
-      case ScalarType::BFloat16: return Dtype::bfloat16;
-      case ScalarType::Half: return Dtype::float16;
-      default: fail(op, ": ", name, " has dtype ", dtype_name(tensor), ", expected float32, bfloat16 or float16");
-    }
+    const int32_t number = dtype_number(tensor);
+    if (number == aoti_torch_dtype_float32()) return Dtype::float32;
+    if (number == aoti_torch_dtype_bfloat16()) return Dtype::bfloat16;
+    if (number == aoti_torch_dtype_float16()) return Dtype::float16;
+    fail(op, ": ", name, " has dtype ", dtype_name(tensor), ", expected float32, bfloat16 or float16");
   }
 
-  // Positions are int32, so a tensor holds at most 2^31 - 1 entries.
-  void addressable(Name name, const Tensor& tensor) const {
+  // Its number of entries: positions are int32, so a tensor holds at most 2^31 - 1.
+  int64_t addressable(Name name, const Tensor& tensor) const {
     const int64_t numel = tensor.numel();
     require(numel <= std::numeric_limits<int32_t>::max(), name, " has ", numel,
             " entries; an index is int32, so at most 2147483647 are supported. Split the tensor");
+    return numel;
   }
 
-  void uses(Name name, const Tensor& tensor, bool written) {
-    const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-    const auto bytes = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
-    if (bytes == 0) return;
-    require(begin != 0, name, " has ", tensor.numel(), " entries but no memory: its storage was freed");
-    spans_.push_back({begin, begin + bytes, written, name});
+  // Room for so many tensors.
+  void reserve(size_t tensors) { spans_.reserve(spans_.size() + tensors); }
+
+  // The memory of a tensor of `numel` entries.
+  const void* read(Name name, const Tensor& tensor, int64_t numel) {
+    const void* const memory = tensor.const_data_ptr();
+    uses(name, tensor, memory, numel, false);
+    return memory;
+  }
+
+  void* written(Name name, const Tensor& tensor, int64_t numel) {
+    void* const memory = tensor.mutable_data_ptr();
+    uses(name, tensor, memory, numel, true);
+    return memory;
   }
 
   void no_overlap() const {
@@ -96,6 +104,13 @@ class Checker : public Requirements {
   }
 
  private:
+  void uses(Name name, const Tensor& tensor, const void* memory, int64_t numel, bool written) {
+    if (numel == 0) return;
+    require(memory != nullptr, name, " has ", numel, " entries but no memory: its storage was freed");
+    const auto begin = reinterpret_cast<uintptr_t>(memory);
+    spans_.push_back({begin, begin + static_cast<uintptr_t>(numel) * tensor.element_size(), written, name});
+  }
+
   struct Span {
     uintptr_t begin, end;
     bool written;

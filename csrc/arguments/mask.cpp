@@ -28,10 +28,8 @@ std::vector<MaskTensor> check_mask(Checker& checker, const TensorList& grad, con
     MaskTensor tensor{};
     checker.placed(name, grad[t]);
     tensor.dtype = checker.floating(name, grad[t]);
-    checker.addressable(name, grad[t]);
-    checker.uses(name, grad[t], true);
-    tensor.grad = grad[t].mutable_data_ptr();
-    tensor.size = grad[t].numel();
+    tensor.size = checker.addressable(name, grad[t]);
+    tensor.grad = checker.written(name, grad[t], tensor.size);
     tensor.index = checked_index(checker, {"index", i}, index[t], tensor.size, tensor.selected);
     if (tensor.index && checker.on_cpu()) check_ascending(checker, {"index", i}, tensor.index, tensor.selected);
     tensor.code = checked_codes(checker, scale_code, t, tensor.selected);

@@ -42,6 +42,22 @@ struct Name {
   }
 };
 
+// torch's own number of a dtype: to turn it into a ScalarType takes many calls, and all tensors of a call are asked.
+inline int32_t dtype_number(const Tensor& tensor) {
+  int32_t number = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &number));
+  return number;
+}
+
+inline int32_t dtype_number(ScalarType type) {
+  switch (type) {
+    case ScalarType::Byte: return aoti_torch_dtype_uint8();
+    case ScalarType::Int: return aoti_torch_dtype_int32();
+    case ScalarType::Long: return aoti_torch_dtype_int64();
+    default: return aoti_torch_dtype_float32();
+  }
+}
+
 inline std::string dtype_name(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float: return "float32";

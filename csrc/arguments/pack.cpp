@@ -44,10 +44,9 @@ std::vector<PackTensor> check_pack(Checker& checker, const Tensor& packed, const
     PackTensor& tensor = checked[t];
     checker.placed(name, grad[t]);
     tensor.dtype = checker.floating(name, grad[t]);
-    checker.addressable(name, grad[t]);
-    checker.uses(name, grad[t], false);
-    tensor.grad = grad[t].const_data_ptr();
-    tensor.index = checked_index(checker, {"index", i}, index[t], grad[t].numel(), tensor.selected);
+    const int64_t size = checker.addressable(name, grad[t]);
+    tensor.grad = checker.read(name, grad[t], size);
+    tensor.index = checked_index(checker, {"index", i}, index[t], size, tensor.selected);
     check_listed(checker, t, first, ordinal, tensor);
   }
   number_pieces(checker, checked);

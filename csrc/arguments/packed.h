@@ -29,8 +29,8 @@ inline void check_packed(Checker& checker, const Tensor& packed, const Tensor& p
   checker.placed({"places"}, places);
   checker.typed({"places"}, places, ScalarType::Long);
   checker.sized({"places"}, places, pieces + 1, "one for each piece of 2048 positions and one for the end");
-  checker.uses({"packed"}, packed, written);
-  checker.uses({"places"}, places, false);
+  written ? checker.written({"packed"}, packed, packed.numel()) : checker.read({"packed"}, packed, packed.numel());
+  checker.read({"places"}, places, places.numel());
 }
 
 }  // namespace mist

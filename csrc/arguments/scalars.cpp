@@ -17,8 +17,7 @@ DeviceScalars check_scalars(Checker& checker, const OptionalTensorList& scale_co
     checker.placed({list}, tensor);
     checker.typed({list}, tensor, type);
     checker.sized({list}, tensor, size, why);
-    checker.uses({list}, tensor, false);
-    return tensor.const_data_ptr();
+    return checker.read({list}, tensor, size);
   };
   const auto scalar = [&](const char* list, const std::optional<Tensor>& tensor) {
     return tensor ? static_cast<const float*>(values(list, *tensor, ScalarType::Float, 1, "a single value")) : nullptr;

@@ -25,8 +25,7 @@ inline const int32_t* checked_index(Checker& checker, Name name, const std::opti
   checker.typed(name, *index, ScalarType::Int);
   selected = index->numel();
   checker.require(selected <= size, name, " has ", selected, " entries, more than the tensor it points into, ", size);
-  checker.uses(name, *index, false);
-  const auto* const entries = static_cast<const int32_t*>(index->const_data_ptr());
+  const auto* const entries = static_cast<const int32_t*>(checker.read(name, *index, selected));
   // An index ascends, so its ends tell whether it still fits a tensor that may have changed since it was made.
   if (selected > 0 && checker.on_cpu()) {
     check_within(checker, name, entries[0], size);
@@ -43,8 +42,7 @@ inline const uint8_t* checked_codes(Checker& checker, const OptionalTensorList& 
   checker.placed(name, *code);
   checker.typed(name, *code, ScalarType::Byte);
   checker.sized(name, *code, selected, "one for each selected entry");
-  checker.uses(name, *code, false);
-  return static_cast<const uint8_t*>(code->const_data_ptr());
+  return static_cast<const uint8_t*>(checker.read(name, *code, selected));
 }
 
 constexpr int64_t kLongestList = int64_t{1} << 31;

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
-import numpy as np
-
+from mist_ext.data import matlab
 from mist_ext.data.class_folders import parts, split_layout
 from mist_ext.data.on_disk import Layout, OnDisk, Parts
 from mist_ext.data.source import Source
@@ -27,7 +25,7 @@ def official(folder: Path) -> Parts:
             "cars_test_annos.mat has no labels"
         )
     # Class folders cannot have a slash in their name, and the order of classes must not depend on the layout.
-    names = [str(name).replace("/", "-") for name in np.atleast_1d(_read(devkit / META, "class_names"))]
+    names = [str(name).replace("/", "-") for (name,) in matlab.read(devkit / META, "class_names")]
     return parts(
         _tree(devkit / TRAIN, _images(folder / "cars_train"), names),
         _tree(with_labels, _images(folder / "cars_test"), names),
@@ -38,27 +36,16 @@ def official(folder: Path) -> Parts:
 
 def _tree(annotations: Path, images: Path, names: list[str]) -> Tree:
     tree: Tree = {}
-    for entry in np.atleast_1d(_read(annotations, "annotations")):
-        number = int(entry["class"])  # from 1
-        if not 1 <= number <= len(names):
-            raise ValueError(f"{annotations} has class {number} for {entry['fname']}, expected 1 to {len(names)}")
-        tree.setdefault(names[number - 1], []).append(images / str(entry["fname"]))
+    for number, name in matlab.read(annotations, "annotations", ("class", "fname")):
+        if not isinstance(number, int) or not 1 <= number <= len(names):
+            raise ValueError(f"{annotations} has class {number} for {name}, expected 1 to {len(names)}")
+        tree.setdefault(names[number - 1], []).append(images / str(name))
     return {name: sorted(paths) for name, paths in tree.items()}
 
 
 def _images(folder: Path) -> Path:
     """Some copies have the folder in a folder of the same name."""
     return folder / folder.name if (folder / folder.name).is_dir() else folder
-
-
-def _read(path: Path, variable: str) -> np.ndarray:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        return loadmat(path, squeeze_me=True, variable_names=[variable])[variable]
-    except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error) as error:
-        raise ValueError(f"{path} is no MATLAB file with the variable {variable} ({error}); get it anew") from error
 
 
 DATA_SET = OnDisk(

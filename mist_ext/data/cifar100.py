@@ -2,91 +2,57 @@
 
 from __future__ import annotations
 
-import pickle
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mist_ext.data import pickled
 from mist_ext.data.noticed import Noticed
 from mist_ext.data.on_disk import Archive, Layout, OnDisk, Parts
 from mist_ext.data.source import Images, Source
 
 SHAPE = (3, 32, 32)
-# What NumPy arrays are pickled with, by old and new versions of it. `encode` is how Python 3 writes bytes for Python 2.
-ALLOWED = frozenset(
-    (
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    )
-)
-# What reading a pickle that is cut or altered may raise.
-DAMAGED = (pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, dictionaries and NumPy arrays; refuses everything else before it is called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The callable that a pickle asks for, if it is one of ``ALLOWED``."""
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
-        return super().find_class(module, name)
+MOST_BYTES = 256 * 2**20  # of a file; the training part has 155 MB
 
 
 def read(folder: Path) -> Parts:
     """All images, in memory: 184 MB for the whole data set."""
-    names = _entry(folder / "meta", "fine_label_names")
-    class_names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    names = _read(folder / "meta").get("fine_label_names")
+    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        raise _foreign(folder / "meta", "it has no list fine_label_names")
+    class_names = tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
     train, test = (_part(folder / part, len(class_names)) for part in ("train", "test"))
     return Parts(class_names, train, test, Noticed())
 
 
 def _part(path: Path, classes: int) -> Images:
-    content = unpickled(path)
-    pixels, labels = np.asarray(_value(content, "data", path)), np.asarray(_value(content, "fine_labels", path))
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), int(np.prod(SHAPE))):
-        raise ValueError(
-            f"{path} has images of {pixels.dtype} {list(pixels.shape)} and {len(labels)} labels, expected uint8 "
-            f"[{len(labels)}, 3072]; get the archive anew"
-        )
-    if not np.array_equal(np.unique(labels), np.arange(classes)):
-        raise ValueError(
-            f"{path} has images of {len(np.unique(labels))} classes, expected all {classes} of {path.with_name('meta')}"
-        )
-    return Images(torch.from_numpy(pixels.reshape(-1, *SHAPE).copy()), torch.from_numpy(labels.astype(np.int64)))
+    content = _read(path)
+    pixels, labels = content.get("data"), content.get("fine_labels")
+    if isinstance(labels, np.ndarray):
+        labels = labels.ravel().tolist()
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < classes for label in labels):
+        raise _foreign(path, f"it has no fine_labels from 0 to {classes - 1}")
+    shape = (len(labels), math.prod(SHAPE))
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != shape:
+        found = f"images of {pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else "no array data"
+        raise _foreign(path, f"it has {found} and {len(labels)} labels, expected uint8 {list(shape)}")
+    if len(set(labels)) != classes:
+        raise _foreign(path, f"it has images of {len(set(labels))} classes, expected all {classes} of meta")
+    return Images(torch.from_numpy(pixels.reshape(-1, *SHAPE).copy()), torch.tensor(labels))
 
 
-def _entry(path: Path, key: str) -> Any:
-    return _value(unpickled(path), key, path)
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return pickled.read(path, MOST_BYTES)
+    except ValueError as error:
+        raise _foreign(path, str(error)) from error
 
 
-def _value(content: Any, key: str, path: Path) -> Any:
-    """An entry of the archive's dictionaries, whose keys are bytes in copies that Python 3 has written."""
-    for spelling in (key, key.encode()):
-        if isinstance(content, dict) and spelling in content:
-            return content[spelling]
-    raise ValueError(f"{path} has no entry {key!r}: it is not from CIFAR-100's archive; get it anew")
-
-
-def unpickled(path: Path) -> Any:
-    """Read one of the archive's files.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, or asks for anything but arrays; nothing was called then.
-    """
-    with open(path, "rb") as file:
-        try:
-            # Latin-1 as torchvision does it: Python 2's strings of bytes, and arrays made of them, come out whole.
-            return ArrayUnpickler(file, encoding="latin1").load()
-        except DAMAGED as error:
-            raise ValueError(f"{path} is no file of CIFAR-100's archive ({error}); get it anew") from error
+def _foreign(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} is no file of CIFAR-100's archive ({why}); get it anew")
 
 
 DATA_SET = OnDisk(

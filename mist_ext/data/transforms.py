@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from mist_ext.suggest import unknown
 
+LONGEST = 100  # times its width, or height, that is looked at: more would be resized to gigabytes
 PUBLISHED_SIZE = 224  # pixels: the input that the other sizes below belong to
 
 
@@ -118,7 +119,16 @@ class ResizedCrops(Transform):
 
 def _central(size: int) -> v2.Compose:
     resize = v2.Resize(_scaled(256, size), interpolation=v2.InterpolationMode.BICUBIC)
-    return v2.Compose([resize, v2.CenterCrop(size)])
+    return v2.Compose([_bounded, resize, v2.CenterCrop(size)])
+
+
+def _bounded(image: Image.Image) -> Image.Image:
+    """The middle of an image that is far longer than wide; of all others the whole."""
+    most = LONGEST * min(image.size)
+    if max(image.size) <= most:
+        return image
+    cut = [max(0, side - most) // 2 for side in image.size]
+    return image.crop((cut[0], cut[1], image.width - cut[0], image.height - cut[1]))
 
 
 def _scaled(published: int, size: int) -> int:

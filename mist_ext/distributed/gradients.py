@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,8 +19,13 @@ _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcas
 
 
 def averaging(module: nn.Module) -> nn.Module:
-    """The module, with gradients that backward averages over the ranks: PyTorch's DDP, overlapped with backward."""
-    return DistributedDataParallel(module, **_NO_BUFFERS)
+    """The module, with gradients that backward averages over the ranks: PyTorch's DDP, overlapped with backward.
+
+    DDP would group the gradients anew after its first step, and with them the order in which three or more ranks' are
+    added: a run that goes on would not end with the same bits. Where parameters may be unused, it does not.
+    """
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
+    return DistributedDataParallel(module, find_unused_parameters=True, **_NO_BUFFERS)
 
 
 def add_up_(tensors: Iterable[Tensor]) -> None:

@@ -110,7 +110,7 @@ def test_order_is_that_of_sorted_folders_and_names(tree: Path) -> None:
 def test_deep_folders_and_many_links_are_read_in_no_time(tmp_path: Path) -> None:
     miniatures.class_folders(tmp_path, ["ant"], {"": 4})
     inside = tmp_path / "ant"
-    for level in range(600):
+    for _ in range(600):
         (inside / "loop").symlink_to(tmp_path / "ant")
         inside = inside / "d"
         inside.mkdir()

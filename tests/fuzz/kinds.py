@@ -179,8 +179,8 @@ def fit_classifier(folder: Path) -> None:
     try:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
-        description = header["__metadata__"]["classifier"]
-        header["__metadata__"]["digest"] = trained._digest_of(description.encode())
+        description = header["__metadata__"]["classifier"].partition(" ")[2]
+        header["__metadata__"]["classifier"] = f"{trained._digest_of(description.encode())} {description}"
         text = json.dumps(header).encode()
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError):
         return
@@ -193,8 +193,9 @@ def damage_classifier(draw: random.Random, content: bytes) -> bytes:
         return mutations.of_safetensors(draw, content)
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    description = mutations.of_json(draw, header["__metadata__"]["classifier"].encode())
-    header["__metadata__"]["classifier"] = description.decode("utf-8", "replace")
+    digest, _, description = header["__metadata__"]["classifier"].partition(" ")
+    damaged = mutations.of_json(draw, description.encode()).decode("utf-8", "replace")
+    header["__metadata__"]["classifier"] = f"{digest} {damaged}"
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
