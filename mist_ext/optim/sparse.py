@@ -186,7 +186,7 @@ class SparseOptimizer(Optimizer):
         if self.exchange is not None and sent:
             self.exchange.take(self._part(number, sent))
         if len(sent) < len(chosen):
-            part = self._part(number, [i for i in chosen if i not in sent])
+            part = self._part(number, [i for i in chosen if i not in sent] if sent else chosen)
             self.apply(part, grad=part.gradients)
 
     def _part(self, number: int, chosen: list[int]) -> Part:
