@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.utils.data import Dataset
 
 from mist_ext.config import TuningOptions
 from mist_ext.tuners.changes import measure_step
-from mist_ext.tuners.contrastive import ContrastiveTuner
+from mist_ext.tuners.contrastive import ContrastiveTuner, all_frozen_but
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 
@@ -28,6 +27,7 @@ class Full(ContrastiveTuner):
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
         if options.precision == "bf16-pure":
             raise ValueError(
                 f"tuner {cls.__name__.lower()!r} has torch's dense SGD without fp32 masters, whose steps would be lost "
@@ -41,7 +41,7 @@ class Full(ContrastiveTuner):
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that follow the gradient, by name."""
-        return list(self.backbone.named_parameters())
+        return self.tunable()
 
     def values(self) -> Mapping[str, Tensor]:
         """The backbone's weights as they count at the moment."""
@@ -53,7 +53,7 @@ class Full(ContrastiveTuner):
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
-        with _all_frozen_but(self.trained(), self.backbone), self.dense_exchange():
+        with all_frozen_but(self.trained(), self.backbone), self.dense_exchange():
             self._tune(images, tuned, track, pause)
         self._optimizer = None
         return self.end_task()
@@ -89,17 +89,3 @@ class Full(ContrastiveTuner):
         if state["optimizer"] is not None:
             self._optimizer = self._new_optimizer()
             self._optimizer.load_state_dict(state["optimizer"])
-
-
-@contextmanager
-def _all_frozen_but(trained: list[tuple[str, nn.Parameter]], backbone: nn.Module) -> Iterator[None]:
-    """Within it, backward makes no gradient of the backbone's other parameters."""
-    kept = {id(p) for _, p in trained}
-    frozen = [p for p in backbone.parameters() if p.requires_grad and id(p) not in kept]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
