@@ -51,6 +51,11 @@ class TuningOptions:
         "bias|norm",
         "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
     )
+    layers: str = option(
+        "",
+        "Regular expression: tensors of the backbone whose name it does not match are not tuned, such as attn for "
+        "attention only; by default all are. For every tuner that trains but lora, which has lora_layers.",
+    )
     lora_rank: int = option(4, "Rank of the adapters of the tuner lora.")
     lora_alpha: int = option(8, "The adapters' product is multiplied by this and divided by the rank.")
     lora_layers: str = option("qkv", "Regular expression: linear layers whose name it matches get an adapter.")
@@ -96,7 +101,7 @@ class TuningOptions:
             choices = typing.get_args(typing.get_type_hints(TuningOptions)[name])
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
-        for name in ("whole", "lora_layers"):
+        for name in ("whole", "layers", "lora_layers"):
             try:
                 re.compile(getattr(self, name))
             except re.error as error:
@@ -112,6 +117,11 @@ class TuningOptions:
             raise ValueError(
                 "shard is True, but published dynamics have torch's dense optimiser, whose state is not cut to the "
                 "processes' parts; leave shard out, or use dynamics exact"
+            )
+        if self.shard and self.layers:
+            raise ValueError(
+                f"layers is {self.layers!r}, but shard is True: FSDP2 reduces the gradients of all layers of a backbone "
+                "that is spread over the processes; leave one of them out"
             )
         if self.exchange == "dense":
             for name, ignored in (("in_backward", self.in_backward is True), ("wire", self.wire != "fp32")):

@@ -287,6 +287,9 @@ class Selection(Mapping[str, "Tensor | None"]):
         if missing := [key for key in ("names", "shapes", "ordinals", "index") if key not in state]:
             raise ValueError(f"this is not the state of a selection: it has no {missing[0]!r}")
         names, parameters = state["names"], dict(named_parameters)
+        if any(len(state[key]) != len(names) for key in ("shapes", "ordinals")):
+            counts = f"{len(names)} names, {len(state['shapes'])} shapes and {len(state['ordinals'])} ordinals"
+            raise ValueError(f"this is not the state of a selection: it has {counts}")
         shape = {name: tuple(sizes) for name, sizes in zip(names, state["shapes"], strict=True)}
         ordinal = dict(zip(names, state["ordinals"], strict=True))
         if unknown := sorted(state["index"].keys() - shape.keys()):

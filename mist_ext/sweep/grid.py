@@ -35,7 +35,7 @@ _OF_FULL, _OF_BITFIT, _OF_LORA = ("full_lr",), ("bitfit_lr",), ("lora_lr", "lora
 _OF_DENSE = (*_OF_FULL, *_OF_BITFIT, *_OF_LORA)
 _OF_TRAINING = ("epochs", "batch_size", "projector_lr", "classifier_lr", "tune_objective", "momentum", "weight_decay")
 _UNUSED = {
-    "none": (*_OF_SELECTION, *_OF_DENSE, *_OF_TRAINING),
+    "none": (*_OF_SELECTION, *_OF_DENSE, *_OF_TRAINING, "layers"),
     "mist": _OF_DENSE,
     "random": (*_OF_DENSE, *_OF_SCORES),
     "magnitude": (*_OF_DENSE, *_OF_SCORES),

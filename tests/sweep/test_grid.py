@@ -64,7 +64,7 @@ def test_runs_are_shared_where_a_tuner_does_not_use_the_option(tuner: str, axis:
 
 
 CHANGED = {"score_objective": "ce", "lora_layers": "fc", "whole": "qkv", "dynamics": "published", "in_backward": True}
-CHANGED |= {"tune_objective": "ce", "epochs": 4, "batch_size": 5, "lora_rank": 2, "lora_alpha": 3}
+CHANGED |= {"layers": "attn", "tune_objective": "ce", "epochs": 4, "batch_size": 5, "lora_rank": 2, "lora_alpha": 3}
 
 
 @pytest.mark.parametrize("name", list(_UNUSED))
