@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 import mist_ext
-from mist_ext import checkpoint, config, data, report, results, run_folder
+from mist_ext import checkpoint, config, data, names, report, results, run_folder
 from mist_ext.config import Config
 from mist_ext.distributed import agreement, ranks
 from mist_ext.run_folder import CHECKPOINTS
@@ -100,8 +101,7 @@ def resume(
     _require_alike("resume", {"folder": str(out), **changes})
     options = agreement.everywhere(lambda: _options_of(out, changes))
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
+    say = partial(names.say, console)
 
     with _locked(out):
         setting = _setting(options, console)

@@ -28,6 +28,7 @@ from mist_ext.draws import draw_seed
 from mist_ext.interruption import Saver
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
+from mist_ext.names import printable, say
 from mist_ext.progress import Progress
 from mist_ext.results import CellResults
 from mist_ext.run_folder import CHECKPOINTS
@@ -97,7 +98,7 @@ class TaskLoop:
         return dataclasses.replace(self.options, tuner=[tuner], method=[method], method_options=given)
 
     def _say(self, message: str) -> None:
-        self.setting.console.print(message, highlight=False, soft_wrap=True, markup=False)
+        say(self.setting.console, message)
 
     def _unit(self, number: int, state: dict[str, Any] | None) -> None:
         seed, tuner_name = self.units[number]
@@ -284,7 +285,7 @@ class TaskLoop:
                 broken = [item for item, row in enumerate(rows) if known[row]]
                 if not broken:
                     continue
-                names = "\n".join(known[rows[item]] for item in broken)
+                names = "\n".join(printable(known[rows[item]]) for item in broken)
                 if not self.options.skip_broken:
                     self.saver.save(self._state(number, unit))
                     message = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mist_ext import metrics
+from mist_ext.names import shown
 
 WHOLE = "whole"  # in the place of a phase: all of a task
 
@@ -98,7 +99,14 @@ class Cell:
 
     @property
     def title(self) -> str:
-        return f"{self.data} · {self.tuner} · {self.method}"
+        """Of its figures, cut where names are long."""
+        return " · ".join(shown(name, 40) for name in (self.data, self.tuner, self.method))
+
+    def class_name(self, label: Any) -> str:
+        """The name of a class by its number in the data set; the number where the run did not record names."""
+        names = self.config["data"].get("class_names")
+        known = isinstance(names, list) and isinstance(label, int) and 0 <= label < len(names)
+        return shown(names[label] if known else label, 24)
 
     @property
     def expected(self) -> Expected | None:

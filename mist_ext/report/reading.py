@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mist_ext.bounded_files import read_bytes
 from mist_ext.report.cells import Cell
 from mist_ext.report.entries import REPEAT, ResultsError
 from mist_ext.report.parsing import parse_cell
 
+_MOST_BYTES = 256 * 2**20
 FILE_NAME = "results.json"
 
 _GIVE = "give the folder that a run wrote, or one of its cells' folders"  # what to do, at the end of two messages
@@ -71,7 +73,7 @@ def _why_none(folder: Path) -> str:
 
 def _read_file(file: Path) -> Cell:
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        result = json.loads(read_bytes(file, _MOST_BYTES))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ResultsError(f"{file} is no valid JSON ({error}): it is damaged; {REPEAT}") from error
     return parse_cell(result, str(file))

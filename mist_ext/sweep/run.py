@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from mist_ext import config, run_folder
+from mist_ext import config, names, run_folder
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.doctor import cores
 from mist_ext.files import write_atomically
@@ -81,8 +82,7 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / GRID, Path(grid).read_bytes())
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
+    say = partial(names.say, console)
 
     total = len(planned.points)
     say(f"{total} runs for {planned.cells} cells, {total - len(waiting)} of them finished; {jobs} at a time")

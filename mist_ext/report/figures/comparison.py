@@ -48,11 +48,7 @@ def comparison(rows: Sequence[Row]) -> Drawing:
 
 
 def _description(rows: Sequence[Row]) -> str:
-    ends = [
-        f"{row.cell.data}, {row.label}, {row.cell.method}: {row.last_accuracy.mean:.2f} %"
-        for row in rows
-        if row.last_accuracy is not None
-    ]
+    ends = [f"{text.called(row)}: {row.last_accuracy.mean:.2f} %" for row in rows if row.last_accuracy is not None]
     return f"Accuracy on all classes seen over tasks; after the last task {'; '.join(ends)}."
 
 

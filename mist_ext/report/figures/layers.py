@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mist_ext.names import shown
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import cell_title, plain
@@ -19,10 +20,13 @@ _MOST_BELOW = 16  # layers; of more, the heat maps stand beside each other
 _DECADES = 4  # of the logarithmic colours; what is less looks like the least
 
 
-def draw(cell: Cell) -> Drawing | None:
-    """Draw a heat map of layers and kinds for each share that was recorded; None without any."""
-    if not recorded(cell):
-        return None
+def has_figure(cell: Cell) -> bool:
+    """Whether any task recorded what was selected."""
+    return recorded(cell)
+
+
+def draw(cell: Cell) -> Drawing:
+    """Draw a heat map of layers and kinds for each share that was recorded."""
     from matplotlib.colors import LogNorm, Normalize
 
     found = shares(cell)
@@ -89,6 +93,8 @@ def _description(cell: Cell, found: Shares) -> str:
     parts = [f"Selected entries of {count}, {cell.title}: {100 * found.overall:.2f} % of all entries"]
     if found.score:
         top = sorted(found.score, key=lambda place: -found.score[place])[:3]
-        named = ", ".join(f"{kind} of {layer} {100 * found.score[layer, kind]:.1f} %" for layer, kind in top)
+        named = ", ".join(
+            f"{shown(kind)} of {shown(layer)} {100 * found.score[layer, kind]:.1f} %" for layer, kind in top
+        )
         parts.append(f"most of the score: {named}")
     return f"{'; '.join(parts)}."
