@@ -31,9 +31,10 @@ def printable_lines(text: str) -> str:
 def shown(name: object, longest: int = LONGEST) -> str:
     """Return a name as tables and figures have it: `printable`, and cut in its middle where it is longer than that."""
     text = str(name)
-    if len(text) > longest:  # before any escape is written out
-        text = f"{text[: longest - longest // 3 - 1]}…{text[-(longest // 3) :]}"
-    return printable(text)
+    start, end = printable(text[:longest]), printable(text[-longest:])
+    if len(text) <= longest and len(start) <= longest:
+        return start
+    return f"{start[: longest - longest // 3 - 1]}…{end[-(longest // 3) :]}"
 
 
 def quoted(value: object) -> str:

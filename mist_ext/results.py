@@ -141,6 +141,7 @@ def _described(options: Config, data: str, stream: Stream) -> dict[str, Any]:
             "layout": stream.source.layout,
             "tasks": len(stream),
             "classes_per_task": len(stream.tasks[0].classes),
+            "class_names": list(stream.source.class_names),
             "evaluated_on": options.evaluate_on,
             "normalize": options.normalize,
         },

@@ -8,6 +8,7 @@ from pathlib import Path
 from mist_ext.data.class_folders import SUFFIXES, class_tree, labelled, parts
 from mist_ext.data.source import Source
 from mist_ext.data.transforms import RandomCrops
+from mist_ext.names import printable
 
 TEST_FOLDERS = ("test", "val")  # the first that is there
 
@@ -38,7 +39,7 @@ def folder(path: Path, test_fraction: float) -> Source:
             f"{path} is no folder; looked for class folders in {path / 'train'} and {path / 'test'} (or "
             f"{path / 'val'}), or in {path} itself"
         )
-    name = f"folder-{path.resolve().name}"
+    name = f"folder-{printable(path.resolve().name)}"  # folders of results are called so
     test = next((path / each for each in TEST_FOLDERS if (path / each).is_dir()), None)
     if _holds_classes(path / "train"):
         if test is None:

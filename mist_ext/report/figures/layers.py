@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mist_ext.names import shown
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import cell_title, plain
+from mist_ext.report.figures.style import LABEL, cell_title, plain
 from mist_ext.report.selected import Place, Shares, recorded, shares
 
 if TYPE_CHECKING:
@@ -69,8 +69,14 @@ def _heat_map(axes: Axes, found: Shares, values: Mapping[Place, float], colours:
                 red, green, blue, _ = colormaps[colours](norm(clipped[row][column]))
                 ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
                 axes.text(column, row, _short(value), ha="center", va="center", color=ink, fontsize=6, in_layout=False)
-    axes.set_xticks(range(len(found.kinds)), map(plain, found.kinds), rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(found.layers)), map(plain, found.layers))
+    axes.set_xticks(
+        range(len(found.kinds)),
+        [plain(kind, LABEL) for kind in found.kinds],
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    axes.set_yticks(range(len(found.layers)), [plain(layer, LABEL) for layer in found.layers])
     axes.tick_params(length=0, labelsize=8)
     axes.set_xticks([place - 0.5 for place in range(1, len(found.kinds))], minor=True)
     axes.set_yticks([place - 0.5 for place in range(1, len(found.layers))], minor=True)

@@ -28,7 +28,7 @@ PHASE_COLOURS = {  # of `mist_ext.costs.PHASES`
     "evaluate": "#009E73",
 }
 NOT_SEEN = "0.90"  # a grey, in the place of an accuracy on what is yet to come
-_LONGEST = 140  # characters of a title, the parts of which are cut already
+LABEL = 32  # characters of a label; the parts of a title are cut already
 SEEN = "accuracy on all classes seen (%)"
 
 
@@ -49,9 +49,9 @@ def cell_title(cell: Cell) -> str:
     return plain(cell.title)
 
 
-def plain(words: object) -> str:
+def plain(words: object, longest: int = 140) -> str:
     """A name that matplotlib takes as it is, and that has room: between two dollars it would look for a formula."""
-    return shown(words, _LONGEST).replace("$", r"\$")
+    return shown(words, longest).replace("$", r"\$")
 
 
 def accuracy_colours() -> Colormap:
