@@ -59,9 +59,8 @@ def listed_parts(folder: Path, name: str) -> Parts:
         raise ValueError(f"{both[0]} is in {lists['train']} and in {lists['test']} ({len(both)} such images)")
     for name in sorted(everything.keys() - train - test):
         noticed.add(UNLISTED, name)
-    return parts(
-        _part(tree, train), _part(tree, test), *(str(lists[part] or f"the {part} list") for part in lists), noticed
-    )
+    places = {part: str(path or f"the {part} list") for part, path in lists.items()}
+    return parts(_part(tree, train), _part(tree, test), places["train"], places["test"], noticed)
 
 
 def _part(tree: Tree, names: set[str]) -> Tree:
