@@ -89,6 +89,8 @@ class SparseOptimizer(Optimizer):
         for option in self.NOT_NEGATIVE:
             if not isinstance(group[option], Tensor) and not group[option] >= 0:
                 raise ValueError(f"{option} is {group[option]}, expected 0 or more")
+        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
+            raise ValueError(f"lr is a tensor of shape {list(group['lr'].shape)}, expected one number")
         ops.keep_threshold(group["keep"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
