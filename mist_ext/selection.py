@@ -250,7 +250,7 @@ class Selection(Mapping[str, "Tensor | None"]):
     __or__ = union
 
     def state_dict(self) -> dict[str, Any]:
-        """Names, shapes, ordinals, and the indices of what is not selected whole; of a sharded one this rank's `Shard`."""
+        """Names, shapes, ordinals and, of what is not selected whole, indices; of a sharded one a `Shard`."""
         return {
             "names": list(self._index),
             "shapes": [list(self.total_shape(name)) for name in self._index],
