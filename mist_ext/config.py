@@ -148,7 +148,7 @@ class TuningOptions:
             )
         if self.shard and self.layers:
             raise ValueError(
-                f"layers is {self.layers!r}, but shard is True: FSDP2 reduces the gradients of all layers of a "
+                f"layers is {self.layers!r}, but shard is True: FSDP2 reduces the gradients of every layer of a "
                 "backbone that is spread over the processes; leave one of them out"
             )
         if self.exchange == "dense":

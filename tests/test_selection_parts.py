@@ -109,7 +109,7 @@ def test_a_restored_selection_is_the_saved_one_with_its_ordinals() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["a", "b"]}, "2 names, 1 shapes and 1 ordinals"),
+        ({"names": ["a", "b"]}, "names, shapes and ordinals are not as many"),
         ({"shapes": [[3, 3]]}, r"'a' holds 11, expected positions from 0 to 8"),
         ({"shapes": [[4, 4]]}, r"'a' has shape \[3, 4\], but was selected as \[4, 4\]"),
         ({"ordinals": [-1]}, "the ordinal of 'a' is -1"),

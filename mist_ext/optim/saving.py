@@ -12,6 +12,7 @@ from torch import Tensor
 from mist_ext.distributed.shard import Shard
 from mist_ext.distributed.stored import Stored, taken, total
 from mist_ext.indices import same_index
+from mist_ext.optim.state import fixed_dtypes
 from mist_ext.selection import Selection
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _state(
 ) -> dict[str, Tensor]:
     """This rank's copy of a parameter's state."""
     selection = optimizer.selection
-    fixed = optimizer.fixed_dtypes(name, parameter)
+    fixed = fixed_dtypes(optimizer, name, parameter)
     rule = optimizer.state_dtypes(group)
     needed = {*fixed, *(rule if any(kind in saved for kind in rule) else ())}
     switched_off = saved.keys() & optimizer.STATE.keys()
