@@ -207,8 +207,8 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         _check_tensors(tensors, described.digests)
         return _restored(described, tensors)
-    except FileNotFoundError:  # of the weights, which it names
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} belongs to weights that are not there: {error}") from error
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).removeprefix(f"{path} ").split())
         raise ValueError(f"{path} is no whole classifier of this version: {reason}; repeat the run") from error

@@ -285,6 +285,8 @@ class MIST(ContrastiveTuner):
             self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
             self._selection.load_state_dict(state["selection"], self.named_parameters())
             self._to_freeze.load_state_dict(state["to_freeze"], self.named_parameters())
+            if not self._selection:
+                raise ValueError("its selection names no tensor")
             self._check_selected(self._selection)
             self._check_selected(self._to_freeze)
         self._saved_optimizers = state["optimizers"]
