@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 import mist_ext
 from mist_ext.bounded_files import read_bytes
@@ -19,13 +19,13 @@ _MOST_BYTES = 64 * 2**20  # of a figure or page
 
 def of_cell(cell: Cell) -> str:
     """Digest all that a cell's figures are drawn from."""
-    return of_parts(cell.config, [dataclasses.asdict(run) for run in cell.runs])
+    return of_parts(cell.config, cell.runs)
 
 
 def of_parts(*parts: Any) -> str:
-    """Digest plain values, and the code that draws."""
+    """Digest plain values and records, and the code that draws."""
     digest = hashlib.blake2b(_code(), digest_size=16)
-    digest.update(json.dumps(parts, sort_keys=True).encode())
+    digest.update(msgspec.json.encode(parts, order="deterministic"))
     return f"mist-{digest.hexdigest()}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mist_ext.files import write_atomically
@@ -140,10 +140,7 @@ def write_summary(
 
 def _page_digest(rows: Sequence[Row], figures: bool) -> str:
     """Of all that the page and the figure that joins all cells show."""
-    shown = [
-        [row.label, row.cell.config, list(map(asdict, row.cell.runs)), row.cell.environment, configuration(row.cell)]
-        for row in rows
-    ]
+    shown = [[row.label, row.cell.config, row.cell.runs, row.cell.environment, configuration(row.cell)] for row in rows]
     return digests.of_parts(shown, text.notes(rows), figures)
 
 
