@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 import typing
 from typing import Any
 
@@ -30,6 +31,8 @@ def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     try:
+        if value is None and types.NoneType not in (kind, *typing.get_args(kind)):  # which jsonargparse takes anywhere
+            raise ArgumentError(None, "it is null")
         parsed = parser.parse_object({"value": value}).value
     except ArgumentError as error:
         expected = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
