@@ -16,8 +16,8 @@ from models import Layout
 from torch import Tensor
 
 from mist_ext import ops
+from mist_ext.indices import selected_count
 from mist_ext.optim.adamw import bias_correction
-from mist_ext.selection import selected_count
 
 RATE, KEEP, SEED = 0.05, 0.1, 1993
 MOMENTUM, BETAS, EPS = 0.9, (0.9, 0.999), 1e-8

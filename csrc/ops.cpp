@@ -28,6 +28,7 @@
 #include <bit>
 #include <string>
 
+#include "arguments.h"
 #include "build_info.h"
 #include "cpu/isa.h"
 #include "cpu/keep.h"
@@ -68,10 +69,9 @@ pybind11::dict build_info() {
 }
 
 // One byte (0 or 1) for each of n entries of a tensor's selection from `first` on.
-pybind11::bytes keep_mask(uint64_t seed, uint32_t ordinal, uint64_t step, int64_t n, uint32_t threshold,
-                          int64_t first) {
+pybind11::bytes keep_mask(int64_t seed, int64_t ordinal, int64_t step, int64_t n, int64_t threshold, int64_t first) {
   using mist::cpu::kWord;
-  const mist::cpu::Keeper keeper({seed, step, ordinal, threshold});
+  const mist::cpu::Keeper keeper(mist::check_keep_mask(seed, ordinal, step, n, threshold, first));
   std::string mask(static_cast<size_t>(n), '\0');
   for (int64_t at = first / kWord * kWord; at < first + n; at += kWord)
     for (uint64_t bits = keeper.kept(at, first, first + n); bits != 0; bits &= bits - 1)

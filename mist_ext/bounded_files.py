@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import Any, BinaryIO, TypeVar
 
@@ -60,13 +61,22 @@ def read_json(path: str | os.PathLike[str], kind: type[T], most: int = 64 * 2**2
     ValueError
         If it is too large, no valid JSON, or not of that type; the message names the file, and the place in it.
     """
-    content = read_bytes(path, most)
+    return decode_json(read_bytes(path, most), kind, os.fspath(path))
+
+
+def decode_json(content: bytes | str, kind: type[T], name: str) -> T:
+    """Decode JSON into a type; ValueError as in `read_json`, caused by msgspec's own."""
     try:
         return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name} is damaged, or of another version of mist_ext: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)} is damaged: {error}") from error
+        text = content if isinstance(content, str) else content.decode("utf-8", "replace")
+        found = re.search(r"[:,\[]\s*(-?(?:NaN|Infinity))", text)
+        reason = f"it holds {found[1]}, which is no number of JSON" if found else error
+        raise ValueError(f"{name} is damaged: {reason}") from error
     except RecursionError as error:
-        raise ValueError(f"{os.fspath(path)} is damaged: it is nested too deeply") from error
+        raise ValueError(f"{name} is damaged: it is nested too deeply") from error
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
@@ -82,12 +92,15 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     name = os.fspath(path)
     try:
         text = read_bytes(path, MOST_YAML_BYTES).decode("utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None and _expanded(node, {}) > MOST_YAML_NODES:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _expanded(node, {}) > MOST_YAML_NODES:
             raise ValueError(f"{name} expands to more than {MOST_YAML_NODES:,} values through its aliases")
-        return yaml.safe_load(text)
+        return loader.construct_document(node)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} is no valid YAML: {error}") from error
+        raise ValueError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"{name} is nested too deeply") from error
 
@@ -99,6 +112,18 @@ def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
         if isinstance(node, yaml.SequenceNode):
             children = node.value
         elif isinstance(node, yaml.MappingNode):
+            _refuse_twins(node)
             children = [child for pair in node.value for child in pair]
         known[id(node)] = 1 + sum(_expanded(child, known) for child in children)
     return known[id(node)]
+
+
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    """Raise YAMLError for a key that stands twice: the first of its values would be lost without a word."""
+    seen = set()
+    for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"{key.value!r} stands twice; leave one out", problem_mark=key.start_mark
+            )
+        seen.add(key.value)

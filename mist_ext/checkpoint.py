@@ -7,24 +7,27 @@ where tensors are sharded (FSDP2), ``shards``, which every rank writes to. Nothi
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mist_ext.bounded_files import opened, read_json
+from mist_ext.checkpoint_state import Dict, described, restored
 from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.shard import Shard, is_sharded
 from mist_ext.distributed.stored import Shards, Stored, write
 from mist_ext.files import sync_folder, write_atomically
 
+MOST_STATE_BYTES = 2**28
 KEPT = 2  # the newest one, and the one before it in case that is damaged
+UNFINISHED = "." + "[0-9]" * 6 + "*.unfinished"
 TENSORS, STATE, CHECKSUMS, SHARDS = "tensors.safetensors", "state.json", "checksums.json", "shards"
 
 
@@ -53,9 +56,11 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
     ------
     OSError
         If it cannot be written; the earlier checkpoints are untouched then.
+    TypeError
+        If the state has something in it that a checkpoint cannot hold.
     """
     tensors: dict[str, Tensor | Stored] = {}
-    tree = _without_tensors(state, "", tensors)
+    tree = described(state, tensors)
     parts = {name: part for name, tensor in tensors.items() if (part := _part(name, tensor)) is not None}
     own = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor) and name not in parts}
     if not parts:
@@ -72,10 +77,12 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
 def _begin(folder: Path) -> Path:
     """A new folder for what is not finished."""
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.unfinished"):
+    for leftover in folder.glob(UNFINISHED):
         shutil.rmtree(leftover)
     earlier = _numbered(folder)
-    unfinished = folder / f".{int(earlier[-1].name) + 1 if earlier else 1:06}.unfinished"
+    number = int(earlier[-1].name) + 1 if earlier else 1
+    # Of this process: a rank that outlives the others of an earlier start cannot write into it.
+    unfinished = folder / f".{number:06}.{os.getpid()}.unfinished"
     unfinished.mkdir()
     return unfinished
 
@@ -85,7 +92,7 @@ def _check_visible(unfinished: Path) -> None:
         raise FileNotFoundError(f"{unfinished} is not there: sharded tensors need an output folder that all ranks see")
 
 
-def _finish(unfinished: Path, tree: Any, tensors: dict[str, Tensor]) -> Path:
+def _finish(unfinished: Path, tree: Dict, tensors: dict[str, Tensor]) -> Path:
     """Write what all ranks share, then give the folder its name and remove what is too old."""
     try:
         save_file(_in_memory(tensors), unfinished / TENSORS)
@@ -94,10 +101,10 @@ def _finish(unfinished: Path, tree: Any, tensors: dict[str, Tensor]) -> Path:
         raise OSError(f"{unfinished / TENSORS}: {error}") from error
     with open(unfinished / TENSORS, "rb") as file:
         os.fsync(file.fileno())
-    write_atomically(unfinished / STATE, json.dumps(tree))
+    write_atomically(unfinished / STATE, msgspec.json.encode(tree))
     shards = sorted(path.name for path in (unfinished / SHARDS).glob("*"))
     sums = {name: _checksum(unfinished / name) for name in (TENSORS, STATE, *(f"{SHARDS}/{name}" for name in shards))}
-    write_atomically(unfinished / CHECKSUMS, json.dumps(sums))
+    write_atomically(unfinished / CHECKSUMS, msgspec.json.encode(sums))
     if shards:
         sync_folder(unfinished / SHARDS)
     folder = unfinished.parent
@@ -134,67 +141,65 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
     """
     found = _numbered(folder)
     for place, one in enumerate(reversed(found)):
-        if damage := _damage(one):
+        try:
+            return _read(one)
+        except (ValueError, FileNotFoundError) as damage:
             if place == len(found) - 1:
                 raise CheckpointError(
                     f"checkpoint {one} is damaged ({damage}), and there is no whole one before it; start the run anew "
                     "with --overwrite"
-                )
+                ) from damage
             warn(f"checkpoint {one} is damaged ({damage}); the one before it is used")
-            continue
-        tree = json.loads((one / STATE).read_text(encoding="utf-8"))
-        shards = Shards(one / SHARDS) if (one / SHARDS).is_dir() else None
-        return _with_tensors(tree, load_file(one / TENSORS), shards)
     return None
 
 
 def remove(folder: Path) -> None:
-    """Remove all checkpoints: the run is finished."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    """Remove all checkpoints, since the run is finished; what else lies there stays."""
+    for path in (*_numbered(folder), *folder.glob(UNFINISHED)):
+        shutil.rmtree(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint, damaged or not."""
+    return next(reversed(_numbered(folder)), None)
+
+
+def check(state: dict[str, Any]) -> None:
+    """Raise TypeError, with its name, if a state has something in it that a checkpoint cannot hold."""
+    described(state, {})
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir() and path.name.isdigit())
+    found = [path for path in folder.glob("[0-9]" * 6 + "*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
-def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, if anything."""
+def _read(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds; ValueError or FileNotFoundError where it is not whole, or not one that `save` wrote."""
+    shards = sorted(path.name for path in (checkpoint / SHARDS).glob("*"))
+    names = {TENSORS, STATE, *(f"{SHARDS}/{name}" for name in shards)}
+    sums = read_json(checkpoint / CHECKSUMS, dict[str, str])
+    if odd := sorted(sums.keys() ^ names):
+        raise ValueError(f"{CHECKSUMS} and the folder do not have the same files: {odd[0]!r} is in one alone")
+    for name in sorted(names):
+        if sums[name] != _checksum(checkpoint / name):
+            raise ValueError(f"{name} does not have its checksum")
+    tree = read_json(checkpoint / STATE, Dict, MOST_STATE_BYTES)
     try:
-        sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
-        for name in (TENSORS, STATE, *sums):
-            if sums[name] != _checksum(checkpoint / name):
-                return f"{name} does not have its checksum"
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        return f"{CHECKSUMS} or a file named in it cannot be read: {error}"
-    return None
+        tensors = load_file(checkpoint / TENSORS)
+    except SafetensorError as error:
+        raise ValueError(f"{TENSORS} cannot be read: {error}") from error
+    return restored(tree, tensors, Shards(checkpoint / SHARDS) if shards else None)
 
 
 def _checksum(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with opened(path) as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> Any:
-    """JSON for a state; its tensors go to ``tensors`` under the names that stand in their place."""
-    if isinstance(value, Tensor | Stored):
-        tensors[name] = value
-        if isinstance(value, Shard | Stored) or is_sharded(value):
-            total = value.total if isinstance(value, Shard | Stored) else value.numel()
-            return {"part": [name, total, str(value.dtype).removeprefix("torch.")]}
-        return {"tensor": name}
-    if isinstance(value, dict):  # as pairs, since JSON would turn a key that is a number into a string
-        pairs = [[key, _without_tensors(entry, f"{name}/{key}", tensors)] for key, entry in value.items()]
-        return {"dict": pairs}
-    if isinstance(value, list | tuple):
-        entries = [_without_tensors(entry, f"{name}/{i}", tensors) for i, entry in enumerate(value)]
-        return {"tuple": entries} if isinstance(value, tuple) else entries
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
 
 
 def _part(name: str, tensor: Tensor | Stored) -> Shard | None:
@@ -218,20 +223,3 @@ def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         memory.add(tensor.untyped_storage().data_ptr())
         own[name] = tensor
     return own
-
-
-def _with_tensors(tree: Any, tensors: dict[str, Tensor], shards: Shards | None) -> Any:
-    if isinstance(tree, list):
-        return [_with_tensors(entry, tensors, shards) for entry in tree]
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, content),) = tree.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "part":
-        name, total, dtype = content
-        assert shards is not None
-        return Stored(shards, name, total, getattr(torch, dtype))
-    if kind == "tuple":
-        return tuple(_with_tensors(entry, tensors, shards) for entry in content)
-    return {key: _with_tensors(entry, tensors, shards) for key, entry in content}

@@ -39,6 +39,8 @@ class Costs:
         0 for a phase that there was not.
     peak_memory_bytes : dict
         As `mist_ext.peak_memory` has it; None for a phase that there was not.
+    broken : str or None
+        The innermost phase that an error ended.
     """
 
     device: InitVar[torch.device | None] = None
@@ -48,6 +50,7 @@ class Costs:
     def __post_init__(self, device: torch.device | None) -> None:
         self._device = device
         self._phase: str | None = None
+        self.broken: str | None = None
         self._since = 0.0
 
     @contextmanager
@@ -59,6 +62,9 @@ class Costs:
         try:
             yield
             self._wait()
+        except BaseException:
+            self.broken = self.broken or self._phase
+            raise
         finally:
             self._switch(outer, give_back=True)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 
 import mist_ext
-from mist_ext import checkpoint, config, data, report, results, run_folder
+from mist_ext import checkpoint, config, data, lock, manifest, names, report, results, run_folder, shortage
 from mist_ext.config import Config
 from mist_ext.distributed import agreement, ranks
-from mist_ext.run_folder import CHECKPOINTS
+from mist_ext.manifest import CHECKPOINTS
 from mist_ext.setting import Setting
 from mist_ext.task_loop import TaskLoop
 
@@ -49,7 +49,7 @@ def run(options: Config, console: Console | None = None) -> Path:
     FileNotFoundError
         If the data is not where it is looked for, before any work.
     FileExistsError, PermissionError
-        If the output folder is already used or cannot be written, before any work.
+        If the output folder is already used, or holds what no run has written, or cannot be written, before any work.
     """
     console = _console(console)
     _require_alike("run", dataclasses.asdict(options))
@@ -61,8 +61,9 @@ def run(options: Config, console: Console | None = None) -> Path:
         )
     options = run_folder.absolute(options)
     setting = _setting(options, console)
-    out = agreement.on_first(lambda: run_folder.prepare(options))
-    with _locked(out):
+    with ExitStack() as stack:
+        out = agreement.on_first(lambda: stack.enter_context(run_folder.begun(options)))
+        _claim(out, setting)
         TaskLoop(setting, out).go()
         return _wound_up(out)
 
@@ -80,8 +81,9 @@ def resume(
     figures : bool
         Whether tables and figures are made at the end.
     **changes
-        Options that results do not depend on, such as ``device`` or ``workers``. Others may be given if they have the
-        values that they had.
+        Options that results do not depend on, such as ``device`` or ``workers``, and new places of what was moved:
+        ``data`` of a folder of images, ``weights`` of a file. Others may be given if they have the values that they
+        had.
 
     Returns
     -------
@@ -91,20 +93,22 @@ def resume(
     Raises
     ------
     ValueError
-        If an option differs that results depend on, or all checkpoints are damaged.
+        If an option differs that results depend on, or images or weights that were moved are not the same, or all
+        checkpoints are damaged; or if another process works on the run.
     FileNotFoundError
-        If no run was begun there.
+        If no run was begun there, or its images or weights are no longer where they were.
     """
     console = _console(console)
     out = Path(folder)
     _require_alike("resume", {"folder": str(out), **changes})
-    options = agreement.everywhere(lambda: _options_of(out, changes))
+    agreement.everywhere(lambda: run_folder.read_config(out))  # no lock is put where no run is
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
+    say = partial(names.say, console)
 
-    with _locked(out):
-        setting = _setting(options, console)
+    with ExitStack() as stack:
+        agreement.on_first(lambda: stack.enter_context(lock.locked(out)))
+        options = agreement.everywhere(lambda: _options_of(out, changes))
+        setting = _setting(options, console, agreement.on_first(lambda: run_folder.data_name(out)))
         if run_folder.finished(results.cell_folders(out, setting.source.name, options)):
             say(f"The run in {out} is finished; nothing to go on with.")
             return _wound_up(out, figures)  # which may be where it was interrupted
@@ -113,6 +117,7 @@ def resume(
             agreement.everywhere(lambda: _check_origin(saved, setting))
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
+        _claim(out, setting)
         TaskLoop(setting, out).go(saved)
         return _wound_up(out, figures)
 
@@ -135,55 +140,59 @@ def _require_alike(command: str, options: dict[str, Any]) -> None:
 def _options_of(out: Path, changes: dict[str, Any]) -> Config:
     """The options of the run in a folder, with those that may change."""
     before = run_folder.read_config(out)
-    options = dataclasses.replace(before, **changes)
+    options = run_folder.absolute(dataclasses.replace(before, **changes))
     try:
         options.check()
     except TypeError as error:
         raise ValueError(f"{out / run_folder.CONFIG} holds a value of a wrong type: {error}") from error
-    if different := config.differing(options, before):
+    if different := config.differing(options, run_folder.moved(before, options)):
         raise ValueError(
             f"the run in {out} has another configuration: {'; '.join(different)}. Leave these options out, or start a "
             "new run with another --out"
         )
+    run_folder.require_there(out, options)
     return options
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other runs out of the folder; rank 0 does, and all know whether it could."""
-    with ExitStack() as stack:
-        agreement.on_first(lambda: stack.enter_context(run_folder.locked(out)))
-        yield
+def _claim(out: Path, setting: Setting) -> None:
+    """Name what the run will write, and what it works on, before it does."""
+    options, source = setting.options, setting.source
+    cells = results.cell_folders(out, source.name, options)
+    files = manifest.of_cells(cells, options.tuner, options.seeds)
+    weights = setting.weights if run_folder.weights_file(options) else None
+    agreement.on_first(lambda: run_folder.claim(out, files, source.name, source.fingerprint(), weights))
 
 
-def _setting(options: Config, console: Console) -> Setting:
-    """What the run works on, the same on every rank."""
+def _setting(options: Config, console: Console, name: str | None = None) -> Setting:
+    """What the run works on, the same on every rank; the data set has another name where it was moved."""
     if options.download:
         from mist_ext.data.download import fetch
 
         agreement.on_first(lambda: fetch(options.data, data.root_folder(options.data_root), console))
-    setting = agreement.everywhere(lambda: Setting.of(options, console))
+
+    def load() -> Setting:
+        with shortage.explained("loading data and backbone"):
+            return Setting.of(options, console, name)
+
+    setting = agreement.everywhere(load)
     agreement.require_same({"the data": setting.source.fingerprint(), "the backbone": setting.weights})
     return setting
 
 
 def _check_origin(saved: dict[str, Any], setting: Setting) -> None:
     """Raise ValueError if a checkpoint was written by another version, or on other data."""
-    version, images = saved["version"], setting.source.fingerprint()
+    version = saved.get("version")
     if version != mist_ext.__version__:
         raise ValueError(f"the checkpoint was written by mist_ext {version}, this is {mist_ext.__version__}")
-    if saved["data"] != images:
-        raise ValueError(
-            f"the data is not what the run was begun on: it has {images}, it had {saved['data']}. Bring that back, or "
-            "start a new run with another --out"
-        )
+    run_folder.require_same_data(setting.source.fingerprint(), saved.get("data"))
 
 
 def _wound_up(out: Path, figures: bool = True) -> Path:
     """Write the reports of a run whose cells are complete, which then needs no checkpoint."""
     if ranks.is_first():
         if figures:
-            write_reports(out)
+            with shortage.explained("drawing tables and figures", f"; mist report {out} draws them again"):
+                write_reports(out)
         checkpoint.remove(out / CHECKPOINTS)
     return out
 

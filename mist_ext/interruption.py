@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -35,6 +36,10 @@ class Interrupted(KeyboardInterrupt):
         self.folder = folder
 
 
+class UnsavableState(ValueError):
+    """The run's state cannot be saved, whatever the room on the disk."""
+
+
 class Saver:
     """Saves the run's state every so often, and when a signal asks the run to stop.
 
@@ -50,12 +55,18 @@ class Saver:
         Seconds between two checkpoints; None for none at all, on a signal neither.
     say : callable
         Shows a message.
+
+    Attributes
+    ----------
+    unproven : bool
+        Whether the state has got parts of which it is not known whether they can be saved; the next moment tries.
     """
 
     def __init__(self, folder: Path, every: float | None, say: Callable[[str], None]) -> None:
         self.folder = folder
         self.every = every
         self.say = say
+        self.unproven = True
         self._stop: int | None = None
         self._asked = 0.0
         self._saved = time.monotonic()
@@ -90,13 +101,43 @@ class Saver:
         ------
         Interrupted
             If a signal asked for it.
+        UnsavableState
+            If it cannot be saved.
         """
         time_up = self.every is not None and time.monotonic() - self._saved >= self.every
-        stop, due = agreement.largest(self._stop or 0, time_up and ranks.is_first())
-        if self.every is not None and (stop or due):
-            self.save(state())
+        stop, due, unproven = agreement.largest(self._stop or 0, time_up and ranks.is_first(), self.unproven)
+        self.unproven = False
+        if self.every is not None and (stop or due or unproven):
+            made = self.made(state)
+            if stop or due:
+                self.save(made)
         if stop:
             raise Interrupted(stop, self.folder.parent)
+
+    def made(self, state: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The run's state, which can be saved.
+
+        Raises
+        ------
+        UnsavableState
+            If it cannot be made, or holds what a checkpoint cannot; the message says why, and what was saved last.
+        """
+        try:
+            made = state()
+            checkpoint.check(made)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            last = checkpoint.latest(self.folder)
+            raise UnsavableState(
+                f"the run's state cannot be saved: {type(error).__name__}: {error} ({place.filename}, line "
+                f"{place.lineno}). It stops here, before more work is lost. "
+                + (
+                    f"Last saved: {last}; mist run --resume {self.folder.parent} goes on from there once this is mended"
+                    if last
+                    else "Nothing was saved before"
+                )
+            ) from error
+        return made
 
     def save(self, state: dict[str, Any]) -> None:
         """Save the run's state now."""

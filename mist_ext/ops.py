@@ -2,26 +2,31 @@
 
 All take lists of tensors and make one pass over them. All check their arguments first and change nothing on an error.
 Tensors are contiguous and lie on one device; scores and optimiser state are float32, parameters and gradients float32,
-bfloat16 or float16.
+bfloat16 or float16. No memory that is written overlaps that of another argument.
+
+Autograd treats what an op writes as written by torch's own in-place functions: the tensors' versions are raised, so
+that a backward pass which needs the old values raises, and tensors that require grad are refused while autograd
+records, as are inference tensors outside of inference mode. Nothing is differentiated through an op.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mist_ext import compiled, reference
-from mist_ext.arguments import piece_count
+from mist_ext import compiled, fakes, reference
+from mist_ext.arguments import check_keep_mask
+from mist_ext.in_place import write
 from mist_ext.reference import pack_bits as pack_bits
 from mist_ext.reference import unpack_bits as unpack_bits
 
 backend = compiled.backend
+if compiled.C is not None:
+    fakes.register()
 
 
 def keep_threshold(keep: float) -> int:
@@ -42,15 +47,27 @@ def keep_threshold(keep: float) -> int:
 
 
 def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
-    """Which of a tensor's ``n`` selected entries from ``first`` on keep their gradient: bool, ``[n]``, on the CPU."""
+    """Which of a tensor's ``n`` selected entries from ``first`` on keep their gradient: bool, ``[n]``, on the CPU.
+
+    Raises
+    ------
+    RuntimeError
+        For an argument out of range: a threshold above 65536, say.
+    """
+    check_keep_mask(seed, ordinal, step, n, threshold, first)
     if compiled.C is None:
         return reference.keep_mask(seed, ordinal, step, n, threshold, first)
     packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold, first))
     return torch.frombuffer(packed, dtype=torch.bool) if n else torch.empty(0, dtype=torch.bool)
 
 
-def _implementation(device: torch.device) -> ModuleType | Any:
-    return torch.ops.mist_ext if compiled.available(device) else reference
+def _implementation(op: str, **lists: Sequence) -> Any:
+    """The op for the device of the first list; a list may be empty by mistake."""
+    (name, first), *others = lists.items()
+    for other, values in others:
+        if not (first and values):
+            raise RuntimeError(f"{op}: {other} has {len(values)} tensors, but {name} has {len(first)}")
+    return getattr(torch.ops.mist_ext if compiled.available(first[0].device) else reference, op)
 
 
 def accumulate_(
@@ -69,7 +86,8 @@ def accumulate_(
     """
     if score or grad:
         frozen = [None] * len(score) if frozen is None else frozen
-        _implementation(_device(score, grad)).accumulate_(score, grad, frozen, scale)
+        add = _implementation("accumulate_", score=score, grad=grad)
+        write("accumulate_", add, score, grad, frozen, scale, score=score)
 
 
 def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
@@ -80,7 +98,7 @@ def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
     RuntimeError
         If a score is NaN; the message names the tensor and the entry.
     """
-    return list(_implementation(score[0].device).select(score, k)) if score else []
+    return list(_implementation("select", score=score, k=k)(score, k)) if score or k else []
 
 
 def drop_apply_sgd_(
@@ -141,10 +159,13 @@ def drop_apply_sgd_(
         ``grad`` is then empty. On the CPU places that are not this step's are an error before any change; on a GPU,
         where that would wait for the device, they end the process's work there with a trap.
     """
-    if param or grad:
-        _implementation(_device(param, param if packed is not None else grad)).drop_apply_sgd_(
+    given = {"param": param, "index": index} if packed is not None else {"param": param, "grad": grad, "index": index}
+    if any(given.values()):
+        write(
+            "drop_apply_sgd_", _implementation("drop_apply_sgd_", **given),
             param, grad, index, momentum_buffer, master, scale_code, table, ordinal, lr, momentum, weight_decay,
             threshold, seed, step, found_inf, grad_scale, first, packed, places,
+            param=param, momentum_buffer=momentum_buffer, master=master,
         )  # fmt: skip
 
 
@@ -195,10 +216,13 @@ def drop_apply_adamw_(
     first, packed, places
         As in `drop_apply_sgd_`.
     """
-    if param or grad:
-        _implementation(_device(param, param if packed is not None else grad)).drop_apply_adamw_(
+    given = {"param": param, "index": index} if packed is not None else {"param": param, "grad": grad, "index": index}
+    if any(given.values()):
+        write(
+            "drop_apply_adamw_", _implementation("drop_apply_adamw_", **given),
             param, grad, index, exp_avg, exp_avg_sq, updates, master, scale_code, table, ordinal, lr, beta1, beta2,
             eps, weight_decay, correction, threshold, seed, step, found_inf, grad_scale, first, packed, places,
+            param=param, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, updates=updates, master=master,
         )  # fmt: skip
 
 
@@ -215,8 +239,9 @@ def mask_(
     first: Sequence[int] = (),
 ) -> None:
     """Make every entry but the kept ones zero, and multiply those by ``table[scale_code]``. Arguments as above."""
-    if grad:
-        _implementation(grad[0].device).mask_(grad, index, scale_code, table, ordinal, threshold, seed, step, first)
+    if grad or index:
+        mask = _implementation("mask_", grad=grad, index=index)
+        write("mask_", mask, grad, index, scale_code, table, ordinal, threshold, seed, step, first, grad=grad)
 
 
 def places(
@@ -241,7 +266,7 @@ def places(
         int64 ``[pieces + 1]`` on the CPU: for each piece of each tensor, in order, the place of its first kept entry;
         last the length of the packed vector.
     """
-    host = _implementation(torch.device("cpu"))
+    host = torch.ops.mist_ext if compiled.available(torch.device("cpu")) else reference
     return host.places(count, first, ordinal, threshold, seed, step)
 
 
@@ -270,39 +295,5 @@ def pack_(
         As in `drop_apply_sgd_`.
     """
     if grad or index:
-        _implementation(_device(grad, index)).pack_(packed, grad, index, places, first, ordinal, threshold, seed, step)
-
-
-def _device(first: Sequence[Tensor], second: Sequence[Tensor | None]) -> torch.device:
-    """The lists' device; a list may be empty by mistake, which the op then reports."""
-    if not first or not second:
-        raise RuntimeError(f"the lists have {len(first)} and {len(second)} tensors, expected as many in both")
-    return first[0].device
-
-
-if compiled.C is not None:
-
-    def _check_device(op: str, *arguments: Any) -> None:
-        """A tensor on meta among others brings a call here, past the kernels' own check."""
-        first: Tensor = next(value[0] for value in arguments if isinstance(value, list) and value)
-        # Arguments that have their default values are left out.
-        for declared, value in zip(getattr(torch.ops.mist_ext, op).default._schema.arguments, arguments, strict=False):
-            for i, tensor in enumerate(value if isinstance(value, list) else [value]):
-                if isinstance(tensor, Tensor) and tensor.device != first.device:
-                    name = f"{declared.name}[{i}]" if isinstance(value, list) else declared.name
-                    raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like the rest")
-
-    # Mutating ops return nothing, so their fakes compute nothing.
-    for _name in ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_"):
-        torch.library.register_fake(f"mist_ext::{_name}", functools.partial(_check_device, _name))
-
-    @torch.library.register_fake("mist_ext::select")
-    def _select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
-        _check_device("select", score, k)
-        return [scores.new_empty(count, dtype=torch.int32) for scores, count in zip(score, k, strict=True)]
-
-    @torch.library.register_fake("mist_ext::places")
-    def _places(
-        count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
-    ) -> Tensor:
-        return torch.empty(piece_count(count, first) + 1, dtype=torch.int64)
+        pack = _implementation("pack_", grad=grad, index=index)
+        write("pack_", pack, packed, grad, index, places, first, ordinal, threshold, seed, step, packed=[packed])

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mist_ext.argument_checker import PIECE, Checker
 from mist_ext.arguments import (
-    PIECE,
-    Checker,
     DropApply,
     check_accumulate,
     check_drop_apply_adamw,
     check_drop_apply_sgd,
+    check_keep_mask,
     check_mask,
     check_pack,
     check_places,
@@ -57,12 +57,14 @@ def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first:
 
     A pure function of (seed, ordinal, step, entry): neither devices nor threads nor ranks appear in it.
     """
+    check_keep_mask(seed, ordinal, step, n, threshold, first)
     groups = torch.arange(first // 8, (first + n + 7) // 8)
     words = philox4x32((seed & _WORD, seed >> 32 & _WORD), (groups, ordinal, step & _WORD, step >> 32 & _WORD))
     draws = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=1)
     return draws.flatten()[first % 8 :][:n] < threshold
 
 
+@torch.no_grad()
 def accumulate_(score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None], scale: float) -> None:
     check_accumulate(score, grad, frozen)
     for total, gradient, bits in zip(score, grad, frozen, strict=True):
@@ -86,9 +88,10 @@ def _kept(
     selected = tensor.numel() if index is None else index.numel()
     mask = keep_mask(seed, ordinal, step, selected, threshold, first)
     position = mask.nonzero().flatten().to(tensor.device)
-    return position, position if index is None else index[position].long()
+    return position, position if index is None else index.flatten()[position].long()
 
 
+@torch.no_grad()
 def drop_apply_sgd_(
     param: Sequence[Tensor],
     grad: Sequence[Tensor],
@@ -115,17 +118,19 @@ def drop_apply_sgd_(
         packed, places,
     )  # fmt: skip
     check_drop_apply_sgd(given, momentum_buffer, momentum)
+    rate = lr.reshape(())
 
     def update(t: int, j: Tensor, g: Tensor, value: Tensor) -> Tensor:
         g = g + value * weight_decay
         g = (momentum_buffer[t].view(-1)[j] if momentum_buffer else torch.zeros_like(g)) * momentum + g
         if momentum_buffer:
             momentum_buffer[t].view(-1)[j] = g
-        return value - g * lr
+        return value - g * rate
 
     _drop_apply("drop_apply_sgd_", given, update)
 
 
+@torch.no_grad()
 def drop_apply_adamw_(
     param: Sequence[Tensor],
     grad: Sequence[Tensor],
@@ -157,6 +162,7 @@ def drop_apply_adamw_(
         packed, places,
     )  # fmt: skip
     check_drop_apply_adamw(given, exp_avg, exp_avg_sq, updates, correction)
+    rate = lr.reshape(())
 
     def update(t: int, j: Tensor, g: Tensor, value: Tensor) -> Tensor:
         count = updates[t].view(-1)[j] + 1
@@ -168,7 +174,7 @@ def drop_apply_adamw_(
         updates[t].view(-1)[j] = count
         exp_avg[t].view(-1)[j] = average
         exp_avg_sq[t].view(-1)[j] = square
-        return value * (1 - lr * weight_decay) - average / bias / (root / root_bias + eps) * lr
+        return value * (1 - rate * weight_decay) - average / bias / (root / root_bias + eps) * rate
 
     _drop_apply("drop_apply_adamw_", given, update)
 
@@ -190,14 +196,14 @@ def _drop_apply(op: str, given: DropApply, update: Callable[[int, Tensor, Tensor
         if given.packed is None:
             g = given.grad[t].flatten()[at].float()
         else:
-            g = given.packed[taken : taken + len(j)].float()
+            g = given.packed.flatten()[taken : taken + len(j)].float()
             taken += len(j)
         if given.grad_scale is not None:
-            g = g / given.grad_scale
+            g = g / given.grad_scale.reshape(())
         code = given.scale_code[t] if given.scale_code else None
         if code is not None:
             assert given.table is not None
-            g = g * given.table[code[j].long()]
+            g = g * given.table.flatten()[code.flatten()[j].long()]
         flat = tensor.view(-1)
         wide = tensor.dtype == torch.float32
         value = update(t, j, g, flat[at] if wide else given.master[t].view(-1)[j])
@@ -206,6 +212,7 @@ def _drop_apply(op: str, given: DropApply, update: Callable[[int, Tensor, Tensor
         flat[at] = value.to(tensor.dtype)
 
 
+@torch.no_grad()
 def mask_(
     grad: Sequence[Tensor],
     index: Sequence[Tensor | None],
@@ -217,7 +224,7 @@ def mask_(
     step: Tensor,
     first: Sequence[int] = (),
 ) -> None:
-    check_mask(grad, index, scale_code, table, ordinal, threshold, step, first)
+    check_mask(grad, index, scale_code, table, ordinal, threshold, seed, step, first)
     begins = first or [0] * len(grad)
     for t, gradient in enumerate(grad):
         j, at = _kept(gradient, index[t], seed, ordinal[t], int(step), threshold, begins[t])
@@ -225,7 +232,7 @@ def mask_(
         code = scale_code[t] if scale_code else None
         if code is not None:
             assert table is not None
-            kept = (kept.float() * table[code[j].long()]).to(gradient.dtype)
+            kept = (kept.float() * table.flatten()[code.flatten()[j].long()]).to(gradient.dtype)
         gradient.zero_()
         gradient.view(-1)[at] = kept
 
@@ -233,7 +240,7 @@ def mask_(
 def places(
     count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
 ) -> Tensor:
-    check_places(count, first, ordinal, threshold)
+    check_places(count, first, ordinal, threshold, seed, step)
     return _places(count, first, ordinal, threshold, seed, step)
 
 
@@ -248,6 +255,7 @@ def _places(
     return torch.cat(kept).cumsum(0)
 
 
+@torch.no_grad()
 def pack_(
     packed: Tensor,
     grad: Sequence[Tensor],
@@ -259,14 +267,14 @@ def pack_(
     seed: int,
     step: Tensor,
 ) -> None:
-    check_pack(packed, grad, index, places, first, ordinal, threshold, step)
+    check_pack(packed, grad, index, places, first, ordinal, threshold, seed, step)
     _check_places("pack_", packed, places, grad, index, first, ordinal, threshold, seed, int(step))
     begins = first or [0] * len(grad)
     taken = [
         gradient.flatten()[_kept(gradient, index[t], seed, ordinal[t], int(step), threshold, begins[t])[1]].float()
         for t, gradient in enumerate(grad)
     ]
-    packed.copy_(torch.cat(taken))
+    packed.view(-1).copy_(torch.cat(taken))
 
 
 def _check_places(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from msgspec import UNSET
 
 import mist_ext
 from mist_ext import compiled, metrics
@@ -18,9 +19,9 @@ from mist_ext.data.stream import Stream
 from mist_ext.distributed import ranks
 from mist_ext.files import write_atomically
 from mist_ext.presets import expected
+from mist_ext.record import SCHEMA, CellRecord, Described, Expected, RunRecord, TaskRecord
 from mist_ext.setting import method_options
 
-SCHEMA = 1
 METRICS = ("average_accuracy", "last_accuracy", "forgetting")
 
 
@@ -28,7 +29,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What a figure depends on besides the configuration."""
     return {
         "mist_ext": mist_ext.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -65,19 +66,19 @@ class CellResults:
     def __init__(self, out: Path, options: Config, data: str, stream: Stream, environment: dict[str, Any]) -> None:
         (self.folder,) = cell_folders(out, data, options)
         described = _described(options, data, stream)
-        self.content: dict[str, Any] = {"schema": SCHEMA, "config": described, "environment": environment, "runs": []}
+        self.record = CellRecord(SCHEMA, described, [], environment)
         if ranks.is_first():
             self.folder.mkdir(exist_ok=True)
             write_atomically(self.folder / "config.yaml", to_yaml(options))
             for name in ("log.jsonl", "results.json"):  # of an interrupted run; its checkpoint brings them back
                 (self.folder / name).unlink(missing_ok=True)
 
-    def restore(self, runs: list[dict[str, Any]]) -> None:
+    def restore(self, runs: list[RunRecord]) -> None:
         """Go back to the tasks that were finished when a checkpoint was written."""
-        self.content["runs"] = runs
-        lines = [_log_line(run["seed"], number, task) for run in runs for number, task in enumerate(run["tasks"])]
+        self.record.runs = runs
+        lines = [_log_line(run.seed, number, task) for run in runs for number, task in enumerate(run.tasks)]
         if ranks.is_first():
-            write_atomically(self.folder / "log.jsonl", "".join(lines))
+            write_atomically(self.folder / "log.jsonl", b"".join(lines))
         self._write()
 
     def add_task(self, seed: int, task: dict[str, Any], counts: list[int]) -> float:
@@ -87,7 +88,7 @@ class CellResults:
         ----------
         seed : int
         task : dict
-            The record, with ``accuracy_per_task`` in percent.
+            What a `TaskRecord` has, but ``accuracy_seen``.
         counts : list of int
             Test images of each of the seed's tasks so far.
 
@@ -96,63 +97,65 @@ class CellResults:
         float
             The accuracy on all classes seen, in percent.
         """
-        runs = self.content["runs"]
-        if not runs or runs[-1]["seed"] != seed:
-            runs.append({"seed": seed, "tasks": []})
+        runs = self.record.runs
+        if not runs or runs[-1].seed != seed:
+            runs.append(RunRecord(seed, []))
         run = runs[-1]
-        matrix = [record["accuracy_per_task"] for record in run["tasks"]] + [task["accuracy_per_task"]]
+        matrix = [*run.matrix, task["accuracy_per_task"]]
         seen = metrics.accuracy_seen(matrix, counts)
-        run["tasks"].append({"classes": task.pop("classes"), "accuracy_seen": seen[-1], **task})
-        run["average_accuracy"] = metrics.average_accuracy(seen)
-        run["last_accuracy"] = metrics.last_accuracy(seen)
-        run["forgetting"] = metrics.forgetting(matrix)
-        run["accuracy_matrix"] = matrix
+        # By way of JSON, in which what is no number is null.
+        text = msgspec.json.encode({**task, "accuracy_seen": seen[-1]})
+        run.tasks.append(msgspec.json.decode(text, type=TaskRecord))
+        run.average_accuracy = metrics.average_accuracy(seen)
+        run.last_accuracy = metrics.last_accuracy(seen)
+        run.forgetting = metrics.forgetting(matrix)
+        run.accuracy_matrix = matrix
         self._write()
         if ranks.is_first():
-            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
-                log.write(_log_line(seed, len(matrix) - 1, run["tasks"][-1]))
+            with open(self.folder / "log.jsonl", "ab") as log:
+                log.write(_log_line(seed, len(matrix) - 1, run.tasks[-1]))
         return seen[-1]
 
     def finish(self) -> None:
         """Write the summary over all seeds."""
-        self.content["summary"] = {}
-        for name in METRICS:
-            mean, std = metrics.mean_std([run[name] for run in self.content["runs"]])
-            self.content["summary"][name] = {"mean": mean, "std": std}
+        spreads = {name: metrics.mean_std([getattr(run, name) for run in self.record.runs]) for name in METRICS}
+        self.record.summary = {name: {"mean": mean, "std": std} for name, (mean, std) in spreads.items()}
         self._write()
 
     def _write(self) -> None:
         if ranks.is_first():
-            write_atomically(self.folder / "results.json", json.dumps(self.content, indent=1) + "\n")
+            text = msgspec.json.format(msgspec.json.encode(self.record), indent=1)
+            write_atomically(self.folder / "results.json", text + b"\n")
 
 
-def _log_line(seed: int, number: int, task: dict[str, Any]) -> str:
-    return json.dumps({"seed": seed, "task": number, **task}) + "\n"
+def _log_line(seed: int, number: int, task: TaskRecord) -> bytes:
+    return msgspec.json.encode({"seed": seed, "task": number, **msgspec.to_builtins(task)}) + b"\n"
 
 
-def _described(options: Config, data: str, stream: Stream) -> dict[str, Any]:
+def _described(options: Config, data: str, stream: Stream) -> Described:
     """A cell's configuration as it stands in results.json."""
     tuning = {field.name: getattr(options, field.name) for field in dataclasses.fields(TuningOptions)}
     (name,) = options.method
     arguments = {option: value for option, value in method_options(options, name, 0).items() if option != "seed"}
-    described = {
-        "data": {
-            "name": data,
-            "layout": stream.source.layout,
-            "tasks": len(stream),
-            "classes_per_task": len(stream.tasks[0].classes),
-            "evaluated_on": options.evaluate_on,
-            "normalize": options.normalize,
-        },
-        "backbone": {"name": options.backbone, "weights": options.weights},
-        "tuner": {"name": options.tuner[0], **tuning},
-        "method": {"name": name, **arguments},
-        "seeds": options.seeds,
-        "class_order_seed": options.class_order_seed,
-        "deterministic": options.deterministic,
-        "preset": options.preset,
-    }
     source = stream.source
     split = published_splits.matching(source.name, len(source.train), len(source.test))
     found = expected(options, "" if split is None else split.words)
-    return described | {"expected": found} if found else described
+    return Described(
+        data={
+            "name": data,
+            "layout": source.layout,
+            "tasks": len(stream),
+            "classes_per_task": len(stream.tasks[0].classes),
+            "class_names": list(stream.source.class_names),
+            "evaluated_on": options.evaluate_on,
+            "normalize": options.normalize,
+        },
+        backbone={"name": options.backbone, "weights": options.weights},
+        tuner={"name": options.tuner[0], **tuning},
+        method={"name": name, **arguments},
+        seeds=options.seeds,
+        class_order_seed=options.class_order_seed,
+        deterministic=options.deterministic,
+        preset=options.preset,
+        expected=Expected(**found) if found else UNSET,
+    )

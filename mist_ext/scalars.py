@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from mist_ext.record import TaskRecord
 
 # Curves of fractions that are recorded by mean and maximum, and their entries in a task's record.
 _FRACTIONS = {
@@ -69,13 +70,12 @@ class Scalars:
         """
         self._writer.add_scalar(tag, float(value), step)
 
-    def add_task(self, record: Mapping[str, Any], number: int) -> None:
+    def add_task(self, record: TaskRecord, number: int) -> None:
         """Add everything that a finished task's record of `results.json` holds, and flush it to the disk.
 
         Parameters
         ----------
-        record : mapping
-            The task's record, ``accuracy_seen`` included.
+        record : TaskRecord
         number : int
             The task, counted from 1.
         """
@@ -88,19 +88,17 @@ class Scalars:
         self._writer.close()
 
 
-def _of_task(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _of_task(record: TaskRecord) -> Iterator[tuple[str, float]]:
     """Tags and values; what was not measured is left out."""
-    yield "accuracy/seen", record["accuracy_seen"]
-    for task, accuracy in enumerate(record["accuracy_per_task"], 1):
+    yield "accuracy/seen", record.accuracy_seen
+    for task, accuracy in enumerate(record.accuracy_per_task, 1):
         yield f"accuracy per task/{task}", accuracy
-    for phase, seconds in (record.get("seconds") or {}).items():
-        if seconds is not None:
-            yield f"seconds/{phase}", seconds
-    for phase, peak in (record.get("peak_memory_bytes") or {}).items():
-        if peak is not None:
-            yield f"peak memory bytes/{phase}", peak
-    if record.get("selected_fraction") is not None:
-        yield "fraction/selected", record["selected_fraction"]
+    for group, values in (("seconds", record.seconds), ("peak memory bytes", record.peak_memory_bytes)):
+        for phase, value in (values if isinstance(values, dict) else {}).items():
+            if value is not None:
+                yield f"{group}/{phase}", value
+    if record.selected_fraction is not None:
+        yield "fraction/selected", record.selected_fraction
     for name, entry in _FRACTIONS.items():
-        if record.get(entry) is not None:
-            yield f"fraction/{name}", record[entry]["mean"]
+        if (measured := getattr(record, entry)) is not None:
+            yield f"fraction/{name}", measured.mean

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mist_ext import ops
-from mist_ext.distributed.shard import Shard, alike, is_sharded, local
+from mist_ext.distributed.cut import Cut, cut
+from mist_ext.distributed.shard import Shard, alike, is_sharded
 from mist_ext.distributed.stored import taken
+from mist_ext.indices import check_ordinals, checked_index, highest, is_whole, same_index
+from mist_ext.parameters import named_pairs, pattern
 
-
-def selected_count(n: int, rate: float) -> int:
-    """How many of ``n`` entries a rate selects: n - ceil((n - 1) (1 - rate)), at least one.
-
-    That is what ``score >= quantile(score, 1 - rate)`` selects where no two scores are equal.
-    """
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate is {rate}, expected a fraction above 0 and up to 1")
-    # 1 - 0.95 is not quite 0.05: rounding first keeps a whole product whole.
-    return n - math.ceil(round((n - 1) * (1 - rate), 6)) if n else 0
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Of which tensor, and of which selection of its entries, a rank has a part.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        The whole tensor's.
-    begin : int
-        The place in the whole, flattened tensor of the part's entry 0.
-    first : int
-        How many of the selected entries lie before it.
-    count : int
-        How many entries of the whole tensor are selected.
-    """
-
-    shape: tuple[int, ...]
-    begin: int
-    first: int
-    count: int
+Pairs = Iterable[tuple[str, Tensor]]
 
 
 class Selection(Mapping[str, "Tensor | None"]):
@@ -57,24 +27,25 @@ class Selection(Mapping[str, "Tensor | None"]):
     Parameters
     ----------
     index : mapping of str to Tensor or None
-        int32, ``[k]``, ascending positions in the flattened parameter. The order of the names is the order of the keep
-        rule's ordinals, so keep that of ``named_parameters()``.
+        int32, ``[k]``, ascending positions in the flattened parameter.
     shape : mapping of str to tuple of int
         The parameters' shapes, by the same names; of a sharded one that of this rank's rows.
     cuts : mapping of str to Cut, optional
         Of the sharded ones.
+    ordinal : mapping of str to int, optional
+        Each tensor's number, which the keep rule draws by; by default its place among the names, so keep their order,
+        that of ``named_parameters()``. What is made of a part of a selection (`subset`) keeps them.
 
     Attributes
     ----------
     shape : dict of str to tuple of int
     cuts : dict of str to Cut
     ordinal : dict of str to int
-        Each tensor's number in the selection, which the keep rule draws by.
 
     Raises
     ------
     ValueError
-        If an index is not ascending or points outside its parameter. It is not checked anywhere else.
+        If an index is not ascending or points outside its parameter, or if two tensors have one ordinal.
     """
 
     def __init__(
@@ -82,14 +53,18 @@ class Selection(Mapping[str, "Tensor | None"]):
         index: Mapping[str, Tensor | None],
         shape: Mapping[str, tuple[int, ...]],
         cuts: Mapping[str, Cut] | None = None,
+        ordinal: Mapping[str, int] | None = None,
     ) -> None:
-        if index.keys() != shape.keys():
-            odd = sorted(index.keys() ^ shape.keys())
-            raise ValueError(f"index and shape must name the same parameters, but these are in one only: {odd}")
+        self.ordinal = {name: number for number, name in enumerate(index)} if ordinal is None else dict(ordinal)
+        for kind, names in {"shape": shape.keys(), "ordinal": self.ordinal.keys()}.items():
+            if index.keys() != names:
+                odd = sorted(index.keys() ^ names)
+                raise ValueError(f"index and {kind} must name the same parameters, but these are in one only: {odd}")
+        check_ordinals(self.ordinal)
         self.shape = {name: tuple(shape[name]) for name in index}
         self.cuts = dict(cuts or {})
-        self._index = {name: _checked(name, entries, self.numel(name)) for name, entries in index.items()}
-        self.ordinal = {name: ordinal for ordinal, name in enumerate(self._index)}
+        self.total_numels = {name: math.prod(self.total_shape(name)) for name in self.shape}
+        self._index = {name: checked_index(name, entries, self.numel(name)) for name, entries in index.items()}
 
     def __getitem__(self, name: str) -> Tensor | None:
         return self._index[name]
@@ -99,6 +74,13 @@ class Selection(Mapping[str, "Tensor | None"]):
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same entries are selected, under the same ordinals."""
+        if not isinstance(other, Selection):
+            return NotImplemented
+        ours, theirs = ((list(s), s.shape, s.cuts, s.ordinal) for s in (self, other))
+        return ours == theirs and all(same_index(index, other[name]) for name, index in self.items())
 
     def __repr__(self) -> str:
         total = sum(self.total_numel(name) for name in self)
@@ -120,7 +102,7 @@ class Selection(Mapping[str, "Tensor | None"]):
 
     def total_numel(self, name: str) -> int:
         """How many entries the parameter has, those of all ranks together."""
-        return math.prod(self.total_shape(name))
+        return self.total_numels[name]
 
     def total_count(self, name: str) -> int:
         """How many of them are selected."""
@@ -158,60 +140,121 @@ class Selection(Mapping[str, "Tensor | None"]):
 
         Raises
         ------
+        TypeError
+            If the scores are no mapping.
         ValueError
-            If a score is NaN; the message names the parameter.
+            If a score is NaN, in which case the message names the parameter, or if all of them are 0.
         """
-        sparse = [name for name, score in scores.items() if not is_whole(name, score, whole)]
+        if not isinstance(scores, Mapping):
+            kind = type(scores).__name__
+            raise TypeError(f"scores is a {kind}, expected a mapping of names to tensors, as sensitivity.scores() is")
+        expression = None if whole is None else pattern("whole", whole)
+        sparse = [name for name, score in scores.items() if not is_whole(name, score, expression)]
         index: dict[str, Tensor | None] = dict.fromkeys(scores)
-        index.update(_highest({name: scores[name] for name in sparse if not is_sharded(scores[name])}, rate))
+        index.update(highest({name: scores[name] for name in sparse if not is_sharded(scores[name])}, rate))
         shape = {name: tuple(score.shape) for name, score in scores.items()}
         cuts = {}
+        scored = any(bool(scores[name].any()) for name in sparse if not is_sharded(scores[name]))
         for name, score in scores.items():
             if is_sharded(score):
                 if name in sparse:
-                    index.update(_highest({name: score.full_tensor()}, rate))  # type: ignore[attr-defined]
-                index[name], shape[name], cuts[name] = _cut(name, index[name], score)
+                    together = score.full_tensor()  # type: ignore[attr-defined]
+                    scored = scored or bool(together.any())
+                    index.update(highest({name: together}, rate))
+                index[name], shape[name], cuts[name] = cut(name, index[name], score)
+        if not scored and any(scores[name].numel() for name in sparse):
+            raise ValueError(
+                "all scores are 0, so none is the highest; to score by Sensitivity, call backward() while it is "
+                "entered, from a loss that depends on the parameters"
+            )
         return cls(index, shape, cuts)
 
     @classmethod
-    def random(
-        cls, named_parameters: Iterable[tuple[str, Tensor]], rate: float, seed: int, whole: str | None = None
-    ) -> Selection:
+    def random(cls, named_parameters: Pairs, rate: float, seed: int, whole: str | None = None) -> Selection:
         """Select in each tensor as many entries as `from_scores` would, at random."""
         drawing = torch.Generator().manual_seed(seed)
-        scores = {name: alike(torch.rand(p.shape, generator=drawing), p) for name, p in named_parameters}
+        scores = {name: alike(torch.rand(p.shape, generator=drawing), p) for name, p in named_pairs(named_parameters)}
         return cls.from_scores(scores, rate, whole)
 
     @classmethod
-    def magnitude(
-        cls, named_parameters: Iterable[tuple[str, Tensor]], rate: float, whole: str | None = None
-    ) -> Selection:
+    def magnitude(cls, named_parameters: Pairs, rate: float, whole: str | None = None) -> Selection:
         """Select in each tensor the entries with the largest absolute value."""
-        return cls.from_scores({name: p.detach().abs().float() for name, p in named_parameters}, rate, whole)
+        scores = {name: p.detach().abs().float() for name, p in named_pairs(named_parameters)}
+        return cls.from_scores(scores, rate, whole)
 
     @classmethod
-    def whole(cls, named_parameters: Iterable[tuple[str, Tensor]]) -> Selection:
+    def whole(cls, named_parameters: Pairs) -> Selection:
         """Select every entry of every tensor."""
-        pairs = list(named_parameters)
+        pairs = named_pairs(named_parameters)
         shape = {name: tuple(p.shape) for name, p in pairs}
         return cls(dict.fromkeys(shape), shape).local(pairs)
 
-    def local(self, named_parameters: Iterable[tuple[str, Tensor]]) -> Selection:
+    def local(self, named_parameters: Pairs) -> Selection:
         """This rank's part of a selection of whole tensors, where the parameters are sharded."""
         index, shape, cuts = dict(self), dict(self.shape), dict(self.cuts)
         for name, parameter in named_parameters:
             if name in index and is_sharded(parameter):
-                index[name], shape[name], cuts[name] = _cut(name, index[name], parameter)
-        return Selection(index, shape, cuts)
+                index[name], shape[name], cuts[name] = cut(name, index[name], parameter)
+        return Selection(index, shape, cuts, self.ordinal)
+
+    def subset(self, names: str) -> Selection:
+        """The part of it whose names match a regular expression anywhere.
+
+        The tensors keep their ordinals: an optimiser of a subset draws for them what one of the whole selection would,
+        so the parts of a selection can be shared out among several optimisers.
+
+        Raises
+        ------
+        ValueError
+            If the expression is none, or matches no name.
+        """
+        expression = pattern("names", names)
+        chosen = [name for name in self if expression.search(name)]
+        if not chosen:
+            raise ValueError(f"names is {names!r}, which matches none of the {len(self)} tensors: {', '.join(self)}")
+        return Selection(
+            {name: self[name] for name in chosen},
+            {name: self.shape[name] for name in chosen},
+            {name: self.cuts[name] for name in chosen if name in self.cuts},
+            {name: self.ordinal[name] for name in chosen},
+        )
+
+    def union(self, other: Selection) -> Selection:
+        """What either selects, also written ``self | other``.
+
+        Tensors keep their ordinals, by which they are ordered; one of ``other`` whose ordinal another tensor has gets
+        the next that is free. So the union of the subsets of a selection is that selection.
+
+        Raises
+        ------
+        ValueError
+            If a tensor is in both with different shapes, or is sharded.
+        """
+        index, shape, ordinal = dict(self), {**other.shape, **self.shape}, dict(self.ordinal)
+        free = itertools.count(1 + max([*self.ordinal.values(), *other.ordinal.values()], default=0))
+        for name, theirs in other.items():
+            if name not in self:
+                index[name] = theirs
+                ordinal[name] = next(free) if other.ordinal[name] in ordinal.values() else other.ordinal[name]
+                continue
+            if other.total_shape(name) != self.total_shape(name):
+                shapes = f"{list(self.total_shape(name))} and {list(other.total_shape(name))}"
+                raise ValueError(f"{name!r} was selected as {shapes}, so there is no union")
+            if name in self.cuts or name in other.cuts:
+                raise ValueError(f"both select entries of {name!r}, which is sharded; unite selections before `local`")
+            ours = self[name]
+            index[name] = None if ours is None or theirs is None else torch.cat([ours, theirs.to(ours.device)]).unique()
+        ordered = sorted(index, key=ordinal.__getitem__)
+        return Selection({name: index[name] for name in ordered}, shape, {**other.cuts, **self.cuts}, ordinal)
+
+    __or__ = union
 
     def state_dict(self) -> dict[str, Any]:
-        """Names in order, shapes, and the index tensors of those that are not selected whole.
-
-        It is that of the whole tensors: the index of a sharded one is this rank's `Shard` of theirs.
-        """
+        """Names, shapes, ordinals and, of what is not selected whole, indices; of a sharded one a `Shard`."""
         return {
             "names": list(self._index),
             "shapes": [list(self.total_shape(name)) for name in self._index],
+            "ordinals": [self.ordinal[name] for name in self._index],
             "index": {name: self.global_index(name) for name in self.by_score},
         }
 
@@ -221,74 +264,35 @@ class Selection(Mapping[str, "Tensor | None"]):
         assert index is not None
         return index if cut is None else Shard(index + cut.begin, cut.first, cut.count)
 
-    def load_state_dict(self, state: Mapping[str, Any], named_parameters: Iterable[tuple[str, Tensor]] = ()) -> None:
-        """Become the selection that was saved, or this rank's part of it where the parameters given are sharded.
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], named_parameters: Pairs = ()) -> Selection:
+        """The selection that was saved, or this rank's part of it where the parameters given are sharded.
 
         Parts are what `checkpoint.load_latest` returns of them, whatever the number of ranks that saved them.
+
+        Raises
+        ------
+        ValueError
+            If it is not the state of a selection, or one of other shapes than the parameters given.
         """
-        shape = {name: tuple(sizes) for name, sizes in zip(state["names"], state["shapes"], strict=True)}
-        sharded = {name: p for name, p in named_parameters if is_sharded(p)}
-        index: dict[str, Tensor | None] = dict.fromkeys(shape)
-        cuts = {}
-        for name in shape:
-            if name in state["index"]:
-                index[name] = taken(state["index"][name])
-            if name in sharded:
-                index[name], shape[name], cuts[name] = _cut(name, index[name], sharded[name])
-        self.__init__(index, shape, cuts)  # type: ignore[misc]
+        if missing := [key for key in ("names", "shapes", "ordinals", "index") if key not in state]:
+            raise ValueError(f"this is not the state of a selection: it has no {missing[0]!r}")
+        names, parameters = state["names"], dict(named_parameters)
+        if not len(names) == len(state["shapes"]) == len(state["ordinals"]):
+            raise ValueError("this is not the state of a selection: names, shapes and ordinals are not as many")
+        shape = {name: tuple(sizes) for name, sizes in zip(names, state["shapes"], strict=True)}
+        ordinal = dict(zip(names, state["ordinals"], strict=True))
+        if unknown := sorted(state["index"].keys() - shape.keys()):
+            raise ValueError(f"the state has an index of {unknown[0]!r}, which is not among its names")
+        whole = {name: taken(state["index"][name]) if name in state["index"] else None for name in shape}
+        selection = cls(whole, shape, ordinal=ordinal)
+        for name in shape.keys() & parameters.keys():
+            if tuple(parameters[name].shape) != shape[name]:
+                raise ValueError(
+                    f"{name!r} has shape {list(parameters[name].shape)}, but was selected as {list(shape[name])}"
+                )
+        return selection.local(parameters.items())
 
-
-def named(error: Exception, names: list[str]) -> str:
-    """An op's message, with the parameters' names behind positions such as ``grad[3]``."""
-
-    def name(match: re.Match[str]) -> str:
-        position = int(match[2])
-        return f"{match[0]} ({names[position]!r})" if position < len(names) else match[0]
-
-    return re.sub(
-        r"\b(score|k|param|grad|index|momentum_buffer|exp_avg|exp_avg_sq|updates|master|scale_code|frozen|first|ordinal)\[(\d+)\]",
-        name,
-        str(error),
-    )
-
-
-def _highest(scores: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
-    """The positions of the highest scores of each tensor."""
-    names = list(scores)
-    counts = [selected_count(score.numel(), rate) for score in scores.values()]
-    try:
-        return dict(zip(names, ops.select([score.contiguous() for score in scores.values()], counts), strict=True))
-    except RuntimeError as error:
-        raise ValueError(named(error, names)) from error
-
-
-def _cut(name: str, index: Tensor | None, tensor: Tensor) -> tuple[Tensor | None, tuple[int, ...], Cut]:
-    """This rank's part of a whole tensor's index, the shape of the rank's rows, and where they lie."""
-    part, shape = Shard.of(name, tensor), tuple(local(tensor).shape)
-    whole, begin, end = tuple(tensor.shape), part.first, part.first + len(part)
-    if index is None:
-        return None, shape, Cut(whole, begin, begin, part.total)
-    first, last = torch.searchsorted(index, torch.tensor([begin, end], dtype=index.dtype, device=index.device)).tolist()
-    return index[first:last] - begin, shape, Cut(whole, begin, first, index.numel())
-
-
-def is_whole(name: str, tensor: Tensor, pattern: str | None) -> bool:
-    """Whether `Selection.from_scores` selects a tensor whole."""
-    return tensor.ndim <= 1 or (pattern is not None and re.search(pattern, name) is not None)
-
-
-def _checked(name: str, index: Tensor | None, numel: int) -> Tensor | None:
-    if index is None:
-        return None
-    if index.ndim != 1 or index.dtype not in (torch.int32, torch.int64):
-        raise ValueError(
-            f"the index of {name!r} is {index.dtype} {list(index.shape)}, expected int32 with one dimension"
-        )
-    if index.numel():
-        low, high = index[0].item(), index[-1].item()
-        if not (index[1:] > index[:-1]).all():
-            raise ValueError(f"the index of {name!r} is not strictly ascending; sort it and drop repeated positions")
-        if low < 0 or high >= numel:
-            outside = low if low < 0 else high
-            raise ValueError(f"the index of {name!r} holds {outside}, expected positions from 0 to {numel - 1}")
-    return index.to(torch.int32)
+    def load_state_dict(self, state: Mapping[str, Any], named_parameters: Pairs = ()) -> None:
+        """Become what `from_state_dict` returns."""
+        self.__dict__ = self.from_state_dict(state, named_parameters).__dict__

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from mist_ext import ops
+from mist_ext.arrival import Arrivals
 from mist_ext.distributed.shard import local
 from mist_ext.distributed.stored import Stored, fill_
+from mist_ext.parameters import dense, named_pairs
 
 
 class Sensitivity:
@@ -33,6 +33,15 @@ class Sensitivity:
     scores : mapping of str to Tensor, optional
         What `scores` gave before an interruption: the sums go on from there.
 
+    Raises
+    ------
+    TypeError
+        For parameters without names.
+    ValueError
+        For a parameter under two names, or for scores or frozen entries of what is not among the parameters.
+    RuntimeError
+        When it is entered: if a parameter has a gradient already, or another context takes its gradients.
+
     Examples
     --------
     >>> with Sensitivity(model.named_parameters()) as sensitivity:
@@ -48,38 +57,33 @@ class Sensitivity:
         scale: float = 1.0,
         scores: Mapping[str, Tensor | Stored] | None = None,
     ) -> None:
-        self.parameters = {name: p for name, p in named_parameters if p.requires_grad}
+        pairs = named_pairs(named_parameters)
+        self.parameters = {name: p for name, p in pairs if p.requires_grad}
         self.frozen = dict(frozen or {})
+        if unknown := sorted(self.frozen.keys() - dict(pairs).keys()):
+            raise ValueError(f"frozen names {unknown[0]!r}, which is not among the parameters given")
+        if unknown := sorted((scores or {}).keys() - self.parameters.keys()):
+            raise ValueError(f"scores names {unknown[0]!r}, which is not among the parameters that require a gradient")
         self.scale = scale
         self._score = {
             name: torch.zeros_like(p, dtype=torch.float32, memory_format=torch.contiguous_format)
             for name, p in self.parameters.items()
         }
         fill_({name: self._score[name] for name in scores or {}}, scores or {})
-        self._handles: list[RemovableHandle] = []
+        self._arrivals = Arrivals("Sensitivity")
 
     def __enter__(self) -> Sensitivity:
-        for name, parameter in self.parameters.items():
-            if parameter.grad is not None:
-                raise RuntimeError(
-                    f"{name!r} already has a gradient, which would be scored too; call model.zero_grad() first"
-                )
-        for name, parameter in self.parameters.items():
-            hook = functools.partial(self._accumulate, name)
-            self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+        self._arrivals.watch(self.parameters, self._accumulate)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._arrivals.end()
 
     @torch.no_grad()
     def _accumulate(self, name: str, parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        gradient = local(parameter.grad).contiguous()
+        gradient = dense(name, local(parameter.grad))  # type: ignore[arg-type] # there is one when this is called
         ops.accumulate_([local(self._score[name])], [gradient], [self.frozen.get(name)], self.scale)
         parameter.grad = None
 

@@ -19,11 +19,13 @@ from mist_ext.data.doctor import cores
 from mist_ext.data.source import Source
 from mist_ext.data.stream import Stream, TaskImages, views_of
 from mist_ext.distributed import ranks
+from mist_ext.divergence import require_finite
 from mist_ext.draws import draw_seed
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.ranpac import RanPAC
 from mist_ext.methods.trained import TrainedMethod
+from mist_ext.run_folder import weights_file
 from mist_ext.scalars import require_tensorboard
 
 MOST_WORKERS = 8
@@ -39,11 +41,14 @@ class Setting:
     source: Source
     streams: Callable[[int], Stream]  # by the class order's seed
     letters: tuple[TaskImages, TaskImages] | None = None  # what the diagnosis probes
-    weights: str = ""  # a digest of the backbone's, where ranks compare theirs
+    weights: str = ""  # a digest of the backbone's, where ranks compare theirs or they come from a file
 
     @classmethod
-    def of(cls, options: Config, console: Console) -> Setting:
-        """Load what the options name; ValueError or OSError where that is not possible."""
+    def of(cls, options: Config, console: Console, name: str | None = None) -> Setting:
+        """Load what the options name; ValueError or OSError where that is not possible.
+
+        A ``name`` is that of the data set before its folder was moved.
+        """
         if options.batch_size < ranks.size():
             raise ValueError(
                 f"batch_size is {options.batch_size}, but {ranks.size()} processes share a batch out among them; give "
@@ -52,12 +57,13 @@ class Setting:
         device = _device(options)
         if options.tensorboard:
             require_tensorboard()
-        source = data.load(options.data, options.data_root, options.test_fraction)
+        source = data.load(options.data, options.data_root, options.test_fraction, name)
         for text in (*source.problems, *source.remarks):
             console.print(text, highlight=False, soft_wrap=True, markup=False)
         if options.evaluate_on == "validation":
             source = source.validation()
         backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
+        require_finite(backbone, options.weights)
         backbones.check_options(backbone, options.compile, options.checkpointing)
         for name in options.tuner:
             tuners.named(name).check(backbone, options)
@@ -87,7 +93,7 @@ class Setting:
 
             (task,) = Stream(probed := letter_source(), None, 0, views_of(probed, spec.size, normalisation))
             letters = (task.train, task.test)
-        weights = _digest(backbone) if ranks.size() > 1 else ""
+        weights = _digest(backbone) if ranks.size() > 1 or weights_file(options) else ""
         return cls(options, console, device, source, streams, letters, weights)
 
 

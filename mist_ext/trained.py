@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
+from msgspec import Meta, Struct
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from mist_ext import backbones, methods
+from mist_ext.bounded_files import decode_json, opened
 from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
 from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.files import write_atomically
 from mist_ext.methods.method import Method
-from mist_ext.methods.trained import TrainedMethod
+from mist_ext.methods.trained import MOST_CLASSES, TrainedMethod
+from mist_ext.names import shown
+from mist_ext.record import Option
 
 FILE = "classifier-seed{seed}.safetensors"
 _BACKBONE, _METHOD = "backbone/", "method/"
+Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Meta(gt=1e-6, le=1e6)]
 
 
-@dataclass
+@dataclass(repr=False)
 class Classifier:
     """A backbone, the method that learned from its features, and the names of the classes.
 
@@ -51,6 +58,17 @@ class Classifier:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     as_shown: bool = True
+
+    def __repr__(self) -> str:
+        few = ", ".join(shown(name, 20) for name in self.class_names[:4])
+        more = ", ..." if len(self.class_names) > 4 else ""
+        parameters = list(self.backbone.parameters())
+        where = f"{str(parameters[0].dtype).removeprefix('torch.')} on {parameters[0].device}" if parameters else ""
+        return (
+            f"Classifier of {len(self.class_names)} classes: {few}{more}\n"
+            f"  method: {type(self.method).__name__}\n"
+            f"  backbone: {type(self.backbone).__name__}, {sum(p.numel() for p in parameters):,} parameters, {where}"
+        )
 
     @torch.no_grad()
     def scores(self, images: Iterable[Image.Image | str | Path]) -> Tensor:
@@ -88,6 +106,44 @@ class Classifier:
         return self
 
 
+class Description(Struct, forbid_unknown_fields=True):
+    """What a classifier's file says beside its tensors.
+
+    Attributes
+    ----------
+    backbone, weights : str
+        As options.
+    method : str
+    method_options : dict
+    class_names : list of str
+        By the position that the method knows a class by.
+    transform : str
+        Its class's name.
+    size : int
+        Of the backbone's input, in pixels.
+    mean, std : tuple of float
+    as_shown : bool
+        As `decode` reads images.
+    state : dict
+        What the method predicts with beside its tensors.
+    digests : dict
+        Of every tensor in the file, by its name there.
+    """
+
+    backbone: str
+    weights: str
+    method: str
+    method_options: dict[str, Option]
+    class_names: Annotated[list[str], Meta(min_length=1, max_length=MOST_CLASSES)]
+    transform: str
+    size: Annotated[int, Meta(ge=1)]
+    mean: tuple[Channel, Channel, Channel]
+    std: tuple[Positive, Positive, Positive]
+    as_shown: bool
+    state: dict[str, Option] = {}
+    digests: dict[str, str] = {}
+
+
 def save_classifier(
     folder: Path, seed: int, weights: Mapping[str, Tensor] | None, method: Method, description: dict[str, Any]
 ) -> Path:
@@ -102,21 +158,22 @@ def save_classifier(
         The backbone's; None where it is as it was created, which needs no copy of them.
     method : Method
     description : dict
-        ``backbone`` and ``weights`` as options, ``method`` and its options, ``class_names``, ``transform``, ``size``,
-        ``as_shown``, ``mean``, ``std``.
+        Of a `Description`, but for its state and digests.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in (weights or {}).items():
         tensors[_BACKBONE + name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    plain = {}
+    plain: dict[str, Any] = {}
     for name, entry in method.inference_state().items():
         if isinstance(entry, Tensor):
             tensors[_METHOD + name] = entry.cpu().contiguous()
         else:
             plain[name] = entry
-    content = {**description, "state": plain}
+    digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+    content = msgspec.json.encode(Description(**description, state=plain, digests=digests))
     path = folder / FILE.format(seed=seed)
-    write_atomically(path, save(tensors, {"classifier": json.dumps(content)}))
+    # In one entry: safetensors writes several in any order, and equal classifiers are to have equal files.
+    write_atomically(path, save(tensors, {"classifier": f"{_digest_of(content)} {content.decode()}"}))
     return path
 
 
@@ -139,28 +196,78 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
     ------
     FileNotFoundError
         If there is no such classifier; the message lists those that are there.
+    ValueError
+        If it is damaged, or of another version; the message names the file and what is wrong in it.
     """
     path = _found(Path(run), seed)
+    opened(path).close()
     try:
         with safe_open(path, framework="pt") as file:
-            content = json.loads(file.metadata()["classifier"])
+            described = _described(file.metadata() or {}, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no whole classifier: {error}; repeat the run") from error
+        _check_tensors(tensors, described.digests)
+        return _restored(described, tensors)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} belongs to weights that are not there: {error}") from error
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).removeprefix(f"{path} ").split())
+        raise ValueError(f"{path} is no whole classifier of this version: {reason}; repeat the run") from error
+
+
+def _described(metadata: Mapping[str, str], path: Path) -> Description:
+    digest, _, content = metadata.get("classifier", "").partition(" ")
+    if digest != _digest_of(content.encode()):
+        raise ValueError("its description does not have its digest")
+    return decode_json(content, Description, str(path))
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> None:
+    """Raise ValueError unless the tensors are those that were saved, all finite."""
+    if odd := sorted(tensors.keys() ^ digests.keys()):
+        raise ValueError(f"its tensor {odd[0]!r} is {'surplus' if odd[0] in tensors else 'missing'}")
+    for name, tensor in tensors.items():
+        if _digest(tensor) != digests[name]:
+            raise ValueError(f"its tensor {name!r} does not have its digest")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"its tensor {name!r} holds numbers that are not finite")
+
+
+def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifier:
     own = {name.removeprefix(_BACKBONE): value for name, value in tensors.items() if name.startswith(_BACKBONE)}
-    backbone = backbones.create(content["backbone"], "none" if own else content["weights"])
+    backbone = backbones.create(described.backbone, "none" if own else described.weights)
     if own:
         backbone.to(next(value.dtype for value in own.values() if value.is_floating_point()))
         backbone.load_state_dict(own)
-    method = methods.create(content["method"], **content["method_options"])
-    state = {name.removeprefix(_METHOD): value for name, value in tensors.items() if name.startswith(_METHOD)}
+    size = backbones.input_spec(backbone).size
+    if described.size != size:
+        raise ValueError(f"its images have {described.size} pixels a side, but {described.backbone} takes {size}")
+    method = methods.create(described.method, **described.method_options)
+    state: dict[str, Any] = {name.removeprefix(_METHOD): tensors[name] for name in tensors if name.startswith(_METHOD)}
     if isinstance(method, TrainedMethod):
         method.attach(backbone)
-    method.load_inference_state({**state, **content["state"]})
-    transform = Transform.named(content["transform"])(content["size"])
-    mean, std = tuple(content["mean"]), tuple(content["std"])
-    as_shown = content.get("as_shown", False)  # as before it was written
-    return Classifier(backbone.eval(), method, content["class_names"], transform, mean, std, as_shown)
+    method.load_inference_state(state | described.state)
+    transform = Transform.named(described.transform)(size)
+    classifier = Classifier(
+        backbone.eval(), method, described.class_names, transform, described.mean, described.std, described.as_shown
+    )
+    # What shapes do not tell shows in a black image's scores.
+    shape = list(classifier.scores([Image.new("RGB", (size, size))]).shape)
+    if shape != [1, len(described.class_names)]:
+        raise ValueError(f"it gives {shape[-1]} scores for {len(described.class_names)} classes")
+    return classifier
+
+
+def _digest(tensor: Tensor) -> str:
+    """Of a tensor's dtype, shape and bits."""
+    values = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return _digest_of(f"{tensor.dtype} {list(tensor.shape)}".encode(), values.data)
+
+
+def _digest_of(*parts: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:

@@ -60,7 +60,26 @@ class Unit:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Go on from a `state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If it is not that of such a unit; the message says how it differs. The unit is of no use then.
+        """
+        try:
+            self._load(state)
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"the checkpoint does not fit seed {self.seed} of tuner {self.tuner_name!r} ({reason}); start the run "
+                "anew with --overwrite"
+            ) from error
+
+    def _load(self, state: dict[str, Any]) -> None:
+        tasks = len(self.stream.tasks)
+        if state["task"] not in range(tasks + 1):
+            raise ValueError(f"task is {state['task']!r}, expected 0 to {tasks}")
         self.task = state["task"]
         self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"])
         fill_(self.backbone.state_dict(), state["backbone"])

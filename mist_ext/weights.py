@@ -8,13 +8,14 @@ position embeddings of another image size.
 from __future__ import annotations
 
 import inspect
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mist_ext.weight_archives import DAMAGED, check_pickled, declared_arrays
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 _HEADS = ("head.", "head_dist.", "fc.", "classifier.")
@@ -61,6 +62,7 @@ def load(backbone: nn.Module, file: Path, name: str) -> None:
     if wrong:
         raise _misfit(file, name, wrong)
     own = backbone.state_dict()
+    _check_numbers(file, own, state)
     backbone.load_state_dict({key: state[key] for key in own})
 
 
@@ -77,27 +79,68 @@ def _tensors(file: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
+    if file.suffix != ".safetensors":
+        check_pickled(file)
     try:
         state = load_state_dict(str(file), weights_only=True)
-        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-            raise RuntimeError("it holds no tensors by name")
-        return state
     except AttributeError as error:  # timm looks into something that is no dict
         raise ValueError(f"weights file '{file}' holds no tensors by name; save a state_dict") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
-        if "weights_only" not in str(error) and "WeightsUnpickler" not in str(error):
-            raise ValueError(f"weights file '{file}' cannot be read, is it whole? {error}") from error
+    except (*DAMAGED, SafetensorError) as error:
+        # Of torch's message the part between its advice to read without weights_only and where to read more.
+        reason = " ".join(str(error.__cause__ or error).split())
+        reason = reason.partition("trusted source. ")[2].partition(" Check the documentation")[0] or reason
+        if not re.search("unsupported (global|class)|trying to (call|instantiate)", reason, re.IGNORECASE):
+            raise ValueError(f"weights file '{file}' cannot be read, is it whole? {reason}") from error
         found = _foreign(file)
         raise ValueError(
             f"weights file '{file}' holds more than tensors{found}: it is read with weights_only, since unpickling the "
             "rest could run any code; save its state_dict alone, best as .safetensors, and give that"
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"weights file '{file}' holds no tensors by name; save a state_dict")
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and (kind := _unusual(tensor)):
+            raise ValueError(f"weights file '{file}' holds {name!r} as {kind}; give dense tensors of floating point")
+    return state
+
+
+def _unusual(tensor: Tensor) -> str | None:
+    """What keeps a tensor from being read as plain numbers, if anything."""
+    if tensor.is_meta:
+        return "a meta tensor, which has no numbers"
+    if tensor.is_quantized:
+        return f"a quantised tensor ({tensor.dtype})"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return f"a sparse tensor ({tensor.layout})"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"{tensor.numel():,} entries of {tensor.untyped_storage().nbytes():,} bytes"
+    return None
+
+
+def _check_numbers(file: Path, own: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Raise ValueError unless the tensors are of the backbone's kind of numbers, all finite."""
+    for key, tensor in own.items():
+        given = state[key]
+        if _sort(given) != _sort(tensor):
+            raise ValueError(
+                f"weights file '{file}' holds {key!r} as {given.dtype}, expected {tensor.dtype} or another "
+                f"{_sort(tensor)} type; give the weights as they were before quantisation"
+            )
+        if given.is_floating_point() and not given.float().isfinite().all():
+            raise ValueError(
+                f"weights file '{file}' holds numbers in {key!r} that are not finite: the training that wrote it has "
+                "diverged, or the file is damaged"
+            )
+
+
+def _sort(tensor: Tensor) -> str:
+    return "floating-point" if tensor.is_floating_point() else "complex" if tensor.is_complex() else "integer"
 
 
 def _foreign(file: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-    except (RuntimeError, pickle.UnpicklingError, ValueError):  # an older format, which cannot be looked through
+    except DAMAGED:  # an older format, which cannot be looked through
         return ""
     return f" ({', '.join(sorted(names))})" if names else ""
 
@@ -130,7 +173,7 @@ def _converted(backbone: nn.Module, state: dict[str, Any]) -> dict[str, Any] | N
         return None
     try:
         return convert(dict(state), backbone)
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
+    except DAMAGED:
         return None  # not what it is made for: the differences are reported instead
 
 
@@ -142,25 +185,19 @@ def _load_jax(backbone: nn.Module, file: Path, name: str) -> None:
         raise _misfit(file, name, wrong)
     try:
         load_pretrained(str(file))
-    except (KeyError, ValueError, RuntimeError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"weights file '{file}' does not fit backbone {name!r}: {error}; give a file of Google's JAX format that "
             "was made for it"
         ) from error
+    _check_numbers(file, backbone.state_dict(), backbone.state_dict())
 
 
 def _jax_differences(backbone: nn.Module, file: Path) -> list[str]:
     """Blocks that are too many or too few, and normalisations of another width: timm's reader does not look."""
-    import zipfile
-
-    import numpy
-
     own = backbone.state_dict()
-    try:
-        with numpy.load(file, allow_pickle=False) as arrays:
-            scales = {key: arrays[key].shape for key in arrays.files if key.endswith("LayerNorm_0/scale")}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"weights file '{file}' cannot be read as .npz without unpickling: {error}") from error
+    declared = declared_arrays(file, sum(tensor.numel() for tensor in own.values()))
+    scales = {key: array.shape for key, array in declared.items() if key.endswith("LayerNorm_0/scale")}
     norms = {key: tensor.shape for key, tensor in own.items() if re.fullmatch(r"blocks\.\d+\.norm1\.weight", key)}
     stored: dict[str, tuple[str, tuple[int, ...]]] = {}
     for key, shape in scales.items():
@@ -168,7 +205,8 @@ def _jax_differences(backbone: nn.Module, file: Path) -> list[str]:
         if numbered:
             stored[f"blocks.{numbered[1]}.norm1.weight"] = (key, shape)
         elif "Transformer/encoderblock/" in key:  # all blocks in one array
-            stored |= {f"blocks.{i}.norm1.weight": (key, shape[1:]) for i in range(shape[0])}
+            count = shape[0] if shape else 0
+            stored |= {f"blocks.{i}.norm1.weight": (key, shape[1:]) for i in range(min(count, len(norms) + 1))}
     return [
         *(
             f"{stored[ours][0]!r} has shape {stored[ours][1]}, expected {tuple(shape)}"

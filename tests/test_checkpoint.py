@@ -70,7 +70,7 @@ def damaged(kind: str, path: Path) -> None:
     elif kind == "half of the tensors":
         (path / "tensors.safetensors").write_bytes(tensors[: len(tensors) // 2])
     elif kind == "a digit of a number":
-        (path / "state.json").write_text(content.replace('["number", 2]', '["number", 3]'))
+        (path / "state.json").write_text(content.replace('["number",2]', '["number",3]'))
     elif kind == "a missing file":
         (path / "state.json").unlink()
     else:
@@ -117,3 +117,40 @@ def test_a_failed_write_leaves_the_earlier_ones(tmp_path: Path, monkeypatch: pyt
 def test_what_json_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="/outer/1 is a set"):
         checkpoint.save(tmp_path, {"outer": [0, {1, 2}]})
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"outer": {("a", 1): 0}}, r"/outer has the key \('a', 1\), a tuple"),
+        ({"wide": torch.zeros(2, dtype=torch.complex128)}, "/wide is a tensor of torch.complex128"),
+        ({"few": [torch.eye(3).to_sparse()]}, "/few/0 is a sparse tensor"),
+        ({"nothing": torch.empty(3, device="meta")}, "/nothing is a meta tensor"),
+    ],
+    ids=["a key", "a dtype", "a sparse tensor", "a meta tensor"],
+)
+def test_what_could_not_be_loaded_again_is_refused_before_anything_is_written(
+    state: dict, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        checkpoint.check(state)
+    with pytest.raises(TypeError, match=message):
+        checkpoint.save(tmp_path / "made", state)
+    assert not (tmp_path / "made").exists()
+
+
+def test_tensors_whose_names_would_be_the_same_stay_apart(tmp_path: Path) -> None:
+    several = {"a/b": torch.tensor(1), "a": {"b": torch.tensor(2), "b'": torch.tensor(3)}, 1: [torch.tensor(4)]}
+    several["1"] = {"0": torch.tensor(5)}
+    checkpoint.save(tmp_path, several)
+    assert same(checkpoint.load_latest(tmp_path, refuse), several)
+
+
+def test_the_millionth_is_the_newest(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(1))
+    (tmp_path / "000001").rename(tmp_path / "999999")
+    checkpoint.save(tmp_path, state(2))
+    assert checkpoint.latest(tmp_path) == tmp_path / "1000000"
+    assert same(checkpoint.load_latest(tmp_path, refuse), state(2))
+    checkpoint.remove(tmp_path)
+    assert not tmp_path.exists()

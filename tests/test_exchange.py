@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mist_ext import InBackward, Selection, SparseAdamW, SparseExchange, SparseSGD
+from mist_ext.arrival import UsedGradient
 from mist_ext.optim import LargestGradientSGD
 
 SIZE = 2
@@ -75,7 +76,7 @@ def exchanged(
     with SparseExchange(optimizer, wire=DTYPES[wire], reduce=reduce) as exchange, inside:
         for step in range(STEPS):
             loss_of(model, step, dist.get_rank()).backward()
-            left = [p for p in model.parameters() if p.grad is not None]
+            left = [p for p in model.parameters() if p.grad is not None and not isinstance(p.grad, UsedGradient)]
             optimizer.step()
             optimizer.zero_grad()
     kept = sum(

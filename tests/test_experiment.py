@@ -23,6 +23,7 @@ TASK_ENTRIES = {
     "accuracy_seen",
     "accuracy_per_task",
     "accuracy_per_class",
+    "losses",
     "selection",
     "seconds",
     "selected_fraction",
@@ -30,6 +31,7 @@ TASK_ENTRIES = {
     "changed_fraction",
     "changed_fraction_all",
     "peak_memory_bytes",
+    "warnings",
 }
 VARYING = {"seconds", "peak_memory_bytes"}  # all else repeats bit for bit
 
@@ -163,16 +165,6 @@ def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
     assert list(cells) == ["digits-none-ranpac"]
 
 
-def test_overwriting_leaves_what_is_no_result_alone(tmp_path: Path) -> None:
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").write_text("kept")
-    experiment.run(
-        Config(data="digits", tuner=["none"], method=["simplecil"], seeds=[1], out=str(tmp_path), overwrite=True),
-        Console(file=io.StringIO()),
-    )
-    assert (tmp_path / "notes" / "mine.txt").read_text() == "kept"
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -192,6 +184,8 @@ def test_overwriting_leaves_what_is_no_result_alone(tmp_path: Path) -> None:
         ({"device": "tpu"}, "device 'tpu' cannot be used"),
         ({"device": "meta"}, "device 'meta' cannot be used"),
         ({"whole": "("}, r"whole is '\(', which is no regular expression"),
+        ({"layers": "*"}, r"layers is '\*', which is no regular expression"),
+        ({"layers": "attn", "shard": True}, "layers is 'attn', but shard is True"),
         ({"class_order_seed": -1}, "class_order_seed is -1, expected a number from 0"),
         ({"ranpac_width": 0}, "ranpac_width is 0, expected at least 1"),
         ({"precision": "bf16-pure", "dynamics": "published"}, "published dynamics have a dense optimiser"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
+from mist_ext.arrival import UsedGradient
 from mist_ext.optim import InBackward, SparseAdamW, SparseSGD
 from mist_ext.optim.in_backward import block_name
 from mist_ext.selection import Selection
+from mist_ext.sensitivity import Sensitivity
 
 OPTIMIZERS = [SparseSGD, SparseAdamW]
 
@@ -33,6 +35,10 @@ def pair(make: type, model: nn.Module, **options: Any) -> tuple[nn.Module, Any, 
     other = copy.deepcopy(model)
     selection = Selection.random(model.named_parameters(), 0.2, seed=1)
     return other, *(make(m.named_parameters(), selection, **{"lr": 0.01, **options}) for m in (model, other))
+
+
+def freed(parameter: Tensor) -> bool:
+    return parameter.grad is None or isinstance(parameter.grad, UsedGradient)
 
 
 def loss_of(model: nn.Module, step: int) -> Tensor:
@@ -72,14 +78,16 @@ def test_only_one_block_s_gradients_exist_at_a_time() -> None:
     blocks_with_gradients: list[set[str]] = []
 
     def look(_: Tensor) -> None:
-        blocks_with_gradients.append({block_name(n) for n, p in model.named_parameters() if p.grad is not None})
+        there = {name for name, p in model.named_parameters() if not freed(p)}
+        blocks_with_gradients.append({block_name(name) for name in there})
 
     for p in model.parameters():  # registered first, so called before the gradient is used
         p.register_post_accumulate_grad_hook(look)
     with InBackward(optimizer):
         loss_of(model, 0).backward()
-        assert all(p.grad is None for p in model.parameters())
+        assert all(isinstance(p.grad, UsedGradient) for p in model.parameters())
         optimizer.step()
+        assert all(p.grad is None for p in model.parameters())
     assert len(blocks_with_gradients) == len(list(model.parameters()))
     # The class token and the position embedding are a block of their own, which is complete last.
     assert all(len(blocks - {""}) <= 1 for blocks in blocks_with_gradients)
@@ -155,7 +163,7 @@ def test_frozen_parts_do_not_hold_up_their_block(same_bits) -> None:
     other, within, after = pair(SparseSGD, model, keep=1.0)
     with InBackward(within):
         loss_of(model, 0).backward()
-        assert all(p.grad is None for p in model.parameters())
+        assert all(freed(p) for p in model.parameters())
         within.step()
     loss_of(other, 0).backward()
     after.step()
@@ -168,7 +176,7 @@ def test_the_context_can_be_entered_again_after_an_error() -> None:
     within = InBackward(optimizer)
     with within:
         loss_of(model, 0).backward()
-        with pytest.raises(RuntimeError, match="a second gradient"):
+        with pytest.raises(RuntimeError, match="a second backward pass"):
             loss_of(model, 1).backward()
     optimizer.zero_grad()
     with within:
@@ -203,7 +211,8 @@ def test_accumulation_over_several_backward_passes_is_refused() -> None:
     with InBackward(optimizer):
         loss_of(model, 0).backward()
         with pytest.raises(
-            RuntimeError, match=r"a second gradient of 'head.(weight|bias)' arrived before optimizer.step\(\)"
+            RuntimeError,
+            match=r"gradient of 'head.(weight|bias)' was used.*a second backward pass before optimizer.step",
         ):
             loss_of(model, 1).backward()
 
@@ -213,7 +222,7 @@ def test_reentrant_checkpointing_that_splits_a_gradient_is_refused() -> None:
     layer = nn.Linear(4, 4)
     optimizer = SparseSGD(layer.named_parameters(), Selection.whole(layer.named_parameters()))
     x = torch.ones(2, 4, requires_grad=True)
-    with InBackward(optimizer), pytest.raises(RuntimeError, match="a second gradient of"):
+    with InBackward(optimizer), pytest.raises(RuntimeError, match="reentrant checkpointing"):
         layer(checkpoint(layer, x, use_reentrant=True)).sum().backward()
 
 
@@ -239,19 +248,113 @@ def test_reentrant_checkpointing_of_whole_blocks_gives_the_same_bits(same_bits) 
     assert_same(same_bits, model, other, within, after)
 
 
-@pytest.mark.parametrize("clip", [torch.nn.utils.clip_grad_norm_, clip_grad_norm_], ids=["by_module", "by_name"])
-def test_clipping_by_the_global_norm_is_refused_inside_and_works_outside(clip: Callable) -> None:
+def own_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    return torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+
+
+def total_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [torch.nn.utils.clip_grad_norm_, torch.nn.utils.clip_grad_value_, total_norm, own_norm],
+    ids=lambda f: f.__name__,
+)
+@pytest.mark.parametrize("steps", [0, 1], ids=["first_step", "later_step"])
+def test_what_needs_gradients_after_backward_is_refused_inside_and_works_outside(use: Callable, steps: int) -> None:
     model = vit()
     other, optimizer, _ = pair(SparseSGD, model)
     loss_of(other, 0).backward()
-    with InBackward(optimizer), InBackward(pair(SparseSGD, model)[1]):
-        loss_of(model, 0).backward()
-        with pytest.raises(RuntimeError, match=r"clip_grad_norm_ found no gradient.*step after backward to clip"):
-            clip(model.parameters(), 1.0)
-        assert clip(other.parameters(), 1e-3) > 1e-3  # another network's gradients are there
+    with InBackward(optimizer):
+        for step in range(steps):
+            loss_of(model, step).backward()
+            optimizer.step()
+        loss_of(model, steps).backward()
+        with pytest.raises(RuntimeError, match=r"gradient of '.*' was used .* and freed; clipping, norms"):
+            use(model.parameters(), 1.0)
+        use(other.parameters(), 1e-3)  # another network's gradients are there
+        optimizer.step()
+        assert optimizer.steps == steps + 1
+    loss_of(model, 9).backward()
+    use(model.parameters(), 1.0)
+
+
+def test_clipping_by_the_global_norm_works_on_a_network_that_is_not_tuned_in_backward() -> None:
+    model = vit()
+    other, optimizer, _ = pair(SparseSGD, model)
+    loss_of(other, 0).backward()
+    with InBackward(optimizer):
+        assert clip_grad_norm_(other.parameters(), 1e-3) > 1e-3
     norm = torch.stack([p.grad.norm() for p in other.parameters()]).norm()
     torch.testing.assert_close(norm, torch.tensor(1e-3))
-    assert clip(model.parameters(), 1.0) == 0
+
+
+def test_used_gradients_take_no_memory_and_are_gone_when_the_context_is_left() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    with InBackward(optimizer):
+        loss_of(model, 0).backward()
+        for name, p in model.named_parameters():
+            assert p.grad.shape == p.shape
+            assert p.grad.untyped_storage().nbytes() == 0 or p.grad.data_ptr() == 0
+            assert repr(p.grad) == f"UsedGradient({name!r})"
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_closure_may_go_backward_within_the_step(same_bits) -> None:
+    model = vit()
+    other, within, after = pair(SparseSGD, model)
+    for optimizer, m in ((within, model), (after, other)):
+        with InBackward(optimizer) if optimizer is within else contextlib.nullcontext():
+            for step in range(2):
+
+                def closure(m: nn.Module = m, step: int = step) -> Tensor:
+                    loss = loss_of(m, step)
+                    loss.backward()
+                    return loss
+
+                optimizer.step(closure)
+                optimizer.zero_grad()
+    assert_same(same_bits, model, other, within, after)
+
+
+@pytest.mark.parametrize("inner", ["Sensitivity", "InBackward"])
+def test_two_that_take_the_same_gradients_are_refused(inner: str) -> None:
+    model = vit()
+    before = copy.deepcopy(model.state_dict())
+    _, optimizer, _ = pair(SparseSGD, model)
+    contexts = {"InBackward": InBackward(optimizer), "Sensitivity": Sensitivity(model.named_parameters())}
+    second = contexts.pop(inner)
+    first = contexts.popitem()[1] if inner == "Sensitivity" else Sensitivity(model.named_parameters())
+    with first, pytest.raises(RuntimeError, match=r"takes the gradient of 'cls_token' already.*leave one"), second:
+        loss_of(model, 0).backward()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with second:  # once the first is left
+        loss_of(model, 0).backward()
+
+
+def test_a_hook_that_frees_gradients_is_told_of() -> None:
+    model = vit()
+    _, optimizer, _ = pair(SparseSGD, model)
+    model.norm.weight.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    for context in (InBackward(optimizer), Sensitivity(model.named_parameters())):
+        optimizer.zero_grad()
+        with context, pytest.raises(RuntimeError, match=r"'norm.weight' was gone before \w+ could take it"):
+            loss_of(model, 0).backward()
+
+
+def test_other_optimisers_are_refused() -> None:
+    model = vit()
+    with pytest.raises(TypeError, match="InBackward takes a SparseSGD or SparseAdamW, not SGD"):
+        InBackward(torch.optim.SGD(model.parameters()))
+
+
+def test_a_sparse_gradient_is_refused_by_name() -> None:
+    layer = nn.Embedding(8, 3, sparse=True)
+    optimizer = SparseSGD(layer.named_parameters(), Selection.whole(layer.named_parameters()))
+    with InBackward(optimizer), pytest.raises(RuntimeError, match=r"'weight' is a sparse tensor.*sparse=False"):
+        layer(torch.tensor([2])).sum().backward()
 
 
 def test_a_grad_scaler_is_refused() -> None:
@@ -260,7 +363,7 @@ def test_a_grad_scaler_is_refused() -> None:
     scaler = torch.amp.GradScaler("cpu")
     with InBackward(optimizer):
         scaler.scale(loss_of(model, 0)).backward()
-        with pytest.raises(RuntimeError, match="GradScaler cannot be used with in-backward steps"):
+        with pytest.raises(RuntimeError, match=r"was used by an in-backward step and freed.*GradScaler"):
             scaler.step(optimizer)
 
 

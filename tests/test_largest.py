@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mist_ext.indices import selected_count
 from mist_ext.optim import InBackward, LargestGradientSGD
-from mist_ext.selection import Selection, selected_count
+from mist_ext.selection import Selection
 
 
 def model(dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -216,13 +216,19 @@ def test_folders_of_cells_and_of_outputs_are_read_once_each(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"schema": 1, "conf', "no valid JSON .* damaged"),
-        ("\x00\x01", "no valid JSON"),
+        ('{"schema": 1, "conf', "is damaged: .*truncated"),
+        ("\x00\x01", "is damaged: JSON is malformed"),
         ("[1, 2]", "holds no results of a run"),
         ('{"accuracy": 3}', "no entry 'schema'"),
         ('{"schema": 2}', "schema 2, this version reads schema 1"),
-        ('{"schema": 1}', "the entry 'config' is None, expected dict"),
-        ('{"schema": 1, "config": {"data": {}}}', r"config.data: the entry 'name' is None, expected str"),
+        ('{"schema": 1}', "another version of mist_ext: Object missing required field `config`"),
+        ('{"schema": 1, "config": {"data": {}}}', r"missing required field `backbone` - at `\$\.config`"),
+        (
+            '{"schema": 1, "config": {"data": {}, "backbone": {}, "tuner": {}, "method": {}}}',
+            r"data.name is None, expected str - at `\$\.config`",
+        ),
+        ('{"schema": 1, "runs": NaN}', "is damaged: it holds NaN, which is no number of JSON"),
+        ('{"schema": 1, "runs": ' + "[" * 100_000, "is damaged: it is nested too deeply"),
     ],
 )
 def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
@@ -235,15 +241,14 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path, con
 @pytest.mark.parametrize(
     ("entry", "value", "message"),
     [
-        (
-            "accuracy_seen",
-            "91",
-            r"runs\[0\]\.tasks\[1\]: the entry 'accuracy_seen' is '91', expected int or float",
-        ),
-        ("accuracy_seen", True, "'accuracy_seen' is True"),
-        ("accuracy_per_task", [1.0], r"tasks\[1\]\.accuracy_per_task is \[1\.0\], expected 2 numbers"),
-        ("accuracy_per_task", [1.0, None], "expected 2 numbers"),
-        ("classes", 5, "'classes' is 5, expected list"),
+        ("accuracy_seen", "91", r"Expected `float`, got `str` - at `\$\.runs\[0\]\.tasks\[1\]\.accuracy_seen`"),
+        ("accuracy_seen", True, "Expected `float`, got `bool`"),
+        ("accuracy_seen", 1e308, r"Expected `float` <= 100\.0"),
+        ("accuracy_per_task", [1.0], r"tasks\[1\]\.accuracy_per_task has 1 numbers, expected 2"),
+        ("accuracy_per_task", [1.0, None], r"Expected `float`, got `null` - at .*accuracy_per_task\[1\]"),
+        ("classes", 5, "Expected `array`, got `int` - at .*classes"),
+        ("seconds", {"tune": 1e308}, r"Expected `float` <= 1e\+100"),
+        ("a_later_version_s", 1, "another version of mist_ext: Object contains unknown field `a_later_version_s`"),
     ],
 )
 def test_a_damaged_task_is_named(entry: str, value: Any, message: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from mist_ext import experiment, interruption, run_folder
+from mist_ext import experiment, interruption, lock
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
@@ -285,7 +285,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_run_that_another_process_works_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(tmp_path, monkeypatch)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with run_folder.locked(tmp_path), pytest.raises(ValueError, match="another process works on the run in"):
+    with lock.locked(tmp_path), pytest.raises(ValueError, match="another process works in"):
         go_on(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

@@ -6,12 +6,15 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
+from mist_ext.record import TaskRecord
 from mist_ext.scalars import Scalars, require_tensorboard
 
 RECORD = {
+    "classes": [2, 3],
     "accuracy_seen": 81.5,
     "accuracy_per_task": [80.0, 83.0],
     "seconds": {"score": None, "tune": 2.5},
@@ -41,7 +44,7 @@ def test_what_is_added_can_be_read_back(tmp_path: Path) -> None:
 def test_a_task_is_on_the_disk_as_soon_as_it_is_added_without_what_was_not_measured(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     scalars = Scalars(tmp_path)
-    scalars.add_task(RECORD, 2)
+    scalars.add_task(msgspec.convert(RECORD, TaskRecord), 2)
     found = curves(tmp_path)  # the writer is still open
     scalars.close()
     assert {tag: points[0] for tag, points in found.items()} == {

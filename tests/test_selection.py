@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mist_ext.selection import Selection, selected_count
+from mist_ext.indices import selected_count
+from mist_ext.selection import Selection
 
 
 def published_count(n: int, rate: Fraction) -> int:

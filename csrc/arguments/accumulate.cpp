@@ -1,5 +1,4 @@
 #include "../arguments.h"
-#include "checker.h"
 
 namespace mist {
 
@@ -18,18 +17,18 @@ std::vector<AccumulateTensor> check_accumulate(const TensorList& score, const Te
     checker.placed(grad_name, grad[t]);
     const Dtype dtype = checker.floating(grad_name, grad[t]);
     checker.same_shape(grad_name, grad[t], score_name, score[t]);
-    checker.uses(score_name, score[t], true);
-    checker.uses(grad_name, grad[t], false);
-    const uint8_t* bits = nullptr;
     const int64_t size = score[t].numel();
+    auto* const total = static_cast<float*>(checker.written(score_name, score[t], size));
+    const void* const gradient = checker.read(grad_name, grad[t], size);
+    const uint8_t* bits = nullptr;
     if (frozen[t]) {
       checker.placed(frozen_name, *frozen[t]);
       checker.typed(frozen_name, *frozen[t], ScalarType::Byte);
-      checker.sized(frozen_name, *frozen[t], (size + 7) / 8, "one bit for each entry of the score");
-      checker.uses(frozen_name, *frozen[t], false);
-      bits = static_cast<const uint8_t*>(frozen[t]->const_data_ptr());
+      const int64_t bytes = (size + 7) / 8;
+      checker.sized(frozen_name, *frozen[t], bytes, "one bit for each entry of the score");
+      bits = static_cast<const uint8_t*>(checker.read(frozen_name, *frozen[t], bytes));
     }
-    checked.push_back({static_cast<float*>(score[t].mutable_data_ptr()), grad[t].const_data_ptr(), bits, size, dtype});
+    checked.push_back({total, gradient, bits, size, dtype});
   }
   checker.no_overlap();
   return checked;

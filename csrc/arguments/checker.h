@@ -1,4 +1,5 @@
-// Checks of one call: every tensor lies on the first one's device, and no memory that is written overlaps another's.
+// Checks of one call: every tensor lies on the first one's device and has memory, and no memory that is written
+// overlaps another's.
 #pragma once
 
 #include <algorithm>
@@ -12,16 +13,14 @@
 
 namespace mist {
 
-class Checker {
+class Checker : public Requirements {
  public:
-  Checker(const char* op, const Tensor& first) : op_(op), first_(first), cpu_(first.is_cpu()) {
+  Checker(const char* op, const Tensor& first) : Requirements{op}, first_(first), cpu_(first.is_cpu()) {
     device_ = cpu_ ? -1 : first.get_device_index();
   }
 
-  template <class... Parts>
-  void require(bool holds, const Parts&... parts) const {
-    if (!holds) fail(op_, ": ", parts...);
-  }
+  // Whether values can be looked at: on a GPU that would wait for the device.
+  bool on_cpu() const { return cpu_; }
 
   void length(const char* list, size_t got, const char* expected_list, size_t expected) const {
     require(got == expected, list, " has ", got, " tensors, but ", expected_list, " has ", expected);
@@ -30,24 +29,24 @@ class Checker {
   void placed(Name name, const Tensor& tensor) const {
     const bool same = tensor.is_cpu() == cpu_ && (cpu_ || tensor.get_device_index() == device_);
     if (!same)
-      fail(op_, ": ", name, " is on ", device_name(tensor), ", expected ", device_name(first_), " like the rest");
+      fail(op, ": ", name, " is on ", device_name(tensor), ", expected ", device_name(first_), " like the rest");
     require(tensor.is_contiguous(), name, " is not contiguous; pass a contiguous tensor");
   }
 
   void typed(Name name, const Tensor& tensor, ScalarType type) const {
-    if (tensor.scalar_type() != type)
-      fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected ", dtype_name(type));
+    if (dtype_number(tensor) != dtype_number(type))
+      fail(op, ": ", name, " has dtype ", dtype_name(tensor), ", expected ", dtype_name(type));
   }
 
   void same_dtype(Name name, const Tensor& tensor, Name like, const Tensor& other) const {
-    if (tensor.scalar_type() != other.scalar_type())
-      fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", but ", like, " has ", dtype_name(other));
+    if (dtype_number(tensor) != dtype_number(other))
+      fail(op, ": ", name, " has dtype ", dtype_name(tensor), ", but ", like, " has ", dtype_name(other));
   }
 
   void same_shape(Name name, const Tensor& tensor, Name like, const Tensor& other) const {
     const auto shape = tensor.sizes(), expected = other.sizes();
     if (!std::equal(shape.begin(), shape.end(), expected.begin(), expected.end()))
-      fail(op_, ": ", name, " has shape ", shape_name(tensor), ", but ", like, " has ", shape_name(other));
+      fail(op, ": ", name, " has shape ", shape_name(tensor), ", but ", like, " has ", shape_name(other));
   }
 
   void sized(Name name, const Tensor& tensor, int64_t size, const char* why) const {
@@ -56,25 +55,35 @@ class Checker {
   }
 
   Dtype floating(Name name, const Tensor& tensor) const {
-    switch (tensor.scalar_type()) {
-      case ScalarType::Float: return Dtype::float32;
-      case ScalarType::BFloat16: return Dtype::bfloat16;
-      case ScalarType::Half: return Dtype::float16;
-      default: fail(op_, ": ", name, " has dtype ", dtype_name(tensor), ", expected float32, bfloat16 or float16");
-    }
+    const int32_t number = dtype_number(tensor);
+    if (number == aoti_torch_dtype_float32()) return Dtype::float32;
+    if (number == aoti_torch_dtype_bfloat16()) return Dtype::bfloat16;
+    if (number == aoti_torch_dtype_float16()) return Dtype::float16;
+    fail(op, ": ", name, " has dtype ", dtype_name(tensor), ", expected float32, bfloat16 or float16");
   }
 
-  // Positions are int32, so a tensor holds at most 2^31 - 1 entries.
-  void addressable(Name name, const Tensor& tensor) const {
+  // Its number of entries: positions are int32, so a tensor holds at most 2^31 - 1.
+  int64_t addressable(Name name, const Tensor& tensor) const {
     const int64_t numel = tensor.numel();
     require(numel <= std::numeric_limits<int32_t>::max(), name, " has ", numel,
             " entries; an index is int32, so at most 2147483647 are supported. Split the tensor");
+    return numel;
   }
 
-  void uses(Name name, const Tensor& tensor, bool written) {
-    const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-    const auto bytes = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
-    if (bytes > 0) spans_.push_back({begin, begin + bytes, written, name});
+  // Room for so many tensors.
+  void reserve(size_t tensors) { spans_.reserve(spans_.size() + tensors); }
+
+  // The memory of a tensor of `numel` entries.
+  const void* read(Name name, const Tensor& tensor, int64_t numel) {
+    const void* const memory = tensor.const_data_ptr();
+    uses(name, tensor, memory, numel, false);
+    return memory;
+  }
+
+  void* written(Name name, const Tensor& tensor, int64_t numel) {
+    void* const memory = tensor.mutable_data_ptr();
+    uses(name, tensor, memory, numel, true);
+    return memory;
   }
 
   void no_overlap() const {
@@ -87,7 +96,7 @@ class Checker {
     for (const auto& [begin, span] : order) {
       const Span* other = span->written ? furthest : furthest_written;
       if (other && begin < other->end)
-        fail(op_, ": ", other->name, " and ", span->name,
+        fail(op, ": ", other->name, " and ", span->name,
              " share memory, and one of them is written. Pass separate tensors");
       if (!furthest || span->end > furthest->end) furthest = span;
       if (span->written && (!furthest_written || span->end > furthest_written->end)) furthest_written = span;
@@ -95,13 +104,19 @@ class Checker {
   }
 
  private:
+  void uses(Name name, const Tensor& tensor, const void* memory, int64_t numel, bool written) {
+    if (numel == 0) return;
+    require(memory != nullptr, name, " has ", numel, " entries but no memory: its storage was freed");
+    const auto begin = reinterpret_cast<uintptr_t>(memory);
+    spans_.push_back({begin, begin + static_cast<uintptr_t>(numel) * tensor.element_size(), written, name});
+  }
+
   struct Span {
     uintptr_t begin, end;
     bool written;
     Name name;
   };
 
-  const char* op_;
   const Tensor& first_;
   bool cpu_;
   int32_t device_;

@@ -14,8 +14,7 @@ Value* checked_compact(Checker& checker, Name name, const Tensor& tensor, int64_
   checker.placed(name, tensor);
   checker.typed(name, tensor, std::is_same_v<Value, float> ? ScalarType::Float : ScalarType::Int);
   checker.sized(name, tensor, selected, "one for each selected entry");
-  checker.uses(name, tensor, true);
-  return static_cast<Value*>(tensor.mutable_data_ptr());
+  return static_cast<Value*>(checker.written(name, tensor, selected));
 }
 
 // What all drop_apply ops share of one tensor.
@@ -25,21 +24,20 @@ void check_drop_apply(Checker& checker, const DropApplyArguments& given, size_t 
   const Tensor& param = given.param[t];
   checker.placed(param_name, param);
   tensor.dtype = checker.floating(param_name, param);
-  checker.addressable(param_name, param);
-  checker.uses(param_name, param, true);
-  tensor.param = param.mutable_data_ptr();
+  const int64_t size = checker.addressable(param_name, param);
+  tensor.param = checker.written(param_name, param, size);
   if (!given.packed) {
     const Tensor& grad = given.grad[t];
     checker.placed(grad_name, grad);
     checker.same_dtype(grad_name, grad, param_name, param);
     checker.same_shape(grad_name, grad, param_name, param);
-    checker.uses(grad_name, grad, false);
-    tensor.grad = grad.const_data_ptr();
+    tensor.grad = checker.read(grad_name, grad, size);
   }
-  tensor.index = checked_index(checker, {"index", i}, given.index[t], param.numel(), tensor.selected);
+  tensor.index = checked_index(checker, {"index", i}, given.index[t], size, tensor.selected);
   if (tensor.dtype != Dtype::float32) {
-    checker.require(!given.master.empty(), param_name, " has dtype ", dtype_name(param),
-                    ", which needs a compact float32 master, but master is empty");
+    if (given.master.empty())
+      fail(checker.op, ": ", param_name, " has dtype ", dtype_name(param),
+           ", which needs a compact float32 master, but master is empty");
     tensor.master = checked_compact<float>(checker, {"master", i}, given.master[t], tensor.selected);
   } else if (!given.master.empty()) {
     checker.sized({"master", i}, given.master[t], 0, "since a float32 parameter has no master");
@@ -63,12 +61,13 @@ std::vector<SomeTensor> checked_drop_apply(Checker& checker, const DropApplyArgu
   if (!given.scale_code.empty()) checker.length("scale_code", given.scale_code.size(), "param", count);
   checker.length("ordinal", given.ordinal.size(), "param", count);
   if (!given.first.empty()) checker.length("first", given.first.size(), "param", count);
+  checker.reserve(8 * count);  // as many tensors as the rule with the longest state has of each
   std::vector<SomeTensor> checked(count);
   for (size_t t = 0; t < count; ++t) {
     check_drop_apply(checker, given, t, checked[t]);
     state(checked[t], t);
   }
-  number_pieces(checked);
+  number_pieces(checker, checked);
   if (packed) check_packed(checker, *given.packed, *given.places, piece_count(checked), false);
   checker.no_overlap();
   return checked;
@@ -76,9 +75,8 @@ std::vector<SomeTensor> checked_drop_apply(Checker& checker, const DropApplyArgu
 
 }  // namespace
 
-std::vector<SgdTensor> check_drop_apply_sgd(const DropApplyArguments& arguments, const TensorList& momentum_buffer,
-                                            bool has_momentum) {
-  Checker checker("drop_apply_sgd_", arguments.param.at(0));
+std::vector<SgdTensor> check_drop_apply_sgd(Checker& checker, const DropApplyArguments& arguments,
+                                            const TensorList& momentum_buffer, bool has_momentum) {
   if (has_momentum || !momentum_buffer.empty())
     checker.length("momentum_buffer", momentum_buffer.size(), "param", arguments.param.size());
   return checked_drop_apply<SgdTensor>(checker, arguments, [&](SgdTensor& tensor, size_t t) {
@@ -88,9 +86,9 @@ std::vector<SgdTensor> check_drop_apply_sgd(const DropApplyArguments& arguments,
   });
 }
 
-std::vector<AdamWTensor> check_drop_apply_adamw(const DropApplyArguments& arguments, const TensorList& exp_avg,
-                                                const TensorList& exp_avg_sq, const TensorList& updates) {
-  Checker checker("drop_apply_adamw_", arguments.param.at(0));
+std::vector<AdamWTensor> check_drop_apply_adamw(Checker& checker, const DropApplyArguments& arguments,
+                                                const TensorList& exp_avg, const TensorList& exp_avg_sq,
+                                                const TensorList& updates) {
   checker.length("exp_avg", exp_avg.size(), "param", arguments.param.size());
   checker.length("exp_avg_sq", exp_avg_sq.size(), "param", arguments.param.size());
   checker.length("updates", updates.size(), "param", arguments.param.size());
@@ -106,9 +104,8 @@ Sgd::Options sgd_options(double momentum, double weight_decay) {
   return {static_cast<float>(momentum), static_cast<float>(weight_decay)};
 }
 
-AdamW::Options check_adamw(const Tensor& first, double beta1, double beta2, double eps, double weight_decay,
+AdamW::Options check_adamw(Checker& checker, double beta1, double beta2, double eps, double weight_decay,
                            const Tensor& correction) {
-  const Checker checker("drop_apply_adamw_", first);
   checker.placed({"correction"}, correction);
   checker.typed({"correction"}, correction, ScalarType::Float);
   if (correction.dim() != 2 || correction.size(0) != 2 || correction.size(1) == 0)
@@ -119,7 +116,7 @@ AdamW::Options check_adamw(const Tensor& first, double beta1, double beta2, doub
           static_cast<float>(1 - beta2),
           static_cast<float>(eps),
           static_cast<float>(weight_decay),
-          static_cast<const float*>(correction.const_data_ptr()),
+          static_cast<const float*>(checker.read({"correction"}, correction, correction.numel())),
           correction.size(1)};
 }
 

@@ -2,11 +2,20 @@
 #include "selected.h"
 
 namespace mist {
+namespace {
 
-std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorList& index,
+// The loops look up which part of an index lies in their piece of the gradient, and rely on its order alone.
+void check_ascending(const Requirements& checker, Name name, const int32_t* entries, int64_t count) {
+  bool ascending = true;
+  for (int64_t j = 1; j < count; ++j) ascending &= entries[j - 1] < entries[j];
+  checker.require(ascending, name, " is not strictly ascending; sort it and drop repeated positions");
+}
+
+}  // namespace
+
+std::vector<MaskTensor> check_mask(Checker& checker, const TensorList& grad, const OptionalTensorList& index,
                                    const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal,
                                    const std::vector<int64_t>& first) {
-  Checker checker("mask_", grad.at(0));
   checker.length("index", index.size(), "grad", grad.size());
   if (!scale_code.empty()) checker.length("scale_code", scale_code.size(), "grad", grad.size());
   checker.length("ordinal", ordinal.size(), "grad", grad.size());
@@ -19,11 +28,10 @@ std::vector<MaskTensor> check_mask(const TensorList& grad, const OptionalTensorL
     MaskTensor tensor{};
     checker.placed(name, grad[t]);
     tensor.dtype = checker.floating(name, grad[t]);
-    checker.addressable(name, grad[t]);
-    checker.uses(name, grad[t], true);
-    tensor.grad = grad[t].mutable_data_ptr();
-    tensor.size = grad[t].numel();
+    tensor.size = checker.addressable(name, grad[t]);
+    tensor.grad = checker.written(name, grad[t], tensor.size);
     tensor.index = checked_index(checker, {"index", i}, index[t], tensor.size, tensor.selected);
+    if (tensor.index && checker.on_cpu()) check_ascending(checker, {"index", i}, tensor.index, tensor.selected);
     tensor.code = checked_codes(checker, scale_code, t, tensor.selected);
     check_listed(checker, t, first, ordinal, tensor);
     checked.push_back(tensor);

@@ -21,6 +21,16 @@ template <class... Parts>
   throw std::runtime_error(text.str());
 }
 
+// What one op's arguments must fulfil.
+struct Requirements {
+  const char* op;
+
+  template <class... Parts>
+  void require(bool holds, const Parts&... parts) const {
+    if (!holds) fail(op, ": ", parts...);
+  }
+};
+
 // A name for messages that costs nothing until it is printed.
 struct Name {
   const char* list;
@@ -31,6 +41,22 @@ struct Name {
     return name.position < 0 ? out : out << '[' << name.position << ']';
   }
 };
+
+// torch's own number of a dtype: to turn it into a ScalarType takes many calls, and all tensors of a call are asked.
+inline int32_t dtype_number(const Tensor& tensor) {
+  int32_t number = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &number));
+  return number;
+}
+
+inline int32_t dtype_number(ScalarType type) {
+  switch (type) {
+    case ScalarType::Byte: return aoti_torch_dtype_uint8();
+    case ScalarType::Int: return aoti_torch_dtype_int32();
+    case ScalarType::Long: return aoti_torch_dtype_int64();
+    default: return aoti_torch_dtype_float32();
+  }
+}
 
 inline std::string dtype_name(const Tensor& tensor) {
   switch (tensor.scalar_type()) {

@@ -6,16 +6,6 @@
 namespace mist {
 namespace {
 
-// For an op that has no tensors.
-struct Requirements {
-  const char* op;
-
-  template <class... Parts>
-  void require(bool holds, const Parts&... parts) const {
-    if (!holds) fail(op, ": ", parts...);
-  }
-};
-
 template <class Pointer>
 PackedVector<Pointer> packed_vector(const Tensor& packed, const Tensor& places, Pointer values) {
   const Dtype dtype = packed.scalar_type() == ScalarType::BFloat16 ? Dtype::bfloat16 : Dtype::float32;
@@ -24,9 +14,8 @@ PackedVector<Pointer> packed_vector(const Tensor& packed, const Tensor& places, 
 
 }  // namespace
 
-std::vector<Listed> check_places(const std::vector<int64_t>& count, const std::vector<int64_t>& first,
-                                 const std::vector<int64_t>& ordinal) {
-  const Requirements checker{"places"};
+std::vector<Listed> check_places(const Requirements& checker, const std::vector<int64_t>& count,
+                                 const std::vector<int64_t>& first, const std::vector<int64_t>& ordinal) {
   checker.require(ordinal.size() == count.size(), "ordinal has ", ordinal.size(), " entries, but count has ",
                   count.size());
   checker.require(first.empty() || first.size() == count.size(), "first has ", first.size(), " entries, but count has ",
@@ -38,14 +27,13 @@ std::vector<Listed> check_places(const std::vector<int64_t>& count, const std::v
     lists[t].selected = count[t];
     check_listed(checker, t, first, ordinal, lists[t]);
   }
-  number_pieces(lists);
+  number_pieces(checker, lists);
   return lists;
 }
 
-std::vector<PackTensor> check_pack(const Tensor& packed, const TensorList& grad, const OptionalTensorList& index,
-                                   const Tensor& places, const std::vector<int64_t>& first,
-                                   const std::vector<int64_t>& ordinal) {
-  Checker checker("pack_", grad.at(0));
+std::vector<PackTensor> check_pack(Checker& checker, const Tensor& packed, const TensorList& grad,
+                                   const OptionalTensorList& index, const Tensor& places,
+                                   const std::vector<int64_t>& first, const std::vector<int64_t>& ordinal) {
   checker.length("index", index.size(), "grad", grad.size());
   checker.length("ordinal", ordinal.size(), "grad", grad.size());
   if (!first.empty()) checker.length("first", first.size(), "grad", grad.size());
@@ -56,13 +44,12 @@ std::vector<PackTensor> check_pack(const Tensor& packed, const TensorList& grad,
     PackTensor& tensor = checked[t];
     checker.placed(name, grad[t]);
     tensor.dtype = checker.floating(name, grad[t]);
-    checker.addressable(name, grad[t]);
-    checker.uses(name, grad[t], false);
-    tensor.grad = grad[t].const_data_ptr();
-    tensor.index = checked_index(checker, {"index", i}, index[t], grad[t].numel(), tensor.selected);
+    const int64_t size = checker.addressable(name, grad[t]);
+    tensor.grad = checker.read(name, grad[t], size);
+    tensor.index = checked_index(checker, {"index", i}, index[t], size, tensor.selected);
     check_listed(checker, t, first, ordinal, tensor);
   }
-  number_pieces(checked);
+  number_pieces(checker, checked);
   check_packed(checker, packed, places, piece_count(checked), true);
   checker.no_overlap();
   return checked;

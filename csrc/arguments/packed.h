@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "checker.h"
@@ -10,11 +11,13 @@ namespace mist {
 
 // Counts the pieces of all lists.
 template <class SomeList>
-void number_pieces(std::vector<SomeList>& lists) {
-  uint32_t pieces = 0;
+void number_pieces(const Requirements& checker, std::vector<SomeList>& lists) {
+  int64_t pieces = 0;
   for (SomeList& list : lists) {
-    list.piece = pieces;
-    pieces += static_cast<uint32_t>(cells(list.positions(), kPlacePiece));
+    list.piece = static_cast<uint32_t>(pieces);
+    pieces += cells(list.positions(), kPlacePiece);
+    checker.require(pieces <= std::numeric_limits<uint32_t>::max(), "the lists have ", pieces, " or more pieces of ",
+                    kPlacePiece, " positions, expected at most 4294967295; call it for fewer of them at a time");
   }
 }
 
@@ -26,7 +29,8 @@ inline void check_packed(Checker& checker, const Tensor& packed, const Tensor& p
   checker.placed({"places"}, places);
   checker.typed({"places"}, places, ScalarType::Long);
   checker.sized({"places"}, places, pieces + 1, "one for each piece of 2048 positions and one for the end");
-  checker.uses({"packed"}, packed, written);
+  written ? checker.written({"packed"}, packed, packed.numel()) : checker.read({"packed"}, packed, packed.numel());
+  checker.read({"places"}, places, places.numel());
 }
 
 }  // namespace mist

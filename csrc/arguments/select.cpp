@@ -1,5 +1,4 @@
 #include "../arguments.h"
-#include "checker.h"
 
 namespace mist {
 
@@ -12,11 +11,11 @@ std::vector<SelectTensor> check_select(const TensorList& score, const std::vecto
     const Name name{"score", static_cast<int64_t>(t)};
     checker.placed(name, score[t]);
     checker.typed(name, score[t], ScalarType::Float);
-    checker.addressable(name, score[t]);
-    const int64_t size = score[t].numel();
+    const int64_t size = checker.addressable(name, score[t]);
+    const auto* const scores = static_cast<const float*>(checker.read(name, score[t], size));
     checker.require(k[t] >= 0 && k[t] <= size, "k[", t, "] is ", k[t], ", expected 0 to ", size, ", the size of ",
                     name);
-    checked.push_back({static_cast<const float*>(score[t].const_data_ptr()), size, k[t]});
+    checked.push_back({scores, size, k[t]});
   }
   return checked;
 }

@@ -84,12 +84,14 @@ struct Mask {
   }
 };
 
-void mask_cuda(TensorList grad, OptionalTensorList index, OptionalTensorList scale_code, std::optional<Tensor> table,
-               std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step, std::vector<int64_t> first) {
-  const auto tensors = check_mask(grad, index, scale_code, ordinal, first);
+void mask_cuda(const TensorList& grad, const OptionalTensorList& index, const OptionalTensorList& scale_code,
+               const std::optional<Tensor>& table, const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed,
+               const Tensor& step, const std::vector<int64_t>& first) {
+  Checker checker("mask_", grad.at(0));
   const DeviceScalars scalars =
-      check_scalars("mask_", grad[0], scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);
-  const Draw draw = check_draw("mask_", threshold, seed);
+      check_scalars(checker, scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);
+  const Draw draw = check_draw(checker, threshold, seed);
+  const auto tensors = check_mask(checker, grad, index, scale_code, ordinal, first);
   const Device device(grad[0]);
   for_each_chunk_by_dtype<Mask>(device, tensors, draw, scalars.step, scalars.table);
 }

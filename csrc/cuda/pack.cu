@@ -39,12 +39,14 @@ struct Pack {
   }
 };
 
-void pack_cuda(Tensor packed, TensorList grad, OptionalTensorList index, Tensor places, std::vector<int64_t> first,
-               std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step) {
-  const auto tensors = check_pack(packed, grad, index, places, first, ordinal);
+void pack_cuda(const Tensor& packed, const TensorList& grad, const OptionalTensorList& index, const Tensor& places,
+               const std::vector<int64_t>& first, const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed,
+               const Tensor& step) {
+  Checker checker("pack_", grad.at(0));
   const DeviceScalars scalars =
-      check_scalars("pack_", grad[0], {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);
-  const Draw draw = check_draw("pack_", threshold, seed);
+      check_scalars(checker, {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);
+  const Draw draw = check_draw(checker, threshold, seed);
+  const auto tensors = check_pack(checker, packed, grad, index, places, first, ordinal);
   for_each_chunk_by_dtype<Pack>(Device(packed), tensors, draw, scalars.step, packed_output(packed, places));
 }
 

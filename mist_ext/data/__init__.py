@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mist_ext.plugins import plugins
+from mist_ext.names import quoted
+from mist_ext.plugins import plugins, resolve
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def root_folder(given: str | os.PathLike[str] | None) -> Path:
     return Path(given or os.environ.get("MIST_DATA") or DEFAULT_ROOT).expanduser()
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: float = 0.2) -> Source:
+def load(
+    name: str, root: str | os.PathLike[str] | None = None, test_fraction: float = 0.2, called: str | None = None
+) -> Source:
     """Load a data set.
 
     Parameters
@@ -59,6 +61,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: f
         As `root_folder` takes it.
     test_fraction : float
         Share of every class that is held out for testing where a folder has no split.
+    called : str, optional
+        The source's name where it is read from a folder, which may have had another name before.
 
     Raises
     ------
@@ -67,11 +71,18 @@ def load(name: str, root: str | os.PathLike[str] | None = None, test_fraction: f
     FileNotFoundError
         If it is not below ``root``; the message lists what was looked for and where to get it.
     """
+    from mist_ext.data.source import Source
+
     check_name(name)
     check_test_fraction(test_fraction)
     if name.startswith(FOLDER):
         from mist_ext.data.folder import folder
 
-        return folder(Path(name.removeprefix(FOLDER)).expanduser(), test_fraction)
-    make = pkgutil.resolve_name(SOURCES[name])
-    return make() if name in EMBEDDED else make(root_folder(root))
+        return folder(Path(name.removeprefix(FOLDER)).expanduser(), test_fraction, called)
+    make = resolve("data", name, SOURCES[name])
+    source = make() if name in EMBEDDED else make(root_folder(root))
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"data set {name!r} ({SOURCES[name]}) is {quoted(source)}, expected a mist_ext.data.source.Source"
+        )
+    return source

@@ -11,11 +11,12 @@ from mist_ext.data.noticed import Noticed, is_folder
 from mist_ext.data.source import ImageSet, Source
 from mist_ext.data.transforms import RandomCrops
 from mist_ext.data.tree import class_trees, listed, notice_beside
+from mist_ext.names import printable
 
 TEST_FOLDERS = ("test", "val")  # the first that is there
 
 
-def folder(path: Path, test_fraction: float) -> Source:
+def folder(path: Path, test_fraction: float, name: str | None = None) -> Source:
     """Read ``path/{train,test}/<class>/``, ``path/{train,val}/<class>/`` or ``path/<class>/``.
 
     Parameters
@@ -23,11 +24,13 @@ def folder(path: Path, test_fraction: float) -> Source:
     path : Path
     test_fraction : float
         Share of every class that is held out where there is one tree: the same images in every run.
+    name : str, optional
+        The source's, which the images held out depend on; by default ``folder-`` and the path's last part.
 
     Returns
     -------
     Source
-        10 tasks by default, or as many as there are classes. Its name is ``folder-`` and the path's last part.
+        10 tasks by default, or as many as there are classes.
 
     Raises
     ------
@@ -41,22 +44,23 @@ def folder(path: Path, test_fraction: float) -> Source:
             f"{path} is no folder; looked for class folders in {path / 'train'} and {path / 'test'} (or "
             f"{path / 'val'}), or in {path} itself"
         )
+    name = name or f"folder-{printable(path.resolve().name)}"  # folders of results are called so
     test = next((path / each for each in TEST_FOLDERS if (path / each).is_dir()), None)
     if not _is_part(path / "train", test):
-        return _one_tree(path, test_fraction)
+        return _one_tree(path, test_fraction, name)
     if test is None:
         raise FileNotFoundError(f"{path} has train/ but neither test/ nor val/; add one, or give {path / 'train'}")
-    return _two_trees(path, test)
+    return _two_trees(path, test, name)
 
 
-def _two_trees(path: Path, test: Path) -> Source:
+def _two_trees(path: Path, test: Path, name: str) -> Source:
     class_names, train, tested, noticed = two_parts(path / "train", test, suffixes(), as_shown=True)
     notice_beside(path, ("train", test.name), suffixes(), noticed)
     layout = f"{{train,{test.name}}}/<class>/ in {path}: {_counts(train, tested)}; {AS_SHOWN}"
-    return _source(path, class_names, train, tested, layout, noticed)
+    return _source(name, class_names, train, tested, layout, noticed)
 
 
-def _one_tree(path: Path, test_fraction: float) -> Source:
+def _one_tree(path: Path, test_fraction: float, name: str) -> Source:
     noticed = Noticed()
     (tree,) = class_trees([path], suffixes(), noticed)
     for label, images in tree.items():
@@ -66,7 +70,7 @@ def _one_tree(path: Path, test_fraction: float) -> Source:
                 "leaves none to train or none to test; add images, or give another --test-fraction"
             )
     everything = labelled(list(tree.items()), as_shown=True)
-    whole = _source(path, tuple(tree), everything, everything, "", noticed)
+    whole = _source(name, tuple(tree), everything, everything, "", noticed)
     held_out = whole.held_out("test", test_fraction)
     train, tested = everything.subset(~held_out), everything.subset(held_out)
     layout = f"<class>/ in {path}: {_counts(train, tested)}, held out by --test-fraction; {AS_SHOWN}"
@@ -74,10 +78,10 @@ def _one_tree(path: Path, test_fraction: float) -> Source:
 
 
 def _source(
-    path: Path, class_names: tuple[str, ...], train: ImageSet, test: ImageSet, layout: str, noticed: Noticed
+    name: str, class_names: tuple[str, ...], train: ImageSet, test: ImageSet, layout: str, noticed: Noticed
 ) -> Source:
     return Source(
-        f"folder-{path.resolve().name}",
+        name,
         class_names,
         train,
         test,

@@ -59,7 +59,10 @@ def listed_parts(folder: Path, name: str) -> Parts:
         raise ValueError(f"{both[0]} is in {lists['train']} and in {lists['test']} ({len(both)} such images)")
     for name in sorted(everything.keys() - train - test):
         noticed.add(UNLISTED, name)
-    return parts(_part(tree, train), _part(tree, test), "the training list", "the test list", noticed)
+    names = [
+        str(lists[part] or f"what {lists[other]} leaves") for part, other in (("train", "test"), ("test", "train"))
+    ]
+    return parts(_part(tree, train), _part(tree, test), names[0], names[1], noticed)
 
 
 def _part(tree: Tree, names: set[str]) -> Tree:

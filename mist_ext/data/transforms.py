@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from PIL import Image
 from torchvision.transforms import v2
 
+from mist_ext.suggest import unknown
+
 LONGEST = 100  # times its width, or height, that is looked at: more would be resized to gigabytes
 PUBLISHED_SIZE = 224  # pixels: the input that the other sizes below belong to
 
@@ -40,7 +42,10 @@ class Transform(ABC):
     @staticmethod
     def named(name: str) -> type[Transform]:
         """A transform by its class's name, as it stands in files."""
-        return {kind.__name__: kind for kind in Transform.__subclasses__()}[name]
+        kinds = {kind.__name__: kind for kind in Transform.__subclasses__()}
+        if name not in kinds:
+            raise unknown("transform", name, kinds)
+        return kinds[name]
 
     def prepare(self, image: Image.Image) -> Image.Image:
         """The fixed part of the training view."""

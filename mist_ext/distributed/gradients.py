@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -18,8 +19,13 @@ _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcas
 
 
 def averaging(module: nn.Module) -> nn.Module:
-    """The module, with gradients that backward averages over the ranks: PyTorch's DDP, overlapped with backward."""
-    return DistributedDataParallel(module, **_NO_BUFFERS)
+    """The module, with gradients that backward averages over the ranks: PyTorch's DDP, overlapped with backward.
+
+    DDP would group the gradients anew after its first step, and with them the order in which three or more ranks' are
+    added: a run that goes on would not end with the same bits. Where parameters may be unused, it does not.
+    """
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
+    return DistributedDataParallel(module, find_unused_parameters=True, **_NO_BUFFERS)
 
 
 def add_up_(tensors: Iterable[Tensor]) -> None:
@@ -27,12 +33,3 @@ def add_up_(tensors: Iterable[Tensor]) -> None:
     if ranks.size() > 1:
         for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
             work.wait()
-
-
-def summed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sums over the ranks, by name; the tensors stay as they are."""
-    if ranks.size() == 1:
-        return dict(tensors)
-    copies = {name: tensor.clone() for name, tensor in tensors.items()}
-    add_up_(copies.values())
-    return copies

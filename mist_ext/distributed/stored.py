@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mist_ext.distributed.shard import Shard, is_sharded, local
@@ -38,13 +40,28 @@ class Shards:
     Parameters
     ----------
     folder : Path
+
+    Attributes
+    ----------
+    totals : dict of str to int
+        The entries of each tensor.
+
+    Raises
+    ------
+    ValueError
+        If the headers of its files are damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         from torch.distributed.checkpoint import HuggingFaceStorageReader
 
         self._reader = HuggingFaceStorageReader(str(folder))
-        metadata = self._reader.read_metadata()
+        try:
+            metadata = self._reader.read_metadata()
+            entries: Mapping[str, Any] = metadata.state_dict_metadata
+            self.totals = {name: entry.size.numel() for name, entry in entries.items()}
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"the headers in {folder} cannot be read: {error!r}") from error
         self._reader.read_metadata = lambda: metadata  # type: ignore[method-assign] # the headers are read once
 
     def read_into(self, name: str, part: Shard) -> None:
@@ -94,7 +111,7 @@ def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> T
     Raises
     ------
     ValueError
-        If it is a part that has other entries.
+        If it has not as many entries, or is a part that has other ones.
     """
     if isinstance(saved, Shard):
         wanted = saved.total - first if count is None else count
@@ -105,14 +122,35 @@ def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> T
                 "checkpoint.load_latest returns"
             )
         return saved.entries
+    if not isinstance(saved, Tensor | Stored):
+        raise ValueError(f"a saved state is a {type(saved).__name__}, expected a tensor")
     entries = saved if isinstance(saved, Stored) else saved.reshape(-1)
-    return entries[first : None if count is None else first + count]
+    part = entries[first : None if count is None else first + count]
+    if count not in (None, len(part)):
+        raise ValueError(f"a saved state has {total(saved)} entries, expected {first + count} or more")
+    return part
+
+
+def total(saved: Tensor | Stored) -> int:
+    """The entries of a tensor that was saved, or of the whole one that it is a part of."""
+    return saved.total if isinstance(saved, Shard | Stored) else saved.numel()
+
+
+def check_entries(name: str, saved: Tensor | Stored, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Raise ValueError unless what was saved has as many entries as a tensor, and its dtype or a given one."""
+    total = saved.total if isinstance(saved, Shard | Stored) else saved.numel()
+    dtype = dtype or tensor.dtype
+    if (total, saved.dtype) != (tensor.numel(), dtype):
+        raise ValueError(
+            f"a saved state has {total} entries of {saved.dtype} for {name!r}, expected {tensor.numel()} of {dtype}"
+        )
 
 
 @torch.no_grad()
 def fill_(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor | Stored]) -> None:
-    """Give tensors, sharded or not, the values that were saved under their names."""
+    """Give tensors, sharded or not, the values that were saved under their names; ValueError for other sizes."""
     for name, tensor in tensors.items():
+        check_entries(name, saved[name], tensor)
         own = local(tensor)
         first = Shard.of(name, tensor).first if is_sharded(tensor) else 0
         own.copy_(taken(saved[name], first, own.numel()).view(own.shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -143,9 +143,7 @@ class Method(ABC):
                     f"this state of {name} has {option}={state[option]}, but the method was created with "
                     f"{option}={getattr(self, option)}: create it with {option}={state[option]}"
                 )
-        for entry in self._state:
-            value = state[entry]
-            setattr(self, entry, value.clone() if isinstance(value, Tensor) else value)
+        self._take(state, self._state)
 
     def inference_state(self) -> dict[str, Entry]:
         """A copy of what predictions need."""
@@ -153,9 +151,28 @@ class Method(ABC):
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
     def load_inference_state(self, state: Mapping[str, Entry]) -> None:
-        """Predict as the method that gave this `inference_state`; it cannot learn on."""
-        for name in self._predicting or self._state:
-            setattr(self, name, state[name])
+        """Predict as the method that gave this `inference_state`; it cannot learn on.
+
+        Raises
+        ------
+        ValueError
+            If an entry is missing, or is not such a tensor as the method has. Nothing has been changed then.
+        """
+        self._take(state, self._predicting or self._state)
+
+    def _take(self, state: Mapping[str, Entry], names: Sequence[str]) -> None:
+        """Take some entries of a state, once all of them are found to be what they should."""
+        taken: dict[str, Entry] = {}
+        for name in names:
+            own, value = getattr(self, name), state.get(name)
+            if value is None or (own is not None and _kind(value) != _kind(own)):
+                raise ValueError(f"{name!r} of a state of {type(self).__name__} is {_kind(value)}, not {_kind(own)}")
+            taken[name] = value.clone() if isinstance(value, Tensor) else value
+        counts = taken.get("counts", self.counts)
+        if not isinstance(counts, Tensor) or counts.ndim != 1 or (counts < 0).any():
+            raise ValueError(f"'counts' of a state of {type(self).__name__} are not the rows of each class")
+        for name, value in taken.items():
+            setattr(self, name, value)
 
     @abstractmethod
     def _learn(self, features: Tensor, targets: Tensor) -> None:
@@ -187,6 +204,10 @@ class Method(ABC):
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 setattr(self, name, value.to(device))
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
 
 
 def _check_labels(features: Tensor, labels: Tensor) -> None:

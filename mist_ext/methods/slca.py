@@ -116,7 +116,8 @@ class SLCA(TrainedMethod, ClassGaussians):
             mean = torch.stack(norms, dim=1).mean(dim=1, keepdim=True) + 1e-7
             return functional.cross_entropy(logits / mean / self.temperature, targets)
 
-        fit(loss, [(heads.parameters(), 1.0)], self.alignment, batches, key, untracked, "align")
+        groups = [(heads.parameters(), 1.0)]
+        self.losses["align"] = fit(loss, groups, self.alignment, batches, key, untracked, "align", len(self.sessions))
 
     def sampled(self) -> tuple[Tensor, Tensor]:
         """Features drawn for every class seen: float32 ``[draws, d]`` and int64 labels ``[draws]``."""

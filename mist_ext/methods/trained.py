@@ -21,6 +21,7 @@ from mist_ext.methods.training import Recipe, fit
 from mist_ext.tuners.tuner import Track, untracked
 
 _SESSIONS, _NETWORK = "sessions", "network/"
+MOST_CLASSES = 100_000  # of a state that is read
 
 
 class TrainedMethod(Method):
@@ -45,6 +46,8 @@ class TrainedMethod(Method):
         The method's own parameters.
     sessions : list of range
         The classes of every task that `train` was given; what the network consists of follows from them.
+    losses : dict of list
+        Of the newest task: the mean loss of each epoch's batches, by what was trained; empty where nothing was.
     stale : str
         Class attribute: why what was trained no longer fits a backbone that moves between tasks; empty if it does.
     """
@@ -61,6 +64,7 @@ class TrainedMethod(Method):
         self.recipe, self.seed = recipe, seed
         self.network: Any = nn.Module()  # whose attributes no type checker knows
         self.sessions: list[range] = []
+        self.losses: dict[str, list[float]] = {}
         self._borrowed: Any = None
 
     @property
@@ -91,7 +95,7 @@ class TrainedMethod(Method):
         if self.needs_vit:
             check_vit(backbone, type(self).__name__)
         self._borrowed = backbone
-        self._rebuild([])
+        self._rebuild()
 
     def train(self, images: Dataset, task_classes: range, track: Track = untracked) -> bool:
         """Train on a task.
@@ -114,6 +118,7 @@ class TrainedMethod(Method):
         if task_classes.start != start or not len(task_classes):
             raise ValueError(f"classes {task_classes}: expected one or more from {start} on, where the last task ended")
         self._extend(task_classes)
+        self.losses = {}
         with borrowed(self.backbone):
             train_mode(self.network)
             changed = self._train(images, task_classes, track)
@@ -153,17 +158,25 @@ class TrainedMethod(Method):
         return {_SESSIONS: ends, **{_NETWORK + name: value.detach().clone() for name, value in tensors.items()}}
 
     def _load_own(self, state: Mapping[str, Entry]) -> None:
-        ends = torch.as_tensor(state[_SESSIONS]).tolist()
-        self._rebuild([range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)])
+        ends = state[_SESSIONS]
+        if not isinstance(ends, Tensor) or ends.ndim != 1 or ends.dtype != torch.int64:
+            raise ValueError(f"the sessions of a state of {type(self).__name__} are not the ends of tasks")
         own = {name.removeprefix(_NETWORK): value for name, value in state.items() if name.startswith(_NETWORK)}
+        self._rebuild()
+        for end in ends.tolist():
+            start = self.sessions[-1].stop if self.sessions else 0
+            if not start < end <= MOST_CLASSES:
+                raise ValueError(f"a state of {type(self).__name__} has a task that ends at class {end} after {start}")
+            self._extend(range(start, end))
+            if missing := sorted(self.network.state_dict().keys() - own.keys()):  # before more tasks take more memory
+                raise ValueError(f"a state of {type(self).__name__} has no {missing[0]!r}, which its tasks need")
         self.network.load_state_dict(own)
+        self.network.eval()
 
-    def _rebuild(self, sessions: Iterable[range]) -> None:
+    def _rebuild(self) -> None:
         self.sessions = []
         with self.drawn("network"):
             self.network = self._build()
-        for session in sessions:
-            self._extend(session)
         self.network.to(self.device).eval()
 
     def _extend(self, classes: range) -> None:
@@ -194,7 +207,8 @@ class TrainedMethod(Method):
             return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device, split="rows")
 
         rows = batches(0).rows.__getitem__ if ranks.size() > 1 else None  # every epoch's batches are as long
-        fit(loss, groups, self.recipe, lambda epoch: inputs(batches(epoch)), key, track, type(self).__name__, rows)
+        steps, name = lambda epoch: inputs(batches(epoch)), type(self).__name__
+        self.losses["learn"] = fit(loss, groups, self.recipe, steps, key, track, name, len(self.sessions), rows)
 
     def frozen(self, pixels: Tensor) -> Tensor:
         """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.rows import Rows
+from mist_ext.divergence import OF_STEP, UNTOUCHED, Course, Diverged
 from mist_ext.draws import draw_seed
 from mist_ext.tuners.tuner import Track
 
@@ -74,8 +75,9 @@ def fit(
     key: tuple[int | str, ...],
     track: Track,
     phase: str,
+    task: int,
     rows: Callable[[int], Rows] | None = None,
-) -> None:
+) -> list[float]:
     """Minimise a loss over epochs of batches.
 
     Parameters
@@ -93,9 +95,21 @@ def fit(
         The progress display.
     phase : str
         What the display calls it.
+    task : int
+        The number of the task at hand, from 1.
     rows : callable, optional
         From a step's number to the part of its joint batch that this rank gets; the gradients are summed over the ranks
         then.
+
+    Returns
+    -------
+    list of float
+        The mean loss of each epoch's batches.
+
+    Raises
+    ------
+    Diverged
+        If a loss or what a step has made of the parameters is NaN or infinite, as `Course` finds it.
     """
     parameters = [(list(group), factor) for group, factor in groups]
     settings = [{"params": group, "lr": recipe.lr * factor} for group, factor in parameters]
@@ -107,9 +121,19 @@ def fit(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: recipe.schedule(epoch / recipe.epochs))
     everything = [parameter for group, _ in parameters for parameter in group]
     devices = sorted({parameter.device.index for parameter in everything if parameter.is_cuda})
+    means = []
     for epoch in range(recipe.epochs):
         steps = batches(epoch)
-        tracked = track(steps, f"{phase} {epoch + 1}/{recipe.epochs}", len(steps))  # type: ignore[arg-type]
+        count: int = len(steps)  # type: ignore[arg-type]
+
+        def diverged(batch: int, sign: str, epoch: int = epoch, count: int = count) -> Diverged:
+            where = f"task {task}, {phase}, epoch {epoch + 1} of {recipe.epochs}, batch {batch + 1} of {count}"
+            untouched = task == 1 and epoch == batch == 0 and sign not in OF_STEP
+            advice = f"lower the method's rate (--method-options lr={recipe.lr / 10:g}, it was {recipe.lr:g})"
+            return Diverged(f"training diverged in {where}: {sign}; {UNTOUCHED if untouched else advice}")
+
+        course = Course(count, everything[0].device, diverged, parts=rows is not None)
+        tracked = track(steps, f"{phase} {epoch + 1}/{recipe.epochs}", count)
         for step, (inputs, labels) in enumerate(tracked):
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 own = () if rows is None else (ranks.rank(),)
@@ -117,6 +141,7 @@ def fit(
                 value = loss(inputs, labels)
                 if rows is not None:
                     value = value * rows(step).weight
+                course.begin(step, value)
                 value.backward()
             if rows is not None:
                 add_up_(parameter.grad for parameter in everything if parameter.grad is not None)
@@ -124,7 +149,11 @@ def fit(
                 nn.utils.clip_grad_norm_(everything, recipe.clip)
             optimizer.step()
             optimizer.zero_grad()
+            course.end(step, everything)
+            course.passed(step + 1)
+        means.append(course.mean())
         scheduler.step()
+    return means
 
 
 class CosineHead(nn.Module):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext import ops
 from mist_ext.optim.sparse import NamedParameters, SparseOptimizer
@@ -36,7 +36,7 @@ class SparseAdamW(SparseOptimizer):
         Decay of the averages of the gradient and of its square, each 0 to 0.99998.
     eps : float
     weight_decay : float
-    named_parameters, selection, keep, seed, step, scale_code, scale_table
+    named_parameters, selection, keep, seed, step, scale_code, scale_table, model
         As in `SparseSGD`.
 
     Raises
@@ -45,6 +45,7 @@ class SparseAdamW(SparseOptimizer):
         For a setting out of range, a selected parameter that is missing or has another shape.
     """
 
+    STATE: ClassVar = {"exp_avg": torch.float32, "exp_avg_sq": torch.float32, "updates": torch.int32}
     NOT_NEGATIVE = ("lr", "eps", "weight_decay")
 
     def __init__(
@@ -60,9 +61,10 @@ class SparseAdamW(SparseOptimizer):
         step: int = 0,
         scale_code: Mapping[str, Tensor] | None = None,
         scale_table: Tensor | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "keep": keep}
-        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table)
+        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table, model)
 
     def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
@@ -72,9 +74,6 @@ class SparseAdamW(SparseOptimizer):
         for number, beta in enumerate(betas):
             if not 0 <= beta <= LARGEST_BETA:
                 raise ValueError(f"betas[{number}] is {beta}, expected 0 to {LARGEST_BETA}")
-
-    def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
-        return {"exp_avg": torch.float32, "exp_avg_sq": torch.float32, "updates": torch.int32}
 
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mist_ext import ops
-from mist_ext.optim.sparse import Part, SparseOptimizer
+from mist_ext.optim.sparse import Part, SparseOptimizer, unwrapped
 
 Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and places of parameters in it
 
@@ -54,7 +54,7 @@ class SparseExchange:
     Parameters
     ----------
     optimizer : SparseOptimizer
-        `SparseSGD` or `SparseAdamW`.
+        `SparseSGD` or `SparseAdamW`, or what accelerate made of one.
     group : ProcessGroup, optional
         The ranks; all of them by default.
     wire : torch.dtype
@@ -69,8 +69,10 @@ class SparseExchange:
 
     Raises
     ------
+    TypeError
+        For another optimiser.
     ValueError
-        For an optimiser, a wire or a reduction that is not among those above.
+        For an optimiser that needs dense gradients, a wire or a reduction that is not among those above.
     RuntimeError
         When it is entered: without a process group, or if the ranks' selections, options, steps or parameters differ.
         By ``optimizer.step()``: if a parameter has a gradient on some ranks only, or with a `GradScaler`.
@@ -91,6 +93,7 @@ class SparseExchange:
         wire: torch.dtype = torch.float32,
         reduce: str = "mean",
     ) -> None:
+        optimizer = unwrapped(optimizer, "SparseExchange")
         if optimizer.NEEDS_DENSE_GRADIENTS:
             raise ValueError(f"{type(optimizer).__name__} needs dense gradients, of which an exchange keeps few")
         if wire not in WIRES:

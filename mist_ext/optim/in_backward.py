@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from mist_ext.optim.clipping import RefusedClipping
-from mist_ext.optim.sparse import SparseOptimizer
+from mist_ext.arrival import Arrivals, UsedGradient
+from mist_ext.optim.sparse import SparseOptimizer, unwrapped
 
 
 class InBackward:
@@ -21,13 +20,21 @@ class InBackward:
     such as a block of which only a part was used, and counts the step. The bits are those of stepping after backward.
     A block is what a parameter's name begins with, up to its first number: ``blocks.3`` of ``blocks.3.mlp.fc1.weight``.
 
-    Since no gradient outlives its block, nothing works that needs them all: clipping by the global norm, `GradScaler`,
-    a second backward pass before the step. Each raises `RuntimeError`; step after backward for those.
+    Since no gradient outlives its block, nothing works that needs them all: clipping, norms, `GradScaler`, a second
+    backward pass before the step. From its block's update to the step a gradient is a `UsedGradient`, with which any
+    computation raises `RuntimeError`; step after backward for those.
 
     Parameters
     ----------
     optimizer : SparseOptimizer
-        `SparseSGD` or `SparseAdamW`.
+        `SparseSGD` or `SparseAdamW`, or what accelerate made of one.
+
+    Raises
+    ------
+    TypeError
+        For another optimiser.
+    RuntimeError
+        When it is entered: if a parameter has a gradient already, or another context takes its gradients.
 
     Examples
     --------
@@ -38,60 +45,61 @@ class InBackward:
     """
 
     def __init__(self, optimizer: SparseOptimizer) -> None:
-        self.optimizer = optimizer
+        self.optimizer = unwrapped(optimizer, "InBackward")
+        self._arrivals = Arrivals("InBackward")
         self._handles: list[RemovableHandle] = []
-        self._members: dict[str, list[tuple[int, int]]] = {}  # of a block: numbers of group and parameter
-        for number, group in enumerate(optimizer.param_groups):
-            for i, name in enumerate(group["param_names"]):
-                if not group["params"][i].requires_grad:  # no gradient of it will ever arrive
-                    continue
-                self._members.setdefault(block_name(name), []).append((number, i))
-        self._arrived: dict[str, set[tuple[int, int]]] = {block: set() for block in self._members}
-        self._streams: dict[str, set[torch.cuda.Stream]] = {block: set() for block in self._members}
-        self._refused_clipping = RefusedClipping()
+        # While it is entered, of the parameters that require a gradient:
+        self._place: dict[str, tuple[int, int]] = {}  # numbers of group and parameter
+        self._used: dict[str, UsedGradient] = {}
+        self._members: dict[str, list[str]] = {}  # of a block
+        self._arrived: dict[str, set[str]] = {}
+        self._streams: dict[str, set[torch.cuda.Stream]] = {}
 
     def __enter__(self) -> InBackward:
-        groups = self.optimizer.param_groups
-        for group in groups:
-            for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                if parameter.grad is not None:
-                    raise RuntimeError(f"{name!r} already has a gradient; call optimizer.step() or zero_grad() first")
-        for block, members in self._members.items():
-            for number, i in members:
-                hook = functools.partial(self._arrive, block, (number, i))
-                self._handles.append(groups[number]["params"][i].register_post_accumulate_grad_hook(hook))
+        parameters, self._place, self._members = {}, {}, {}
+        for number, group in enumerate(self.optimizer.param_groups):
+            for i, (name, parameter) in enumerate(zip(group["param_names"], group["params"], strict=True)):
+                if parameter.requires_grad:
+                    parameters[name], self._place[name] = parameter, (number, i)
+                    self._members.setdefault(block_name(name), []).append(name)
+        self._arrivals.watch(parameters, self._arrive)
+        self._used = {name: UsedGradient(name, parameter) for name, parameter in parameters.items()}
+        self._arrived = {block: set() for block in self._members}
+        self._streams = {block: set() for block in self._members}
         self._handles.append(self.optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(self.optimizer.register_step_post_hook(self._after_step))
-        self._refused_clipping.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._arrivals.end()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._refused_clipping.__exit__()
-        self._forget()
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if isinstance(parameter.grad, UsedGradient):
+                    parameter.grad = None
 
     @torch.no_grad()
-    def _arrive(self, block: str, member: tuple[int, int], parameter: Tensor) -> None:
+    def _arrive(self, name: str, parameter: Tensor) -> None:
+        block = block_name(name)
         arrived = self._arrived[block]
-        if member in arrived:
-            name = self.optimizer.param_groups[member[0]]["param_names"][member[1]]
+        if name in arrived:
             raise RuntimeError(
                 f"a second gradient of {name!r} arrived before optimizer.step(): in-backward steps work with one "
                 "backward pass a step and with non-reentrant checkpointing; step after backward for anything else"
             )
-        arrived.add(member)
+        arrived.add(name)
         if parameter.is_cuda:
             self._streams[block].add(torch.cuda.current_stream(parameter.device))
         if len(arrived) == len(self._members[block]):
             self._wait_for_others(block)
-            for number in sorted({number for number, _ in arrived}):
+            for number in sorted({self._place[member][0] for member in arrived}):
                 params = self.optimizer.param_groups[number]["params"]
-                chosen = sorted(i for n, i in arrived if n == number and params[i].grad is not None)
-                self.optimizer.update_parameters(number, chosen)
-                for i in chosen:
-                    params[i].grad = None
+                places = {i: member for member in arrived for n, i in [self._place[member]] if n == number}
+                self.optimizer.update_parameters(number, [i for i in sorted(places) if params[i].grad is not None])
+                for i, member in places.items():
+                    params[i].grad = self._used[member]
 
     def _wait_for_others(self, block: str) -> None:
         """Where a network's parts run on streams of their own: a block's update follows all of its gradients.
@@ -100,7 +108,7 @@ class InBackward:
         """
         if len(self._streams[block]) < 2:
             return
-        for number, i in self._members[block]:
+        for number, i in (self._place[name] for name in self._members[block]):
             parameter = self.optimizer.param_groups[number]["params"][i]
             current = torch.cuda.current_stream(parameter.device)
             assert parameter.grad is not None
@@ -120,9 +128,6 @@ class InBackward:
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
-        self._forget()
-
-    def _forget(self) -> None:
         for block, arrived in self._arrived.items():
             arrived.clear()
             self._streams[block].clear()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mist_ext import ops
 from mist_ext.distributed.shard import is_sharded
+from mist_ext.indices import selected_count
 from mist_ext.optim.sgd import SparseSGD
-from mist_ext.selection import selected_count
 
 
 class LargestGradientSGD(SparseSGD):
@@ -38,10 +38,11 @@ class LargestGradientSGD(SparseSGD):
 
     NEEDS_DENSE_GRADIENTS = True
 
-    def _check_parameter(self, name: str, parameter: Tensor) -> None:
-        if is_sharded(parameter):
-            raise ValueError(f"{name!r} is sharded, but its largest gradients show in the whole tensor alone")
-        super()._check_parameter(name, parameter)
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        for name, parameter in param_group["params"]:
+            if is_sharded(parameter):
+                raise ValueError(f"{name!r} is sharded, but its largest gradients show in the whole tensor alone")
+        super().add_param_group(param_group)
 
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext import ops
 from mist_ext.distributed.shard import is_sharded, local
-from mist_ext.optim.sparse import check_seed, check_shape
-from mist_ext.selection import Selection, named
+from mist_ext.optim.checks import check_complete, check_draw, check_shape, check_sizes
+from mist_ext.optim.groups import selected_pairs
+from mist_ext.optim.saving import check_selection
+from mist_ext.parameters import dense, with_names
+from mist_ext.selection import Selection
 
 
 class MaskedGradient:
@@ -21,8 +25,8 @@ class MaskedGradient:
 
     Parameters
     ----------
-    named_parameters, selection, keep, seed, step, scale_code, scale_table
-        As in `SparseSGD`.
+    named_parameters, selection, keep, seed, step, scale_code, scale_table, model
+        As in `SparseSGD`, but for groups.
 
     Examples
     --------
@@ -41,16 +45,20 @@ class MaskedGradient:
         step: int = 0,
         scale_code: Mapping[str, Tensor] | None = None,
         scale_table: Tensor | None = None,
+        model: nn.Module | None = None,
     ) -> None:
-        parameters = dict(named_parameters)
+        check_draw(seed, step)
+        parameters = dict(selected_pairs(named_parameters, selection, model))
+        check_complete(selection, parameters)
         for name in selection:
-            if name not in parameters:
-                raise ValueError(f"the selection names {name!r}, which is not among the parameters given")
             check_shape(selection, name, parameters[name])
+        if unknown := sorted((scale_code or {}).keys() - selection.keys()):
+            raise ValueError(f"scale_code names {unknown[0]!r}, which is not in the selection")
         self.selection = selection
         self.parameters = {name: parameters[name] for name in selection}
         self.threshold = ops.keep_threshold(keep)
-        self.seed = check_seed(seed)
+        self.keep = keep
+        self.seed = seed
         device = next(iter(self.parameters.values())).device if self.parameters else torch.device("cpu")
         self._step = torch.tensor(step, dtype=torch.int64, device=device)
         self._index = {name: None if index is None else index.to(device) for name, index in selection.items()}
@@ -66,12 +74,13 @@ class MaskedGradient:
     def apply_(self) -> None:
         """Mask the gradients that are there, in place; the next call draws anew."""
         names = [name for name, p in self.parameters.items() if p.grad is not None]
+        check_sizes(self.selection, names, [self.parameters[name] for name in names])
         grads: list[Tensor] = []
         for name in names:
             gradient = self.parameters[name].grad
             assert gradient is not None
             if not is_sharded(gradient):
-                gradient = self.parameters[name].grad = gradient.contiguous()
+                gradient = self.parameters[name].grad = dense(name, gradient)
             grads.append(local(gradient))
         try:
             ops.mask_(
@@ -86,13 +95,27 @@ class MaskedGradient:
                 step=self._step,
             )
         except RuntimeError as error:
-            raise RuntimeError(named(error, names)) from error
+            raise RuntimeError(with_names(error, names)) from error
         self._step += 1
 
-    def state_dict(self) -> dict[str, int]:
-        """The number of draws so far."""
-        return {"step": self.steps}
+    def state_dict(self) -> dict[str, Any]:
+        """The number of draws so far, and what else decides them."""
+        return {"step": self.steps, "seed": self.seed, "keep": self.keep, "selection": self.selection.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on drawing where the saved one stopped."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on drawing where the saved one stopped.
+
+        Raises
+        ------
+        ValueError
+            If it has another seed, probability or selection; the message has the difference.
+        """
+        for key in ("step", "seed", "keep", "selection"):
+            if key not in state:
+                raise ValueError(f"this is not the state of a MaskedGradient: it has no {key!r}")
+        for key, ours in {"seed": self.seed, "keep": self.keep}.items():
+            if state[key] != ours:
+                raise ValueError(f"the state was saved with {key} {state[key]!r}, but this one has {ours!r}")
+        check_selection(self.selection, state["selection"])
+        check_draw(self.seed, state["step"])
         self._step.fill_(state["step"])

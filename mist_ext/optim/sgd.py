@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext import ops
 from mist_ext.optim.sparse import NamedParameters, SparseOptimizer
@@ -27,7 +27,8 @@ class SparseSGD(SparseOptimizer):
     ----------
     named_parameters : iterable
         ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...], "lr": ...}``. Parameters that the
-        selection does not name are left out.
+        selection does not name are left out. Without names, as ``model.parameters()`` or other libraries' groups have
+        them, they are looked up in ``model``.
     selection : Selection
     lr : float or Tensor
         A tensor is read on the device at every step, for CUDA graphs.
@@ -42,13 +43,18 @@ class SparseSGD(SparseOptimizer):
         By parameter name: uint8, one code a selected entry. A gradient is multiplied by ``scale_table[code]``.
     scale_table : Tensor, optional
         float32, ``[256]``.
+    model : Module, optional
+        Whose ``named_parameters()`` give the names of parameters that come without.
 
     Raises
     ------
+    TypeError
+        For parameters without names, where there is no ``model``.
     ValueError
         For a setting out of range, a selected parameter that is missing or has another shape.
     """
 
+    STATE: ClassVar = {"momentum": torch.float32}
     NOT_NEGATIVE = ("lr", "momentum", "weight_decay")
 
     def __init__(
@@ -63,12 +69,13 @@ class SparseSGD(SparseOptimizer):
         step: int = 0,
         scale_code: Mapping[str, Tensor] | None = None,
         scale_table: Tensor | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "keep": keep}
-        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table)
+        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table, model)
 
     def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
-        return {"momentum": torch.float32} if group["momentum"] else {}
+        return self.STATE if group["momentum"] else {}
 
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device

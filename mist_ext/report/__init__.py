@@ -8,9 +8,8 @@ got, and named.
 from __future__ import annotations
 
 from mist_ext.report.cells import Cell
-from mist_ext.report.entries import ResultsError
 from mist_ext.report.forms import FORMS, as_text
-from mist_ext.report.parsing import parse_cell
+from mist_ext.report.parsing import ResultsError, parse_cell
 from mist_ext.report.reading import read_cells
 from mist_ext.report.summary import write_cell_figures, write_report, write_summary
 from mist_ext.report.tables import CellTables as table

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from mist_ext.report.cells import Cell, Run
-from mist_ext.report.entries import ResultsError, check_expected, check_task, get, numbers
+import msgspec
 
-SCHEMA = 1
+from mist_ext.bounded_files import decode_json
+from mist_ext.record import SCHEMA, CellRecord
+from mist_ext.report.cells import Cell
+
+REPEAT = "repeat that run or leave it out"
+
+
+class ResultsError(ValueError):
+    """A `results.json` that is missing, damaged, or not one of this version."""
+
+
+class _Version(msgspec.Struct):
+    schema: int | float | str | None
 
 
 def parse_cell(result: Any, source: str) -> Cell:
@@ -15,7 +26,7 @@ def parse_cell(result: Any, source: str) -> Cell:
 
     Parameters
     ----------
-    result : dict
+    result : bytes or dict
         The content.
     source : str
         Where it comes from, for messages.
@@ -23,55 +34,43 @@ def parse_cell(result: Any, source: str) -> Cell:
     Raises
     ------
     ResultsError
-        If it is of another schema, or an entry is missing or of another type.
+        If it is no JSON, of another schema, or an entry is missing, of another type or out of range.
     """
-    if not isinstance(result, dict) or "schema" not in result:
-        raise ResultsError(f"{source} holds no results of a run: it has no entry 'schema'; leave it out")
-    if result["schema"] != SCHEMA:
+    content = result if isinstance(result, bytes) else msgspec.json.encode(result)
+    try:
+        schema = decode_json(content, _Version, source).schema
+    except ValueError as error:
+        if isinstance(error.__cause__, msgspec.ValidationError):
+            raise ResultsError(f"{source} holds no results of a run: it has no entry 'schema'; leave it out") from error
+        raise ResultsError(f"{error}; {REPEAT}") from error
+    if schema != SCHEMA:
         raise ResultsError(
-            f"{source} has schema {result['schema']!r}, this version reads schema {SCHEMA}; "
+            f"{source} has schema {schema!r}, this version reads schema {SCHEMA}; "
             "report it with the version that wrote it"
         )
-    config = get(result, "config", dict, source)
-    for part in ("data", "backbone", "tuner", "method"):
-        get(get(config, part, dict, f"{source}: config"), "name", str, f"{source}: config.{part}")
-    check_expected(config, f"{source}: config")
-    runs = [_parse_run(run, f"{source}: runs[{place}]") for place, run in enumerate(get(result, "runs", list, source))]
-    environment = result.get("environment")
+    try:
+        record = decode_json(content, CellRecord, source)
+    except ValueError as error:
+        raise ResultsError(f"{error}; {REPEAT}") from error
     return Cell(
         source=source,
-        config=config,
-        runs=[run for run in runs if run.seen],
-        gaps=_gaps(config, runs, "summary" in result),
-        environment=environment if isinstance(environment, dict) else {},
+        config=record.config,
+        runs=[run for run in record.runs if run.tasks],
+        gaps=_gaps(record),
+        environment=record.environment,
     )
 
 
-def _parse_run(record: Any, where: str) -> Run:
-    tasks = get(record, "tasks", list, where)
-    seen, matrix, classes = [], [], []
-    for number, task in enumerate(tasks):
-        place = f"{where}.tasks[{number}]"
-        seen.append(float(get(task, "accuracy_seen", (int, float), place)))
-        row = get(task, "accuracy_per_task", list, place)
-        numbers(row, number + 1, f"{place}.accuracy_per_task", "one per task so far")
-        matrix.append([float(value) for value in row])
-        classes.append(tuple(get(task, "classes", list, place)))
-        check_task(task, sum(map(len, classes)), place)
-    return Run(get(record, "seed", int, where), tuple(classes), seen, matrix, tasks)
-
-
-def _gaps(config: dict[str, Any], runs: list[Run], finished: bool) -> list[str]:
-    configured = config["data"].get("tasks")
-    longest = max((len(run.seen) for run in runs), default=0)
+def _gaps(record: CellRecord) -> list[str]:
+    configured = record.config.data.get("tasks")
+    longest = max((len(run.tasks) for run in record.runs), default=0)
     expected = max(longest, configured if isinstance(configured, int) else 0)
-    gaps = [f"seed {run.seed} has {len(run.seen)} of {expected} tasks" for run in runs if len(run.seen) < expected]
-    seeds = config.get("seeds")
-    present = {run.seed for run in runs}
-    missing = [str(seed) for seed in seeds if seed not in present] if isinstance(seeds, list) else []
-    if missing:
+    short = [run for run in record.runs if len(run.tasks) < expected]
+    gaps = [f"seed {run.seed} has {len(run.tasks)} of {expected} tasks" for run in short]
+    present = {run.seed for run in record.runs}
+    if missing := [str(seed) for seed in record.config.seeds or () if seed not in present]:
         gaps.append(f"seed{'s' if len(missing) > 1 else ''} {', '.join(missing)} not begun")
-    if not gaps and not finished:
+    if not gaps and record.summary is msgspec.UNSET:
         # The last run may have lacked tasks that nothing else in the file tells of.
         gaps.append("the run was interrupted before its summary")
     return gaps

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mist_ext import metrics
-from mist_ext.report.cells import Cell, Run
+from mist_ext.record import RunRecord
+from mist_ext.report.cells import Cell
 
 
 class ClassMatrix(NamedTuple):
@@ -27,9 +28,11 @@ class ClassMatrix(NamedTuple):
 
 
 def recorded(cell: Cell) -> bool:
-    """Whether every counted run recorded its accuracies per class."""
+    """Whether every counted run recorded its accuracies on all classes."""
     return bool(cell.counted) and all(
-        task.get("accuracy_per_class") is not None for run in cell.counted for task in run.tasks
+        task.accuracy_per_class is not None and None not in task.accuracy_per_class
+        for run in cell.counted
+        for task in run.tasks
     )
 
 
@@ -45,7 +48,7 @@ def class_matrix(cell: Cell) -> ClassMatrix:
     return ClassMatrix([label for task in first.classes for label in task], rows, of)
 
 
-def forgetting(run: Run) -> dict[Any, float]:
+def forgetting(run: RunRecord) -> dict[Any, float]:
     """What a run lost on each class of its earlier tasks, in percentage points.
 
     The best accuracy on the class after any task before the last, minus that after the last: `metrics.forgetting`
@@ -69,10 +72,11 @@ def forgetting_by_class(cell: Cell) -> dict[Any, list[float]]:
     return joined
 
 
-def _rows(run: Run) -> list[list[float]]:
+def _rows(run: RunRecord) -> list[list[float]]:
     rows: list[list[float]] = []
     for task, classes in zip(run.tasks, run.classes, strict=True):
         rows += [[] for _ in classes]
-        for row, accuracy in zip(rows, task["accuracy_per_class"], strict=True):
-            row.append(float(accuracy))
+        for row, accuracy in zip(rows, task.accuracy_per_class or (), strict=True):
+            assert accuracy is not None  # or it is not `recorded`
+            row.append(accuracy)
     return rows

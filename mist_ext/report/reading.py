@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mist_ext import bounded_files
 from mist_ext.report.cells import Cell
-from mist_ext.report.entries import REPEAT, ResultsError
-from mist_ext.report.parsing import parse_cell
+from mist_ext.report.parsing import ResultsError, parse_cell
 
 FILE_NAME = "results.json"
+MOST_BYTES = 2**28
 
 _GIVE = "give the folder that a run wrote, or one of its cells' folders"  # what to do, at the end of two messages
 
@@ -71,7 +71,7 @@ def _why_none(folder: Path) -> str:
 
 def _read_file(file: Path) -> Cell:
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ResultsError(f"{file} is no valid JSON ({error}): it is damaged; {REPEAT}") from error
-    return parse_cell(result, str(file))
+        content = bounded_files.read_bytes(file, MOST_BYTES)
+    except ValueError as error:
+        raise ResultsError(f"{error}; leave it out") from error
+    return parse_cell(content, str(file))

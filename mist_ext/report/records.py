@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mist_ext.report.cells import Expected
-from mist_ext.report.parsing import SCHEMA
+import msgspec
+
+from mist_ext.names import printable
+from mist_ext.record import SCHEMA, Expected
 from mist_ext.report.rows import Row
 
+_FORMULA = ("=", "+", "-", "@")  # what begins one; a tab or another control code does not once it is `printable`
 _SPREADS = {
     "average_accuracy": ("mean", "std"),
     "last_accuracy": ("mean", "std"),
@@ -41,13 +44,22 @@ def csv_lines(rows: Sequence[Row]) -> str:
         line |= {f"{phase}_seconds": spent for phase, spent in row.seconds.items()}
         line |= {f"{phase}_peak_memory_bytes": peak for phase, peak in row.memory.items()}
         expected = full["expected"] or {}
-        line |= {f"expected_{part}": expected.get(part) for part in Expected._fields}
+        line |= {f"expected_{part}": expected.get(part) for part in Expected.__struct_fields__}
         table.append(line)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, table[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(map(text_cells, table))
     return buffer.getvalue()
+
+
+def text_cells(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of CSV in which no name can be a formula of a spreadsheet, nor a control code; numbers stay numbers."""
+    return {name: _no_formula(printable(value)) if isinstance(value, str) else value for name, value in line.items()}
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def record(row: Row) -> dict[str, Any]:
@@ -60,7 +72,7 @@ def record(row: Row) -> dict[str, Any]:
         "last_accuracy": _named(row.last_accuracy),
         "forgetting": _named(row.forgetting),
         "gain_over_none": _named(row.gain),
-        "expected": _named(cell.expected),
+        "expected": msgspec.to_builtins(cell.expected),
         "accuracy_seen": [{"mean": mean, "std": std} for mean, std in cell.seen_by_task()],
         "fractions": row.fractions,
         "backbone_change": {name: _named(value) for name, value in row.backbone.items()},

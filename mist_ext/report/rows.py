@@ -151,7 +151,7 @@ def _gain(cell: Cell, cells: Sequence[Cell]) -> metrics.Gain | None:
         other
         for other in cells
         if other.tuner == "none"
-        and all(other.config[part] == cell.config[part] for part in ("backbone", "method"))
+        and (other.config.backbone, other.config.method) == (cell.config.backbone, cell.config.method)
         and other.data == cell.data
     ]
     # The same output folder first: its cells were run together.

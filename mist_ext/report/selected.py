@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mist_ext import metrics
+from mist_ext.record import TensorRecord
 from mist_ext.report.cells import Cell
 
 Place = tuple[str, str]  # layer, kind
@@ -44,20 +44,18 @@ class Shares:
 
 def recorded(cell: Cell) -> bool:
     """Whether any task of a counted run recorded what was selected."""
-    return any(task.get("selection") for run in cell.counted for task in run.tasks)
+    return any(task.selection for run in cell.counted for task in run.tasks)
 
 
 def shares(cell: Cell) -> Shares:
     """The shares of a cell whose tasks recorded their selection."""
-    records = [task["selection"] for run in cell.counted for task in run.tasks if task.get("selection")]
-    places = named_places([tensor["name"] for tensor in records[0]])
+    records = [task.selection for run in cell.counted for task in run.tasks if task.selection]
+    places = named_places([tensor.name for tensor in records[0]])
     summed = [_task_shares(record, places) for record in records]
     return Shares(
         layers=list(dict.fromkeys(layer for layer, _ in places.values())),
         kinds=_in_order(places),
-        overall=metrics.mean_std(
-            [_total(record, "selected") / max(1, _total(record, "entries")) for record in records]
-        )[0],
+        overall=metrics.mean_std([_overall(record) for record in records])[0],
         selected=_mean([selected for selected, _, _ in summed]),
         score=_mean([score for _, score, _ in summed]),
         held=_mean([held for _, _, held in summed]),
@@ -97,26 +95,26 @@ def _in_order(places: Mapping[str, Place]) -> list[str]:
     return list(dict.fromkeys([*fullest, *(kind for _, kind in places.values())]))
 
 
-def _total(record: Sequence[Mapping[str, Any]], name: str) -> int:
-    return sum(tensor[name] for tensor in record)
+def _overall(record: Sequence[TensorRecord]) -> float:
+    return sum(tensor.selected for tensor in record) / max(1, sum(tensor.entries for tensor in record))
 
 
 def _task_shares(
-    record: Sequence[Mapping[str, Any]], places: Mapping[str, Place]
+    record: Sequence[TensorRecord], places: Mapping[str, Place]
 ) -> tuple[dict[Place, float], dict[Place, float], dict[Place, float]]:
     entries: dict[Place, int] = {}
     selected: dict[Place, int] = {}
     score: dict[Place, list[float]] = {}
     held: dict[Place, list[float]] = {}
     for tensor in record:
-        place = places.get(tensor["name"])
+        place = places.get(tensor.name)
         if place is None:
             continue
-        entries[place] = entries.get(place, 0) + tensor["entries"]
-        selected[place] = selected.get(place, 0) + tensor["selected"]
-        if (share := tensor.get("score_share")) is not None:
+        entries[place] = entries.get(place, 0) + tensor.entries
+        selected[place] = selected.get(place, 0) + tensor.selected
+        if (share := tensor.score_share) is not None:
             score.setdefault(place, []).append(share)
-            held.setdefault(place, []).append(share * (tensor.get("score_selected") or 0.0))
+            held.setdefault(place, []).append(share * (tensor.score_selected or 0.0))
     totals = {place: math.fsum(values) for place, values in score.items()}
     return (
         {place: selected[place] / count for place, count in entries.items() if count},

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mist_ext.costs import SHARED_EXTRACTION, TUNING_PHASES
-from mist_ext.report.cells import Cell, Run
+from mist_ext.record import RunRecord
+from mist_ext.report.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Sharing:
 
 def sharing(cells: Iterable[Cell]) -> Sharing:
     """Count what cells of the same output folder, data and tuner shared; those of different runs share nothing."""
-    units: dict[Any, list[Run]] = {}
+    units: dict[Any, list[RunRecord]] = {}
     tuned = set()
     for cell in cells:
         for run in cell.runs:
@@ -91,7 +92,7 @@ def _shared(units: Sequence[Sequence[float | None]]) -> Shared:
     return Shared(len(took), sum(map(len, took)), math.fsum(math.fsum(unit) - max(unit) for unit in took))
 
 
-def _seconds(run: Run, phases: Sequence[str]) -> float | None:
-    spent = [(task.get("seconds") or {}).get(phase) for task in run.tasks for phase in phases]
+def _seconds(run: RunRecord, phases: Sequence[str]) -> float | None:
+    spent = [(task.seconds or {}).get(phase) for task in run.tasks for phase in phases]
     numbers = [float(value) for value in spent if value is not None]
     return math.fsum(numbers) if numbers else None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mist_ext import warning_signs
 from mist_ext.costs import PHASES
 from mist_ext.metrics import Gain
-from mist_ext.report.cells import WHOLE, Expected
+from mist_ext.names import shown
+from mist_ext.record import Expected
+from mist_ext.report.cells import WHOLE
 from mist_ext.report.rows import Group, Row, Spread
 from mist_ext.report.sharing import sharing
 
@@ -49,7 +52,7 @@ def title(group: Group, rows: Sequence[Row]) -> str:
     counts = [len(row.seeds) for row in rows]
     fewest, most = min(counts), max(counts)
     seeds = plural(most, "seed") if fewest == most else f"{fewest} to {plural(most, 'seed')}"
-    return f"{group.data} · {group.backbone} · {plural(group.tasks, 'task')} · {seeds}"
+    return f"{shown(group.data)} · {shown(group.backbone)} · {plural(group.tasks, 'task')} · {seeds}"
 
 
 def accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, str]:
@@ -62,7 +65,7 @@ def accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, str]:
     )
     if not any(other.cell.expected for other in rows):
         return {"A_avg": average, "A_last": last, "forgetting": forgetting, "gain over none": gain(row.gain)}
-    expected = row.cell.expected or Expected(None, None, "")
+    expected = row.cell.expected or Expected(source="")
     return {
         "A_avg": average,
         "A_avg published": accuracy(expected.average_accuracy),
@@ -141,17 +144,36 @@ def memory(value: float | None) -> str:
 
 def label(row: Row) -> str:
     """The row's tuner; a star where something is missing."""
-    return f"{row.label} *" if row.cell.gaps else row.label
+    return f"{shown(row.label)} *" if row.cell.gaps else shown(row.label)
+
+
+def method(row: Row) -> str:
+    """The row's method."""
+    return shown(row.cell.method)
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What stands below all tables: `incomplete`, then `sources`, then what was `shared`."""
-    return incomplete(rows) + sources(rows) + shared(rows)
+    """What stands below all tables: `incomplete`, then `warnings`, `sources`, and what was `shared`."""
+    return incomplete(rows) + warnings(rows) + sources(rows) + shared(rows)
 
 
 def incomplete(rows: Sequence[Row]) -> list[str]:
     """One sentence per incomplete cell; means leave its shorter runs out."""
-    return [f"* {_called(row)}: incomplete, {'; '.join(row.cell.gaps)}" for row in rows if row.cell.gaps]
+    return [f"* {called(row)}: incomplete, {'; '.join(row.cell.gaps)}" for row in rows if row.cell.gaps]
+
+
+def warnings(rows: Sequence[Row]) -> list[str]:
+    """One sentence per cell whose training went wrong without ending: which signs, and in how many tasks."""
+    sentences = []
+    for row in rows:
+        tasks = [task.warnings for run in row.cell.runs for task in run.tasks]
+        counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
+        found = "; ".join(
+            f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count
+        )
+        if found:
+            sentences.append(f"warning: {called(row)}: {found}; a lower learning rate may help")
+    return sentences
 
 
 def sources(rows: Sequence[Row]) -> list[str]:
@@ -159,8 +181,8 @@ def sources(rows: Sequence[Row]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         if expected := row.cell.expected:
-            found.setdefault(expected.source, []).append(_called(row))
-    return [f"published: {source} ({'; '.join(called)})" for source, called in found.items()]
+            found.setdefault(expected.source, []).append(called(row))
+    return [f"published: {shown(source, 200)} ({'; '.join(called)})" for source, called in found.items()]
 
 
 def shared(rows: Sequence[Row]) -> list[str]:
@@ -168,8 +190,9 @@ def shared(rows: Sequence[Row]) -> list[str]:
     return [sentence] if (sentence := sharing(row.cell for row in rows).sentence()) else []
 
 
-def _called(row: Row) -> str:
-    return f"{row.cell.data}, {row.label}, {row.cell.method}"
+def called(row: Row) -> str:
+    """A row in a sentence."""
+    return f"{shown(row.cell.data)}, {shown(row.label)}, {method(row)}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -127,8 +127,9 @@ def run_points(
 
 
 def _start(point: Point, folder: Path, environment: dict[str, str]) -> subprocess.Popen:
-    if not (folder / run_folder.CONFIG).is_file():
-        run_folder.prepare(run_folder.absolute(replace(point.options, out=str(folder), overwrite=True)))
+    if not (folder / run_folder.CONFIG).is_file():  # begun here, so that an error of the process has its place
+        with run_folder.begun(run_folder.absolute(replace(point.options, out=str(folder), overwrite=True))):
+            pass
     (folder / ERROR).unlink(missing_ok=True)
     with open(folder / OUTPUT, "a", encoding="utf-8") as output:
         return subprocess.Popen(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from mist_ext import config, run_folder
+from mist_ext import bounded_files, config, lock, manifest, names, run_folder
+from mist_ext.bounded_files import MOST_YAML_BYTES
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.doctor import cores
 from mist_ext.files import write_atomically
@@ -60,11 +62,12 @@ def sweep(
     Raises
     ------
     ValueError
-        For a wrong option, before any work; or if ``out`` holds points of other options.
+        For a wrong option, before any work; or if ``out`` holds points of other options, or another process works
+        there.
     FileNotFoundError
         If there is no such grid, or data is not where it is looked for, before any work.
     FileExistsError
-        If ``out`` is used and ``resume`` is not given.
+        If ``out`` is used and ``resume`` is not given, or a point's folder holds something else.
     Interrupted
         On SIGINT or SIGTERM; `resume` goes on from there.
     """
@@ -75,14 +78,20 @@ def sweep(
     folder = Path(out)
     _check_folder(folder, planned, resume)
     on_gpu = _check_points(planned.points, console)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.locked(folder):
+        _check_folder(folder, planned, resume)  # which another sweep may have used meanwhile
+        write_atomically(folder / GRID, bounded_files.read_bytes(grid, MOST_YAML_BYTES))
+        return _run(planned, folder, jobs, on_gpu, console)
+
+
+def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: Console) -> SweepTable:
+    """Run what is not finished, and make the table."""
     waiting = [point for point in planned.points if not finished(folder / point.name, point)]
     share = jobs is None and not on_gpu
     jobs = jobs or (1 if on_gpu else min(cores(), max(1, len(waiting))))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / GRID, Path(grid).read_bytes())
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
+    say = partial(names.say, console)
 
     total = len(planned.points)
     say(f"{total} runs for {planned.cells} cells, {total - len(waiting)} of them finished; {jobs} at a time")
@@ -118,12 +127,19 @@ def join(grid: Grid, folder: Path, failures: dict[str, str]) -> SweepTable:
 def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"output folder {folder} is a file; choose another with --out")
-    if not resume and folder.exists() and any(folder.iterdir()):
+    if not resume and run_folder.used(folder):
         raise FileExistsError(
             f"output folder {folder} is already used; choose another with --out, or go on with it: --resume"
         )
+    if run_folder.used(folder) and not (folder / GRID).is_file():
+        raise FileExistsError(f"no sweep was begun in {folder}, which is used; choose another with --out")
     for point in grid.points:
         own = folder / point.name
+        if run_folder.used(own) and manifest.read(own) is None:
+            raise FileExistsError(
+                f"{own} is where a run of the sweep belongs, but no run was begun there; move it away, or choose "
+                "another folder with --out"
+            )
         if (own / run_folder.CONFIG).is_file():
             different = config.differing(run_folder.absolute(point.options), run_folder.read_config(own))
             if different:

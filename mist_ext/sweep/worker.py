@@ -6,7 +6,6 @@ as on SIGTERM: with its state saved. Nothing is left behind that would work on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mist_ext import experiment
+from mist_ext import experiment, lock
 from mist_ext.files import write_atomically
 from mist_ext.interruption import Interrupted
 from mist_ext.sweep.pool import ERROR
@@ -25,9 +24,9 @@ from mist_ext.sweep.pool import ERROR
 def main(folder: Path) -> int:
     """Begin or go on with the run; an error stays in the folder, its first line says what it is."""
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
-    # Where a sweep was killed, the run that it left needs a moment to save its state.
-    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
     try:
+        with lock.locked(folder, wait=True):  # where a sweep was killed, the run that it left still saves its state
+            pass
         # A sweep ends in one table. `mist report` draws the figures of any point, which take longer than a small run.
         experiment.resume(folder, Console(width=120), figures=False)
     except Interrupted as interruption:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -18,8 +20,10 @@ from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import averaging
 from mist_ext.distributed.shard import is_sharded
+from mist_ext.divergence import OF_STEP, UNTOUCHED, Course, Diverged, largest_norm
 from mist_ext.draws import draw_seed
 from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
+from mist_ext.record import Count
 from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
 
 
@@ -31,6 +35,8 @@ class ContrastiveTuner(Tuner):
 
     Attributes
     ----------
+    lr_option : str
+        Class attribute: the option that says how fast what is trained moves.
     network : Module
         What losses go backward through: the backbone, or what a tuner puts around it.
     classifier : CrossEntropy or None
@@ -48,6 +54,7 @@ class ContrastiveTuner(Tuner):
     """
 
     moves_backbone = True
+    lr_option: ClassVar[str] = "lr"
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
@@ -62,17 +69,38 @@ class ContrastiveTuner(Tuner):
         self.tuned: Tuned | None = None
         self.position = (0, 0)
         self.batches = 0
+        self._course: Course | None = None  # of the epoch at hand
+        self._losses: Tensor | None = None  # of an epoch that was interrupted
         self.reduced: dict[nn.Module, nn.Module] = {}  # what stands in for a module, so that its gradients are reduced
         self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
         self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of what is trained, but for the objective's own layers."""
+        return getattr(self.options, self.lr_option)
+
+    @classmethod
+    def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
+        if not tunable(backbone, options):
+            names = ", ".join(list(dict(backbone.named_parameters()))[:4])
+            raise ValueError(
+                f"layers is {options.layers!r}, which matches the name of no tensor of {type(backbone).__name__}; its "
+                f"names are {names}, ..."
+            )
+
+    def tunable(self) -> list[tuple[str, nn.Parameter]]:
+        """The backbone's parameters that ``layers`` names."""
+        return tunable(self.backbone, self.options)
+
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The backbone's parameters, then the projector's and the classifier's."""
-        return [*self.backbone.named_parameters(), *(pair for group in self.head_groups() for pair in group["params"])]
+        """The backbone's parameters that are tuned, then the projector's and the classifier's."""
+        return [*self.tunable(), *(pair for group in self.head_groups() for pair in group["params"])]
 
     def groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, by name: the backbone at ``lr``, the objectives' own at their rates."""
-        return [{"params": list(self.backbone.named_parameters()), "lr": lr}, *self.head_groups()]
+        return [{"params": self.tunable(), "lr": lr}, *self.head_groups()]
 
     def head_groups(self) -> list[dict]:
         """The parameter groups of the objectives' own layers."""
@@ -80,6 +108,10 @@ class ContrastiveTuner(Tuner):
         if self.classifier is not None:
             groups.append({"params": list(self.classifier.named_parameters()), "lr": self.options.classifier_lr})
         return groups
+
+    def written(self) -> Iterable[Tensor]:
+        """What the steps of the epoch at hand write, which must stay finite."""
+        return [parameter for _, parameter in self.named_parameters()]
 
     def begin_task(self, images: Dataset) -> Tuned:
         """The next task's measurements, or those of the task that was interrupted."""
@@ -108,7 +140,8 @@ class ContrastiveTuner(Tuner):
         """Within it, backward reduces whole gradients over the ranks: by DDP, on what requires a gradient now."""
         heads = [self.objective, *([] if self.classifier is None else [self.classifier])]
         modules = [self.network, *heads] if ranks.size() > 1 else []
-        self.reduced = {module: averaging(module) for module in modules}
+        trained = [module for module in modules if any(p.requires_grad for p in module.parameters())]
+        self.reduced = {module: averaging(module) for module in trained}
         try:
             yield
         finally:
@@ -142,6 +175,11 @@ class ContrastiveTuner(Tuner):
             The progress display.
         pause : callable
             Called after every step.
+
+        Raises
+        ------
+        Diverged
+            If a loss or what a step has `written` is NaN or infinite, as `Course` finds it.
         """
         assert self.tuned is not None
         costs = self.tuned.costs
@@ -162,6 +200,8 @@ class ContrastiveTuner(Tuner):
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         network, loss_of = (self.reduced.get(module, module) for module in (self.network, loss_of))
+        self._course = course = self._new_course(phase, objective, last, turns)
+        written = list(self.written())
         with costs.phase(phase):
             for number, (pixels, labels) in enumerate(track(batches, description, len(batches))):
                 done = first + number * stride
@@ -175,35 +215,74 @@ class ContrastiveTuner(Tuner):
                     torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
                     features = network(both.to(dtype))
                     loss = loss_of(features.to(head_dtype), labels, rows)
+                course.begin(step, loss)
                 yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum
+                course.end(step, written)
                 self.position = (epoch, min(done + stride, last))
                 self.batches += self.position[1] - done
                 if self.watch is not None:
                     self.watch(f"loss/{phase}", loss.detach(), self.batches)
+                course.passed(self.position[1])
                 costs.apart(pause)
             if batches.idle:  # while other ranks have another batch
                 self.batches += last - self.position[1]
                 self.position = (epoch, last)
+                course.passed(last)
                 costs.apart(pause)
+        self.tuned.losses.setdefault(phase, []).append(course.mean())
+        self._course = None
+
+    def _new_course(self, phase: str, objective: str, batches: int, turns: bool) -> Course:
+        assert self.tuned is not None
+        task, epoch = self.task + 1, len(self.tuned.losses.get(phase, [])) + 1
+        rates = (self.lr_option, "projector_lr" if objective == "mi" else "classifier_lr")
+        slower = " or ".join(f"--{name.replace('_', '-')} ({getattr(self.options, name):g})" for name in rates)
+
+        def diverged(batch: int, sign: str) -> Diverged:
+            untouched = task == epoch == 1 and (phase == "score" or (batch == 0 and sign not in OF_STEP))
+            advice = UNTOUCHED if untouched else f"lower {slower}"
+            where = f"task {task}, {phase}, epoch {epoch}, batch {batch + 1} of {batches}"
+            return Diverged(f"training diverged in {where}: {sign}; {advice}")
+
+        losses, self._losses = self._losses, None
+        return Course(batches, self.device, diverged, losses, turns)
+
+    def _look_closer(self) -> None:
+        """After an error in a step: raise `Diverged` if the loss or a gradient of the batch at hand explains it."""
+        assert self._course is not None
+        self._course.look_here()
+        gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
+        if gradients and not largest_norm(gradients).isfinite():
+            raise self._course.diverged(self.position[1], "a gradient is NaN or infinite")
 
     def state_dict(self) -> dict[str, Any]:
+        if self._course is not None:
+            self._course.look()  # nothing damaged is saved
         return {
             "task": self.task,
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
             "position": self.position,
             "batches": self.batches,
+            "losses": None if self._course is None else self._course.losses(),
             "objective": dict(self.objective.state_dict()),
             "classifier": None if self.classifier is None else dict(self.classifier.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.task = state["task"]
+        self.task = msgspec.convert(state["task"], int)
         self.tuned = None if state["tuned"] is None else Tuned.restored(state["tuned"], self.device)
-        self.position, self.batches = state["position"], state["batches"]
+        self.position = msgspec.convert(state["position"], tuple[Count, Count])
+        self.batches = msgspec.convert(state["batches"], Count)
+        self._losses = state["losses"]
         self.objective.load_state_dict(state["objective"])
         if state["classifier"] is not None:
             self.classifier = self._classifier(state["classifier"]["classes"])
             self.classifier.load_state_dict(state["classifier"])
+
+
+def tunable(backbone: nn.Module, options: TuningOptions) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of a backbone whose name ``layers`` matches."""
+    return [(name, p) for name, p in backbone.named_parameters() if re.search(options.layers, name)]
 
 
 def _labels(images: Dataset) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +12,18 @@ from torch.utils.data import Dataset
 from mist_ext.config import TuningOptions
 from mist_ext.tuners.changes import measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
+from mist_ext.tuners.freezing import all_frozen_but
+from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 
 class Full(ContrastiveTuner):
     """Every parameter follows its whole gradient in every step.
 
-    What tunes fewer parameters in the same way says which (`trained`) and at which learning rate (`lr`).
+    What tunes fewer parameters in the same way says which (`trained`) and at which learning rate (`lr_option`).
     """
+
+    lr_option: ClassVar[str] = "full_lr"
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
@@ -28,20 +31,19 @@ class Full(ContrastiveTuner):
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
         if options.precision == "bf16-pure":
             raise ValueError(
                 f"tuner {cls.__name__.lower()!r} has torch's dense SGD without fp32 masters, whose steps would be lost "
                 "in bf16 rounding; use precision bf16"
             )
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of what is trained, but for the objective's own layers."""
-        return self.options.full_lr
-
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that follow the gradient, by name."""
-        return list(self.backbone.named_parameters())
+        return self.tunable()
+
+    def written(self) -> Iterable[Tensor]:
+        return [p for _, p in (*self.trained(), *(pair for group in self.head_groups() for pair in group["params"]))]
 
     def values(self) -> Mapping[str, Tensor]:
         """The backbone's weights as they count at the moment."""
@@ -53,7 +55,8 @@ class Full(ContrastiveTuner):
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
         tuned = self.begin_task(images)
-        with _all_frozen_but(self.trained(), self.backbone), self.dense_exchange():
+        trained = [p for _, p in self.trained()]
+        with all_frozen_but(trained, self.backbone.parameters()), self.dense_exchange():
             self._tune(images, tuned, track, pause)
         self._optimizer = None
         return self.end_task()
@@ -88,18 +91,4 @@ class Full(ContrastiveTuner):
         super().load_state_dict(state)
         if state["optimizer"] is not None:
             self._optimizer = self._new_optimizer()
-            self._optimizer.load_state_dict(state["optimizer"])
-
-
-@contextmanager
-def _all_frozen_but(trained: list[tuple[str, nn.Parameter]], backbone: nn.Module) -> Iterator[None]:
-    """Within it, backward makes no gradient of the backbone's other parameters."""
-    kept = {id(p) for _, p in trained}
-    frozen = [p for p in backbone.parameters() if p.requires_grad and id(p) not in kept]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+            load_state(self._optimizer, state["optimizer"])

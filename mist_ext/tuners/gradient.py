@@ -8,8 +8,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mist_ext.config import TuningOptions
+from mist_ext.indices import is_whole, selected_count
 from mist_ext.optim import LargestGradientSGD, SparseSGD
-from mist_ext.selection import Selection, is_whole, selected_count
+from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
@@ -28,6 +29,7 @@ class Gradient(MIST):
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
         if options.dynamics != "exact":
             raise ValueError(
                 f"tuner 'gradient' has exact dynamics only, but dynamics is {options.dynamics!r}: a dense optimiser's "
@@ -47,9 +49,22 @@ class Gradient(MIST):
         tuned.selected_fraction = self.kept_fraction(selection)
         return selection, Selection({}, {})
 
+    def apply(
+        self,
+        images: Dataset,
+        selection: Selection,
+        tuned: Tuned,
+        track: Track = untracked,
+        pause: Pause = never,
+    ) -> None:
+        try:
+            super().apply(images, selection, tuned, track, pause)
+        except RuntimeError:  # what is NaN cannot be ranked
+            self._look_closer()
+            raise
+
     def by_score(self, selection: Selection) -> list[str]:
-        parameters = self.backbone.named_parameters()
-        return [name for name, p in parameters if not is_whole(name, p, self.options.whole)]
+        return [name for name, p in self.tunable() if not is_whole(name, p, self.options.whole)]
 
     def kept_fraction(self, selection: Selection) -> float:
         sizes = [selection.numel(name) for name in self.by_score(selection)]

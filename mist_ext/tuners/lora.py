@@ -13,6 +13,9 @@ from torch.utils.data import Dataset
 
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
+from mist_ext.distributed import agreement
+from mist_ext.distributed.stored import fill_
+from mist_ext.divergence import Diverged, largest_norm
 from mist_ext.draws import draw_seed
 from mist_ext.tuners.full import Full
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
@@ -29,6 +32,8 @@ class LoRA(Full):
     would be merged.
     """
 
+    lr_option = "lora_lr"
+
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
         self._adapted: Any = None  # peft's model, while a task is tuned
@@ -36,15 +41,22 @@ class LoRA(Full):
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
         super().check(backbone, options)
+        if options.layers:
+            raise ValueError(
+                f"layers is {options.layers!r}, but tuner 'lora' puts adapters where lora_layers says; leave layers out"
+            )
         if not _layers(backbone, options.lora_layers):
             raise ValueError(
                 f"lora_layers is {options.lora_layers!r}, which matches the name of no linear layer of "
                 f"{type(backbone).__name__}; give a regular expression that does"
             )
-
-    @property
-    def lr(self) -> float:
-        return self.options.lora_lr
+        for name in _layers(backbone, options.lora_layers):
+            layer: Any = backbone.get_submodule(name)
+            if options.lora_rank > (most := min(layer.in_features, layer.out_features)):
+                raise ValueError(
+                    f"lora_rank is {options.lora_rank}, but {name!r} has {layer.in_features} inputs and "
+                    f"{layer.out_features} outputs, so no change of it has a rank above {most}; give a smaller one"
+                )
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self._adapted is None else [(n, p) for n, p in self.network.named_parameters() if ".lora_" in n]
@@ -70,6 +82,9 @@ class LoRA(Full):
         tuned = super().tune(images, track, pause)
         self._adapted.merge_and_unload()
         self._adapted, self.network = None, self.backbone
+        if not largest_norm(self.backbone.parameters()).isfinite():
+            message = f"task {self.task + 1}: the merged weights are NaN or infinite; lower --lora-lr ({self.lr:g})"
+            raise agreement.alike(Diverged(message))
         return tuned
 
     def _attach(self, task: int) -> None:
@@ -101,8 +116,7 @@ class LoRA(Full):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["adapters"]:
             self._attach(state["task"])
-            for name, parameter in self.trained():
-                parameter.data.copy_(state["adapters"][name])
+            fill_(dict(self.trained()), state["adapters"])
         super().load_state_dict(state)
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext import ops
 from mist_ext.config import TuningOptions
-from mist_ext.distributed import ranks
-from mist_ext.distributed.gradients import add_up_, summed
+from mist_ext.distributed import partial_sums, ranks
+from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import Shard, local
-from mist_ext.distributed.stored import Stored, taken
+from mist_ext.distributed.stored import Stored, check_entries, taken
 from mist_ext.draws import draw_seed
 from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
+from mist_ext.record import Count
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import described, kept_fraction, measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
+from mist_ext.tuners.freezing import all_frozen_but
+from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
@@ -101,7 +105,14 @@ class MIST(ContrastiveTuner):
         """The pattern of the tensors that are selected whole: the options' own, and the objectives' layers."""
         return rf"{self.options.whole}|^projector\.|^classifier\."
 
+    def written(self) -> Iterable[Tensor]:
+        return super().written() if self._scores is None else self._scores.values()
+
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
+        with all_frozen_but([p for _, p in self.tunable()], self.backbone.parameters()):
+            return self._tune(images, track, pause)
+
+    def _tune(self, images: Dataset, track: Track, pause: Pause) -> Tuned:
         tuned = self.begin_task(images)
         if self._selection is None:
             with tuned.costs.phase("select"):
@@ -151,7 +162,9 @@ class MIST(ContrastiveTuner):
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
         by_score = self.by_score(selection)
         epochs, objective = self.options.epochs, self.options.tune_objective
-        with steps as take_step:
+        parameters = self.named_parameters()
+        tuned_ones = [p for name, p in parameters if name in selection]
+        with all_frozen_but(tuned_ones, [p for _, p in parameters]), steps as take_step:
             for epoch in range(self.position[0], epochs):
                 description = f"tune {epoch}/{epochs - 1}"
                 for loss in self.epoch(images, epoch, "tune", description, objective, track, pause):
@@ -163,8 +176,13 @@ class MIST(ContrastiveTuner):
                     self.steps += 1
 
     def by_score(self, selection: Selection) -> list[str]:
-        """The tensors of which a few entries are tuned."""
-        return selection.by_score
+        """The tensors of the backbone of which a few entries are tuned."""
+        return self._of_backbone(selection.by_score)
+
+    def _of_backbone(self, names: list[str]) -> list[str]:
+        """Without the objectives' own layers, of which a plug-in may have selected a few entries."""
+        heads = {name for group in self.head_groups() for name, _ in group["params"]}
+        return [name for name in names if name not in heads]
 
     def kept_fraction(self, selection: Selection) -> float:
         """Entries that keep their gradient in the step at hand, over all entries of those tensors."""
@@ -190,10 +208,10 @@ class MIST(ContrastiveTuner):
             dense = torch.optim.SGD(self.groups(options.lr), **sgd)
             self._optimizers = {"masked": masked, "dense": dense}
         for name, state in saved.items():
-            self._optimizers[name].load_state_dict(state)
+            load_state(self._optimizers[name], state)
         backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
-            values = {name: optimizer.state[p].get("master", local(p)) for name, p in backbone.items()}
+            values = {name: optimizer.state.get(p, {}).get("master", local(p)) for name, p in backbone.items()}
             return _sparse_steps(optimizer, self._contexts(optimizer)), lambda: values
         return _masked_steps(masked, dense, self.dense_exchange()), lambda: backbone
 
@@ -223,13 +241,13 @@ class MIST(ContrastiveTuner):
 
     def finish_task(self, selection: Selection, to_freeze: Selection) -> None:
         """Count a strike against every entry that was selected, and freeze the highest scores for all later tasks."""
-        for name in selection.by_score:
+        for name in self._of_backbone(selection.by_score):
             index = selection[name]
             assert index is not None
             strikes = self.strikes.setdefault(name, torch.zeros(selection.numel(name), dtype=torch.uint8))
             chosen = index.cpu().long()
             strikes[chosen] = (strikes[chosen].int() + 1).clamp(max=MOST_STRIKES).to(torch.uint8)
-        for name in to_freeze.by_score:
+        for name in self._of_backbone(to_freeze.by_score):
             index = to_freeze[name]
             assert index is not None
             flags = torch.zeros(to_freeze.numel(name), dtype=torch.bool)
@@ -239,13 +257,14 @@ class MIST(ContrastiveTuner):
             self.frozen[name] = ops.pack_bits(flags)
 
     def state_dict(self) -> dict[str, Any]:
-        selection = self._selection
+        selection, scores = self._selection, self._scores
         return {
             **super().state_dict(),
             "steps": self.steps,
             "strikes": {name: self._saved(name, counts) for name, counts in self.strikes.items()},
             "frozen": {name: self._saved_flags(name, bits) for name, bits in self.frozen.items()},
-            "scores": None if self._scores is None else dict(self._scores) if self.sharded else summed(self._scores),
+            # Of a sharded backbone they are sums over the ranks already.
+            "scores": scores if self.sharded or not scores else {n: partial_sums.saved(s) for n, s in scores.items()},
             "selection": None if selection is None else selection.state_dict(),
             "to_freeze": None if selection is None else self._to_freeze.state_dict(),
             # Those of a checkpoint, while nothing has been made of them.
@@ -255,27 +274,41 @@ class MIST(ContrastiveTuner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.steps = state["steps"]
+        self.steps = msgspec.convert(state["steps"], Count)
         self.strikes = {name: self._own(name, counts) for name, counts in state["strikes"].items()}
         self.frozen = {name: self._own_flags(name, flags) for name, flags in state["frozen"].items()}
-        # One rank goes on from the sums, so that they count once; of a sharded backbone each rank from its part.
         self._scores = state["scores"]
-        if self._scores is not None and not (ranks.is_first() or self.sharded):
-            self._scores = {name: torch.zeros_like(score) for name, score in self._scores.items()}
+        if self._scores and not self.sharded:
+            sizes = {name: p.numel() for name, p in self.named_parameters()}
+            self._scores = {n: partial_sums.restored(kept, sizes[n]) for n, kept in self._scores.items()}
         if state["selection"] is not None:
             self._selection, self._to_freeze = Selection({}, {}), Selection({}, {})
             self._selection.load_state_dict(state["selection"], self.named_parameters())
             self._to_freeze.load_state_dict(state["to_freeze"], self.named_parameters())
+            if not self._selection:
+                raise ValueError("its selection names no tensor")
+            self._check_selected(self._selection)
+            self._check_selected(self._to_freeze)
         self._saved_optimizers = state["optimizers"]
+
+    def _check_selected(self, selection: Selection) -> None:
+        """Raise ValueError unless a selection is of parameters that are there, in their shapes."""
+        shapes = {name: tuple(p.shape) for name, p in self.named_parameters()}
+        for name in selection:
+            if selection.total_shape(name) != shapes.get(name):
+                raise ValueError(
+                    f"{name!r} was selected as {list(selection.total_shape(name))}, expected {shapes.get(name)}"
+                )
 
     def _saved(self, name: str, own: Tensor) -> Tensor:
         """One value for each entry of a tensor, as a checkpoint keeps them."""
         parameter = self.backbone.get_parameter(name)
         return Shard(own, Shard.of(name, parameter).first, parameter.numel()) if self.sharded else own
 
-    def _own(self, name: str, saved: Tensor | Stored) -> Tensor:
+    def _own(self, name: str, saved: Tensor | Stored, dtype: torch.dtype = torch.uint8) -> Tensor:
         """Those of this rank's entries."""
         parameter = self.backbone.get_parameter(name)
+        check_entries(name, saved, parameter, dtype)
         return taken(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
 
     def _saved_flags(self, name: str, bits: Tensor) -> Tensor:
@@ -285,6 +318,8 @@ class MIST(ContrastiveTuner):
 
     def _own_flags(self, name: str, saved: Tensor | Stored) -> Tensor:
         if saved.dtype != torch.bool:
-            assert isinstance(saved, Tensor)
-            saved = ops.unpack_bits(saved, self.backbone.get_parameter(name).numel())
-        return ops.pack_bits(self._own(name, saved))
+            entries = self.backbone.get_parameter(name).numel()
+            if not isinstance(saved, Tensor) or saved.dtype != torch.uint8 or saved.shape != (-(-entries // 8),):
+                raise ValueError(f"the frozen entries of {name!r} are not the packed bits of {entries} entries")
+            saved = ops.unpack_bits(saved, entries)
+        return ops.pack_bits(self._own(name, saved, torch.bool))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
 from mist_ext.costs import Costs
+from mist_ext.record import Cost, Count, Fraction, Measured, TensorRecord
 
 T = TypeVar("T")
 Pause = Callable[[], None]
@@ -33,6 +35,21 @@ def mean_max(values: list[float]) -> dict[str, float] | None:
     return {"mean": sum(values) / len(values), "max": max(values)} if values else None
 
 
+class _Costs(msgspec.Struct, forbid_unknown_fields=True):
+    seconds: dict[str, Cost]
+    peak_memory_bytes: dict[str, Count | None]
+
+
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+    costs: _Costs
+    selected_fraction: Fraction | None
+    selection: list[TensorRecord]
+    kept: list[Fraction]
+    changed: list[Fraction]
+    changed_all: list[Fraction]
+    losses: dict[str, list[Measured]]
+
+
 @dataclass
 class Tuned:
     """What tuning on one task took and changed.
@@ -49,6 +66,8 @@ class Tuned:
     kept, changed, changed_all : list of float
         Fractions measured in sampled steps: entries whose gradient was kept, and entries whose bits differ after the
         step, of the tensors selected by score; and those that differ of the whole backbone.
+    losses : dict of list
+        By phase, score and tune: the mean loss of each epoch's batches.
     """
 
     costs: Costs = field(default_factory=Costs)
@@ -57,11 +76,13 @@ class Tuned:
     kept: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
     changed_all: list[float] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device | None = None) -> Tuned:
         """From what `dataclasses.asdict` made of one; what is measured further is measured on ``device``."""
-        return cls(**{**state, "costs": Costs(device, **state["costs"])})
+        checked = msgspec.to_builtins(msgspec.convert(state, _Saved))
+        return cls(**{**checked, "costs": Costs(device, **checked["costs"])})
 
     def fractions(self) -> dict[str, Any]:
         """As they stand in results.json."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
-from mist_ext import backbones, checkpoint, data, experiment, ops, run_folder, task_loop, tuners
+from mist_ext import backbones, checkpoint, data, experiment, manifest, ops, task_loop, tuners
 from mist_ext.config import TuningOptions
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Stream
@@ -77,7 +77,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
             run(folder, checkpoint_every="1h")
 
     together(before, interrupted)
-    assert list((folder / run_folder.CHECKPOINTS).glob("0*"))
+    assert list((folder / manifest.CHECKPOINTS).glob("0*"))
     together(after, lambda _: experiment.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())
     assert furthest(weights(folder), weights(alone())) < 1e-6
@@ -110,7 +110,7 @@ def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
     outcomes = outcomes_of(2, work)
     assert str(outcomes[dying]) == "it ended without a word"
     assert "LostRank: another process of the run ended" in str(outcomes[1 - dying])
-    whole = [path.name for path in (folder / run_folder.CHECKPOINTS).glob("0*")]
+    whole = [path.name for path in (folder / manifest.CHECKPOINTS).glob("0*")]
     assert sorted(whole) == ["000001", "000002"] if dying == 0 else whole
     together(2, lambda _: experiment.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())

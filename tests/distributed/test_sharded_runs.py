@@ -16,7 +16,7 @@ from rich.console import Console
 from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
-from mist_ext import checkpoint, experiment, run_folder, trained
+from mist_ext import checkpoint, experiment, manifest, trained
 from mist_ext.interruption import Interrupted
 
 
@@ -94,7 +94,7 @@ def test_a_sharded_run_goes_on_with_another_number_of_processes(
         together(1, lambda _: interrupted(moment - 1, partial(experiment.resume, folder, Console(quiet=True))))
     else:
         together(before, lambda _: interrupted(moment, begin))
-    saved = max((folder / run_folder.CHECKPOINTS).glob("0*"))
+    saved = max((folder / manifest.CHECKPOINTS).glob("0*"))
     if before > 1:
         assert len(list((saved / checkpoint.SHARDS).iterdir())) == before
     together(after, lambda _: experiment.resume(folder, Console(quiet=True)))

@@ -24,6 +24,7 @@ STEPPING = [
     ({"lr": -0.1}, "lr is -0.1, expected 0 or more"),
     ({"lr": float("nan")}, "lr is nan, expected 0 or more"),
     ({"weight_decay": -1}, "weight_decay is -1"),
+    ({"lr": torch.tensor([0.1, 0.2])}, r"lr is a tensor of shape \[2\], expected one number"),
 ]
 SGD = [({"momentum": -0.1}, "momentum is -0.1")]
 ADAMW = [
@@ -89,7 +90,7 @@ def test_codes_that_do_not_fit_are_refused(kind, codes: Tensor, table: Tensor | 
 
 def test_parameters_without_names_are_refused(kind) -> None:
     model = network()
-    with pytest.raises(ValueError, match="must be given with their names"):
+    with pytest.raises(TypeError, match="must be given with their names"):
         kind.sparse(model.parameters(), selected(model))
 
 

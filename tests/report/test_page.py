@@ -133,7 +133,7 @@ def test_the_page_can_be_used_without_seeing_it(run: Path) -> None:
 
 
 def test_every_text_is_escaped(result: Result, tmp_path: Path) -> None:
-    content = result(expected={"last_accuracy": 1.0, "source": NASTY}, note=NASTY)
+    content = result(expected={"last_accuracy": 1.0, "source": NASTY}, preset=NASTY)
     for part in ("data", "backbone", "tuner", "method"):
         content["config"][part]["name"] = f"{part} {NASTY}"
     content["environment"]["device"] = NASTY

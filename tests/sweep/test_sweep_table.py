@@ -9,7 +9,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
+from rich.console import Console
 
+from mist_ext.record import BackboneRecord
 from mist_ext.report import parse_cell, text
 from mist_ext.report.cells import Cell
 from mist_ext.report.sharing import Shared, Sharing, sharing
@@ -18,6 +21,7 @@ from mist_ext.sweep.grid import Grid, make_grid
 from mist_ext.sweep.rows import make_rows
 from mist_ext.sweep.significance import paired_p
 from mist_ext.sweep.table import SweepTable
+from mist_ext.sweep.terminal import SweepTables
 
 
 def cells(point, last: dict[str, float]) -> list:
@@ -101,8 +105,9 @@ def test_each_rate_is_compared_with_the_one_frozen_backbone() -> None:
 def test_seeds_with_other_classes_do_not_pair() -> None:
     _, results = made_up()
     point, (cell,) = results[0]
-    run = replace(cell.runs[0], classes=((1,), (0,)))
-    rows = make_rows([(point, [replace(cell, runs=[run])]), *results[1:]])
+    run = cell.runs[0]
+    tasks = [structs.replace(task, classes=classes) for task, classes in zip(run.tasks, ([1], [0]), strict=True)]
+    rows = make_rows([(point, [replace(cell, runs=[structs.replace(run, tasks=tasks)])]), *results[1:]])
     assert rows[1].gain is not None
     assert rows[1].gain.n == 3
 
@@ -132,9 +137,9 @@ def test_every_form_of_the_table_has_the_same_numbers() -> None:
 def diagnosed(cell: Cell, drift: float) -> Cell:
     """A cell with a diagnosis of both tasks, of which the first has no earlier features that could drift."""
     (run,) = cell.runs
-    found = ({"letters": 60.0, "plasticity": 95.0}, {"drift": drift, "letters": 64.0, "plasticity": 85.0})
-    tasks = [{**task, "backbone": backbone} for task, backbone in zip(run.tasks, found, strict=True)]
-    return replace(cell, runs=[replace(run, tasks=tasks)])
+    found = BackboneRecord(None, 60.0, 95.0), BackboneRecord(drift, 64.0, 85.0)
+    tasks = [structs.replace(task, backbone=backbone) for task, backbone in zip(run.tasks, found, strict=True)]
+    return replace(cell, runs=[structs.replace(run, tasks=tasks)])
 
 
 def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:
@@ -200,3 +205,39 @@ def test_one_numeric_axis_is_drawn() -> None:
 )
 def test_which_axis_is_drawn(axes: dict, expected: str | None) -> None:
     assert numeric_axis(make_grid({"axes": axes})) == expected
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("with_diagnosis", [False, True])
+def test_the_table_fits_its_terminal_and_shows_every_number(width: int, with_diagnosis: bool) -> None:
+    grid, results = made_up()
+    if with_diagnosis:
+        results = [(point, [diagnosed(cell, 0.9) for cell in cells]) for point, cells in results]
+    table = SweepTable(grid, make_rows(results), {"digits-[/red]\x1b": "ValueError: [no] \x1b"}, {}, SHARING)
+    file = io.StringIO()
+    Console(file=file, width=width).print(SweepTables(table))
+    shown = file.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    for line in table.lines():
+        for number in line[table.headings.index("A_avg") :]:
+            assert number in shown
+    for heading in table.headings:
+        assert heading in shown
+    assert r"failed: digits-[/red]\x1b: ValueError: [no] \x1b" in " ".join(shown.split())
+    tables = sum(line.split()[:1] == ["method"] for line in shown.splitlines())
+    assert (tables == 1) == (width == 200)
+
+
+def test_names_in_a_table_are_no_markup_and_no_formulas() -> None:
+    grid, results = made_up()
+    rows = make_rows(results)
+    for row in rows:
+        row.axes = {**row.axes, "whole": "=a|b <i>"}
+    rows[0].axes = {**rows[0].axes, "whole": "x"}
+    table = SweepTable(grid, rows, {}, {}, SHARING)
+    assert r"| =a\|b &lt;i&gt; |" in table.markdown()
+    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert [line["whole"] for line in lines] == ["x", "'=a|b <i>", "'=a|b <i>"]
+    assert lines[0]["rate"] == ""
+    assert [float(line["forgetting_mean"]) for line in lines] == [row.spread("forgetting")[0] for row in rows]

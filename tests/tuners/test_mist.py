@@ -16,9 +16,10 @@ from mist_ext import ops, reference
 from mist_ext.data.source import Images
 from mist_ext.data.stream import Batches
 from mist_ext.draws import draw_seed
+from mist_ext.indices import selected_count
 from mist_ext.objective import TwoViews
 from mist_ext.optim import SparseSGD
-from mist_ext.selection import Selection, selected_count
+from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
 from mist_ext.tuners.random import Random
 from mist_ext.tuners.tuner import Tuned, TuningOptions

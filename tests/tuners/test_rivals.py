@@ -17,9 +17,10 @@ from mist_ext.config import Config
 from mist_ext.data.source import Images
 from mist_ext.data.stream import Batches
 from mist_ext.draws import draw_seed
+from mist_ext.indices import selected_count
 from mist_ext.objective import CrossEntropy, TwoViews, mutual_information_loss
 from mist_ext.optim import LargestGradientSGD, SparseSGD
-from mist_ext.selection import Selection, selected_count
+from mist_ext.selection import Selection
 from mist_ext.tuners import create, named
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
 

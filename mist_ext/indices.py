@@ -1,0 +1,74 @@
+"""Which entries of a tensor are selected: how many, those of the highest scores, and whether an index is sound."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mist_ext import ops
+from mist_ext.parameters import with_names
+
+
+def selected_count(n: int, rate: float) -> int:
+    """How many of ``n`` entries a rate selects: n - ceil((n - 1) (1 - rate)), at least one.
+
+    That is what ``score >= quantile(score, 1 - rate)`` selects where no two scores are equal.
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate is {rate}, expected a fraction above 0 and up to 1")
+    # 1 - 0.95 is not quite 0.05: rounding first keeps a whole product whole.
+    return n - math.ceil(round((n - 1) * (1 - rate), 6)) if n else 0
+
+
+def highest(scores: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
+    """The positions of the highest scores of each tensor."""
+    names = list(scores)
+    counts = [selected_count(score.numel(), rate) for score in scores.values()]
+    try:
+        return dict(zip(names, ops.select([score.contiguous() for score in scores.values()], counts), strict=True))
+    except RuntimeError as error:
+        raise ValueError(with_names(error, names)) from error
+
+
+def is_whole(name: str, tensor: Tensor, expression: re.Pattern[str] | str | None) -> bool:
+    """Whether `Selection.from_scores` selects a tensor whole."""
+    return tensor.ndim <= 1 or (expression is not None and re.search(expression, name) is not None)
+
+
+def same_index(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two indices are equal, wherever they lie."""
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other.to(one.device))
+
+
+def checked_index(name: str, index: Tensor | None, numel: int) -> Tensor | None:
+    """The index of a tensor as int32; ValueError with its name unless it is ascending and within the tensor."""
+    if index is None:
+        return None
+    if index.ndim != 1 or index.dtype not in (torch.int32, torch.int64):
+        raise ValueError(
+            f"the index of {name!r} is {index.dtype} {list(index.shape)}, expected int32 with one dimension"
+        )
+    if index.numel():
+        low, high = index[0].item(), index[-1].item()
+        if not (index[1:] > index[:-1]).all():
+            raise ValueError(f"the index of {name!r} is not strictly ascending; sort it and drop repeated positions")
+        if low < 0 or high >= numel:
+            outside = low if low < 0 else high
+            raise ValueError(f"the index of {name!r} holds {outside}, expected positions from 0 to {numel - 1}")
+    return index.to(torch.int32)
+
+
+def check_ordinals(ordinal: Mapping[str, int]) -> None:
+    """Raise ValueError unless every tensor has a number of its own that the keep rule can draw by."""
+    first: dict[int, str] = {}
+    for name, number in ordinal.items():
+        if not isinstance(number, int) or not 0 <= number < 2**32:
+            raise ValueError(f"the ordinal of {name!r} is {number!r}, expected a number from 0 to 2^32 - 1")
+        if (other := first.setdefault(number, name)) != name:
+            raise ValueError(f"{other!r} and {name!r} have the ordinal {number}; each tensor needs one of its own")

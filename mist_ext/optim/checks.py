@@ -1,0 +1,77 @@
+"""What a parameter, a draw and an optimiser must be like; each check raises with the name of what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from mist_ext.distributed.shard import is_sharded, local
+from mist_ext.selection import Selection
+
+FLOATING = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_draw(seed: int, step: int) -> None:
+    """Raise ValueError unless the keep rule can draw by them."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}, expected 0 to 2^63 - 1")
+    if not 0 <= step < 2**63:
+        raise ValueError(f"step is {step}, expected 0 or more")
+
+
+def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:
+    """Raise ValueError unless the parameter has the shape it was selected by."""
+    if is_sharded(parameter) != (name in selection.cuts):
+        how = ("sharded", "whole") if is_sharded(parameter) else ("whole", "sharded")
+        raise ValueError(
+            f"{name!r} is {how[0]}, but was selected {how[1]}; cut the selection of whole tensors by "
+            "selection.local(model.named_parameters()) once the model is sharded"
+        )
+    shape, selected = list(local(parameter).shape), list(selection.shape[name])
+    if shape != selected:
+        raise ValueError(f"{name!r} has shape {shape}, but was selected as {selected}")
+
+
+def check_parameter(selection: Selection, name: str, parameter: Tensor) -> None:
+    """Raise ValueError unless an optimiser can take the parameter."""
+    if name not in selection:
+        raise ValueError(f"{name!r} is not in the selection; make an optimiser with a selection that names it")
+    check_shape(selection, name, parameter)
+    if not parameter.is_contiguous():
+        raise ValueError(f"{name!r} is not contiguous; make it so with `parameter.data = parameter.data.contiguous()`")
+    if parameter.dtype not in FLOATING:
+        raise ValueError(f"{name!r} is {parameter.dtype}, expected float32, bfloat16 or float16")
+
+
+def check_one_device(pairs: list[tuple[str, Tensor]]) -> None:
+    """Raise ValueError where a group has parameters on several devices."""
+    for name, parameter in pairs:
+        if parameter.device != pairs[0][1].device:
+            raise ValueError(
+                f"{name!r} is on {parameter.device}, but {pairs[0][0]!r} of the same group is on {pairs[0][1].device}; "
+                "make a parameter group for each device"
+            )
+
+
+def check_sizes(selection: Selection, names: list[str], parameters: list[Tensor]) -> None:
+    """Raise RuntimeError if a parameter does not have as many entries any more as when it was selected."""
+    numel = selection.total_numels
+    if list(map(Tensor.numel, parameters)) != [numel[name] for name in names]:
+        name, now = next((n, p.numel()) for n, p in zip(names, parameters, strict=True) if p.numel() != numel[n])
+        raise RuntimeError(
+            f"{name!r} has {now} entries, but was selected with {numel[name]}; select anew, and make the optimiser "
+            "anew, when a parameter has got another shape"
+        )
+
+
+def check_complete(selection: Selection, names: Iterable[str]) -> None:
+    """Raise ValueError unless something is selected, and all of it is among the names."""
+    if not selection:
+        raise ValueError("the selection names no tensor, so there is nothing to tune")
+    if missing := [name for name in selection if name not in set(names)]:
+        raise ValueError(
+            f"the selection names {missing[0]!r}, which is not among the parameters given; to tune a part of it, "
+            "give selection.subset(pattern)"
+        )

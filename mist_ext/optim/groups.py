@@ -1,0 +1,91 @@
+"""Parameter groups as they are given, and the part of one that a step updates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from mist_ext.distributed.shard import local
+from mist_ext.parameters import EXPECTED, dense, named_pairs
+from mist_ext.selection import Selection
+
+NamedParameters = Iterable[tuple[str, Tensor]] | Iterable[Tensor] | Iterable[dict[str, Any]]
+
+
+@dataclass
+class Part:
+    """Some parameters of a group, all of which have a gradient."""
+
+    number: int  # of the group
+    chosen: list[int]  # places in it
+    group: dict[str, Any]
+    names: list[str]
+    params: list[Tensor]
+    states: list[dict[str, Tensor]]
+    sharded: bool  # whether any parameter of the optimiser is
+    drawing: dict[str, Any]  # the arguments of all ops by which entries are drawn, but for the step
+
+    @property
+    def values(self) -> list[Tensor]:
+        """The parameters, this rank's rows of them."""
+        return self.params if not self.sharded else [local(p) for p in self.params]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Their gradients, each contiguous."""
+        there: list[Any] = [p.grad for p in self.params]
+        if self.sharded:
+            there = [local(g) for g in there]
+        try:
+            return [g if g.is_contiguous() else g.contiguous() for g in there]
+        except RuntimeError:  # a sparse tensor has no such thing
+            return [dense(name, g) for name, g in zip(self.names, there, strict=True)]
+
+    @property
+    def index(self) -> list[Tensor | None]:
+        """Their selected entries."""
+        return [state.get("index") for state in self.states]
+
+
+class Exchange(Protocol):
+    """Makes gradients of several processes one, before they become an update."""
+
+    def take(self, part: Part) -> None:
+        """Take up the gradients of some parameters of a group."""
+
+    def finish(self) -> None:
+        """Update all that was taken up since the last step."""
+
+
+def selected_groups(given: NamedParameters, selection: Selection, model: nn.Module | None) -> list[dict[str, Any]]:
+    """Parameter groups of (name, parameter) pairs, without the parameters that are not selected."""
+    listed = given if isinstance(given, Tensor | nn.Module) else list(given)
+    groups = listed if isinstance(listed, list) and listed and isinstance(listed[0], dict) else [{"params": listed}]
+    chosen = []
+    for group in groups:
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError(f"a parameter group is {group!r}, expected a dict with 'params'")
+        params = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
+        chosen.append({**group, "params": selected_pairs(params, selection, model)})
+    return chosen
+
+
+def selected_pairs(given: Iterable[Any], selection: Selection, model: nn.Module | None = None) -> list[Any]:
+    """The selected among some parameters, with their names; those without are looked up in the model."""
+    if isinstance(given, Tensor | nn.Module):
+        raise TypeError(f"{EXPECTED}; this is a {type(given).__name__}")
+    name_of = {} if model is None else {id(p): name for name, p in model.named_parameters()}
+    pairs = []
+    for pair in given:
+        if isinstance(pair, Tensor):
+            if model is None:
+                raise TypeError(f"{EXPECTED}, or with model=model, in which their names are looked up")
+            if id(pair) not in name_of:
+                raise ValueError(f"a parameter of shape {list(pair.shape)} is not one of the model's")
+            pair = (name_of[id(pair)], pair)
+        if not isinstance(pair, tuple) or pair[0] in selection:
+            pairs.append(pair)
+    return named_pairs(pairs)

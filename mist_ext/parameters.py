@@ -1,0 +1,75 @@
+"""Parameters and their names: as every part of the library takes them, and as its errors tell of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+EXPECTED = "parameters must be given with their names, as model.named_parameters() gives them"
+
+
+def named_pairs(given: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Parameters with their names, each once.
+
+    Raises
+    ------
+    TypeError
+        For anything else, such as ``model.parameters()`` or a model.
+    ValueError
+        For a name that is given twice, or a parameter under two names.
+    """
+    if isinstance(given, Tensor | nn.Module):
+        raise TypeError(f"{EXPECTED}; this is a {type(given).__name__}")
+    pairs = list(given)
+    names: set[str] = set()
+    first: dict[int, str] = {}
+    for pair in pairs:
+        if not (
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], Tensor)
+        ):
+            raise TypeError(f"{EXPECTED}; one of these is a {type(pair).__name__}")
+        name, parameter = pair
+        if name in names:
+            raise ValueError(f"{name!r} is given twice; give every parameter a name of its own")
+        if (other := first.setdefault(id(parameter), name)) != name:
+            raise ValueError(
+                f"{other!r} and {name!r} are the same parameter (tied weights); give it under one name, as "
+                "model.named_parameters() does unless remove_duplicate is False"
+            )
+        names.add(name)
+    return pairs
+
+
+def pattern(option: str, expression: str) -> re.Pattern[str]:
+    """A regular expression, or ValueError with the name of the option that it was given as."""
+    try:
+        return re.compile(expression)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"{option} is {expression!r}, which is no regular expression: {error}") from None
+
+
+def dense(name: str, gradient: Tensor) -> Tensor:
+    """A gradient, contiguous; RuntimeError with the parameter's name if it is a sparse tensor."""
+    if gradient.layout is not torch.strided:
+        raise RuntimeError(
+            f"the gradient of {name!r} is a sparse tensor, expected a dense one; make its layer with sparse=False"
+        )
+    return gradient if gradient.is_contiguous() else gradient.contiguous()
+
+
+def with_names(error: Exception, names: list[str]) -> str:
+    """An op's message, with the parameters' names behind positions such as ``grad[3]``."""
+
+    def name(match: re.Match[str]) -> str:
+        position = int(match[2])
+        return f"{match[0]} ({names[position]!r})" if position < len(names) else match[0]
+
+    return re.sub(
+        r"\b(score|k|param|grad|index|momentum_buffer|exp_avg|exp_avg_sq|updates|master|scale_code|frozen|first|ordinal)\[(\d+)\]",
+        name,
+        str(error),
+    )

@@ -1,0 +1,84 @@
+"""A right call of every op, which others start from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mist_ext import reference
+
+Arguments = dict[str, Any]
+DROP_APPLY = ("drop_apply_sgd_", "drop_apply_adamw_")
+PACKED = ("drop_apply_sgd_, packed", "drop_apply_adamw_, packed")
+OPS = ("accumulate_", "select", *DROP_APPLY, "mask_", *PACKED, "pack_", "places")
+
+
+def arguments(op: str, device: torch.device) -> Arguments:
+    """A call that is right: a float32 matrix selected in part, and a bfloat16 vector selected whole."""
+    if op == "accumulate_":
+        made: Arguments = {
+            "score": [torch.rand(4, 6), torch.rand(10)],
+            "grad": [torch.randn(4, 6), torch.randn(10).bfloat16()],
+            "frozen": [torch.tensor([3, 0, 0], dtype=torch.uint8), None],
+            "scale": 0.5,
+        }
+    elif op == "select":
+        made = {"score": [torch.rand(4, 6), torch.rand(10)], "k": [5, 3]}
+    elif op == "places":
+        return {"count": [4, 10], "first": [3, 2045], "ordinal": [0, 1], "threshold": 40000, "seed": 5, "step": 3}
+    else:
+        places = reference.places([4, 10], [3, 2045], [0, 1], 40000, 5, 3)
+        every = {
+            "param": [torch.randn(4, 6), torch.randn(10).bfloat16()],
+            "grad": [torch.randn(4, 6), torch.randn(10).bfloat16()],
+            "index": [torch.tensor([0, 3, 9, 23], dtype=torch.int32), None],
+            "momentum_buffer": [torch.rand(4), torch.rand(10)],
+            "exp_avg": [torch.rand(4), torch.rand(10)],
+            "exp_avg_sq": [torch.rand(4), torch.rand(10)],
+            "updates": [torch.ones(4, dtype=torch.int32), torch.ones(10, dtype=torch.int32)],
+            "master": [torch.empty(0), torch.rand(10)],
+            "scale_code": [torch.tensor([0, 1, 2, 255], dtype=torch.uint8), None],
+            "table": torch.rand(256),
+            "ordinal": [0, 1],
+            "lr": torch.tensor(0.1),
+            "momentum": 0.9,
+            "beta1": 0.9,
+            "beta2": 0.99,
+            "eps": 1e-8,
+            "weight_decay": 0.1,
+            "correction": torch.rand(2, 5),
+            "threshold": 40000,
+            "seed": 5,
+            "step": torch.tensor(3),
+            "found_inf": torch.tensor(0.0),
+            "grad_scale": torch.tensor(2.0),
+            "first": [3, 2045],
+            "packed": torch.randn(int(places[-1])),
+            "places": places,
+        }
+        made = {name: every[name] for name in inspect.signature(function(reference, op)).parameters}
+        if op in PACKED:
+            made["grad"] = []
+        elif op in DROP_APPLY:
+            made |= {"packed": None, "places": None}
+    return {name: moved(value, device) for name, value in made.items()}
+
+
+def function(module: Any, op: str) -> Any:
+    """The op of a table's entry, which may have a remark behind a comma."""
+    return getattr(module, op.partition(",")[0])
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, list):
+        return [moved(item, device) for item in value]
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def tensors(made: Arguments) -> Iterator[Tensor]:
+    for value in made.values():
+        yield from (t for t in (value if isinstance(value, list) else [value]) if isinstance(t, Tensor))

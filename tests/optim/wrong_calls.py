@@ -1,0 +1,289 @@
+"""What can be wrong with a call of an op: a change of a right one's arguments, and what the error must say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from right_calls import DROP_APPLY, PACKED, Arguments
+from torch import Tensor
+
+Spoil = Callable[[Arguments], Any]
+
+
+def item(name: str, number: int | None, change: Callable[[Tensor], Tensor]) -> Spoil:
+    """Changes one tensor of a list, or the one tensor of that name."""
+
+    def apply(made: Arguments) -> None:
+        if number is None:
+            made[name] = change(made[name])
+        else:
+            made[name][number] = change(made[name][number])
+
+    return apply
+
+
+def put(name: str, value: Any) -> Spoil:
+    """Replaces an argument."""
+    return lambda made: made.update({name: value})
+
+
+def shorten(name: str) -> Spoil:
+    return lambda made: made[name].pop()
+
+
+def alias(name: str, number: int, other: str, other_number: int) -> Spoil:
+    return lambda made: made[name].__setitem__(number, made[other][other_number])
+
+
+def reinterpreted(name: str, number: int, other: str, other_number: int) -> Spoil:
+    """The memory of another argument, seen as this one's dtype."""
+
+    def apply(made: Arguments) -> None:
+        made[name][number] = made[other][other_number].view(made[name][number].dtype)
+
+    return apply
+
+
+def strided(tensor: Tensor) -> Tensor:
+    return tensor.repeat_interleave(2).view(-1, 2)[:, 0].view(tensor.shape)
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    return tensor.t().contiguous().t()
+
+
+def overlap_grad_with_param(made: Arguments) -> None:
+    memory = torch.zeros(40, device=made["param"][0].device)
+    made["param"][0], made["grad"][0] = memory[:24].view(4, 6), memory[16:].view(4, 6)
+
+
+def inside(name: str, other: str, number: int | None) -> Spoil:
+    """The beginning of another argument's memory, as far as this one needs it."""
+
+    def apply(made: Arguments) -> None:
+        tensor, host = made[name], made[other] if number is None else made[other][number]
+        memory = torch.zeros(64, dtype=torch.int64, device=tensor.device).view(torch.uint8)
+        size = host.numel() * host.element_size()
+        around = memory[:size].view(host.dtype).view(host.shape).copy_(host)
+        within = memory[: tensor.numel() * tensor.element_size()].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        made[name] = within
+        if number is None:
+            made[other] = around
+        else:
+            made[other][number] = around
+
+    return apply
+
+
+def in_table(kind: str) -> Spoil:
+    """The rule's state lies in the table."""
+    return lambda made: made[kind].__setitem__(1, made["table"][:10])
+
+
+def cut(made: Arguments, rows: int) -> None:
+    """The first tensor has become smaller since its entries were selected."""
+    for name in ("param", "grad"):
+        made[name][0] = made[name][0][:rows].clone()
+
+
+# What is done to a right call, and what the error must say.
+WRONG: dict[str, list[tuple[Spoil, str]]] = {
+    "accumulate_": [
+        (shorten("grad"), r"grad has 1 tensors"),
+        (shorten("frozen"), r"frozen has 1 tensors"),
+        (put("grad", []), r"grad has 0 tensors"),
+        (put("score", []), r"has 0$"),
+        (item("grad", 0, lambda t: t[:3]), r"grad\[0\] has shape \[3, 6\].*score\[0\] has \[4, 6\]"),
+        (item("grad", 1, lambda t: t.view(2, 5)), r"grad\[1\] has shape \[2, 5\].*score\[1\] has \[10\]"),
+        (item("score", 1, Tensor.double), r"score\[1\] has dtype \S*float64, expected \S*float32"),
+        (item("score", 1, Tensor.bfloat16), r"score\[1\] has dtype \S*bfloat16, expected \S*float32"),
+        (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
+        (item("grad", 0, Tensor.int), r"grad\[0\] has dtype \S*int32"),
+        (item("score", 0, transposed), r"score\[0\] is not contiguous"),
+        (item("grad", 0, transposed), r"grad\[0\] is not contiguous"),
+        (item("frozen", 0, strided), r"frozen\[0\] is not contiguous"),
+        (item("frozen", 0, lambda t: t[:2]), r"frozen\[0\] has 2 entries, expected 3"),
+        (item("frozen", 0, Tensor.int), r"frozen\[0\] has dtype \S*int32, expected \S*uint8"),
+        (item("grad", 1, lambda t: t.to("meta")), r"grad\[1\] is on \S*meta"),
+        (alias("grad", 0, "score", 0), r"share memory"),
+    ],
+    "select": [
+        (shorten("k"), r"k has 1 "),
+        (put("k", []), r"k has 0 tensors"),
+        (put("score", []), r"score has 0$"),
+        (put("k", [25, 3]), r"k\[0\] is 25, expected 0 to 24"),
+        (put("k", [5, -1]), r"k\[1\] is -1, expected 0 to 10"),
+        (item("score", 1, Tensor.double), r"score\[1\] has dtype \S*float64, expected \S*float32"),
+        (item("score", 1, Tensor.half), r"score\[1\] has dtype \S*float16, expected \S*float32"),
+        (item("score", 0, transposed), r"score\[0\] is not contiguous"),
+        (item("score", 1, lambda t: t.to("meta")), r"score\[1\] is on \S*meta"),
+        (item("score", 1, lambda t: t / torch.arange(10, device=t.device).sub(4) * 0), r"score\[1\] is NaN at entry 4"),
+    ],
+    "drop_apply_sgd_": [],
+    "drop_apply_adamw_": [
+        (alias("exp_avg", 1, "exp_avg_sq", 1), r"exp_avg\S*\[1\] share memory"),
+        (alias("updates", 0, "index", 0), r"share memory"),
+        (inside("correction", "exp_avg", 1), r"share memory"),
+        (item("correction", None, Tensor.double), r"correction has dtype \S*float64, expected \S*float32"),
+        (item("correction", None, Tensor.int), r"correction has dtype \S*int32, expected \S*float32"),
+        (item("correction", None, lambda t: t[:1]), r"correction has shape \[1, 5\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t[0]), r"correction has shape \[5\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t[:, :0]), r"correction has shape \[2, 0\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t.view(5, 2)), r"correction has shape \[5, 2\], expected \[2, n\]"),
+        (item("correction", None, lambda t: t[None]), r"correction has shape \[1, 2, 5\], expected \[2, n\]"),
+        (item("correction", None, transposed), r"correction is not contiguous"),
+        (item("correction", None, lambda t: t.to("meta")), r"correction is on \S*meta"),
+    ],
+    "mask_": [
+        (item("grad", 0, transposed), r"grad\[0\] is not contiguous"),
+        (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
+        (alias("grad", 1, "grad", 0), r"grad\[[01]\] share memory"),
+        (put("grad", []), r"grad has 0$"),
+        (put("index", []), r"index has 0 tensors"),
+        (inside("step", "grad", 0), r"grad\[0\] share memory|step share memory"),
+    ],
+}
+STATE = {
+    "drop_apply_sgd_": {"momentum_buffer": "float32"},
+    "drop_apply_adamw_": {"exp_avg": "float32", "exp_avg_sq": "float32", "updates": "int32"},
+}
+for op, state in STATE.items():
+    WRONG[f"{op}, packed"] = [
+        (put("places", None), r"packed is given, but places is None; give both or neither"),
+        (put("packed", None), r"places is given, but packed is None|grad has 0 tensors"),
+        (put("grad", [torch.randn(4, 6)]), r"packed is given, but grad has 1 tensors; give an empty list"),
+        (inside("places", "param", 0), r"share memory"),
+    ]
+    for kind, dtype in state.items():
+        WRONG[op] += [
+            (put(kind, []), rf"{kind} has 0 tensors"),
+            (shorten(kind), rf"{kind} has 1 tensors"),
+            (item(kind, 1, strided), rf"{kind}\[1\] is not contiguous"),
+            (item(kind, 0, lambda t: t[:3]), rf"{kind}\[0\] has 3 entries, expected 4"),
+            (item(kind, 1, lambda t: t.repeat(2)), rf"{kind}\[1\] has 20 entries, expected 10"),
+            (item(kind, 1, Tensor.bfloat16), rf"{kind}\[1\] has dtype \S*bfloat16, expected \S*{dtype}"),
+            (item(kind, 0, Tensor.long), rf"{kind}\[0\] has dtype \S*int64, expected \S*{dtype}"),
+            (item(kind, 0, lambda t: t.to("meta")), rf"{kind}\[0\] is on \S*meta"),
+            (reinterpreted(kind, 1, "master", 1), r"share memory"),
+        ]
+    WRONG[op] += [
+        (put("param", []), r"has 0$"),
+        (put("grad", []), r"grad has 0 tensors"),
+        (shorten("grad"), r"grad has 1 tensors"),
+        (shorten("master"), r"master has 1 tensors"),
+        (put("master", []), r"param\[1\] has dtype \S*bfloat16.*master is empty"),
+        (item("grad", 0, lambda t: t.view(6, 4)), r"grad\[0\] has shape \[6, 4\].*param\[0\] has \[4, 6\]"),
+        (item("grad", 0, Tensor.bfloat16), r"grad\[0\] has dtype \S*bfloat16.*param\[0\] has \S*float32"),
+        (item("grad", 1, Tensor.float), r"grad\[1\] has dtype \S*float32.*param\[1\] has \S*bfloat16"),
+        (item("param", 0, Tensor.double), r"param\[0\] has dtype \S*float64"),
+        (item("param", 0, transposed), r"param\[0\] is not contiguous"),
+        (item("master", 0, lambda t: torch.zeros(4, device=t.device)), r"master\[0\] has 4 entries, expected 0"),
+        (item("master", 1, lambda t: t[:9]), r"master\[1\] has 9 entries, expected 10"),
+        (item("master", 1, Tensor.bfloat16), r"master\[1\] has dtype \S*bfloat16"),
+        (put("lr", torch.tensor(0.1, dtype=torch.float64)), r"lr has dtype \S*float64, expected \S*float32"),
+        (put("lr", torch.tensor([0.1, 0.2])), r"lr has 2 entries, expected 1"),
+        (put("found_inf", torch.zeros(2)), r"found_inf has 2 entries, expected 1"),
+        (put("grad_scale", torch.tensor(2)), r"grad_scale has dtype \S*int64"),
+        *((inside(name, "param", 0), r"share memory") for name in ("lr", "step", "found_inf", "grad_scale")),
+        *((in_table(kind), r"share memory") for kind, dtype in state.items() if dtype == "float32"),
+        (alias("grad", 0, "param", 0), r"share memory"),
+        (overlap_grad_with_param, r"share memory"),
+    ]
+for op in (*PACKED, "pack_"):
+    WRONG.setdefault(op, []).extend(
+        [
+            (item("packed", None, Tensor.double), r"packed has dtype \S*float64, expected \S*float32 or \S*bfloat16"),
+            (item("packed", None, Tensor.half), r"packed has dtype \S*float16, expected \S*float32 or \S*bfloat16"),
+            (item("packed", None, strided), r"packed is not contiguous"),
+            (item("places", None, Tensor.int), r"places has dtype \S*int32, expected \S*int64"),
+            (item("places", None, lambda t: t[1:]), r"places has 3 entries, expected 4, one for each piece of 2048"),
+            (item("places", None, lambda t: t.to("meta")), r"places is on \S*meta"),
+            (put("first", [3, 0]), r"places has 4 entries, expected 3"),
+        ]
+    )
+WRONG["drop_apply_sgd_, packed"].append(
+    (lambda made: made.update(packed=made["momentum_buffer"][1]), r"packed.* share memory|share memory")
+)
+WRONG["pack_"] += [
+    (shorten("index"), r"index has 1 tensors, but grad has 2"),
+    (shorten("grad"), r"index has 2 tensors, but grad has 1"),
+    (shorten("first"), r"first has 1 tensors, but grad has 2"),
+    (shorten("ordinal"), r"ordinal has 1 tensors, but grad has 2"),
+    (put("first", [-1, 2045]), r"first\[0\] is -1, expected 0 to 2147483644"),
+    (put("ordinal", [0, -1]), r"ordinal\[1\] is -1"),
+    (put("threshold", 65537), r"threshold is 65537, expected 0"),
+    (put("step", torch.tensor(3.0)), r"step has dtype \S*float32, expected \S*int64"),
+    (item("grad", 0, transposed), r"grad\[0\] is not contiguous"),
+    (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
+    (item("grad", 1, lambda t: t.to("meta")), r"grad\[1\] is on \S*meta"),
+    (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+    (lambda made: made.update(packed=made["grad"][0].view(-1)), r"share memory"),
+    (inside("places", "packed", None), r"share memory"),
+    (inside("step", "packed", None), r"share memory"),
+    (put("grad", []), r"grad has 0$"),
+    (put("seed", -1), r"seed is -1, expected 0 to 2\^63 - 1"),
+]
+WRONG["places"] = [
+    (shorten("first"), r"first has 1 entries, but count has 2"),
+    (shorten("ordinal"), r"ordinal has 1 entries, but count has 2"),
+    (put("count", [4, -1]), r"count\[1\] is -1, expected 0 to 2147483648"),
+    (put("count", [2**31 + 1, 1]), r"count\[0\] is 2147483649, expected 0 to 2147483648"),
+    (put("first", [-1, 0]), r"first\[0\] is -1, expected 0 to 2147483644"),
+    (put("first", [0, 2**31 - 9]), r"first\[1\] is 2147483639, expected 0 to 2147483638"),
+    (put("ordinal", [2**32, 1]), r"ordinal\[0\] is 4294967296"),
+    (put("threshold", -1), r"threshold is -1, expected 0"),
+    (put("seed", -1), r"seed is -1, expected 0 to 2\^63 - 1"),
+    (put("step", -1), r"step is -1, expected 0 or more"),
+    (
+        lambda made: made.update(count=[2**31] * 4097, first=[], ordinal=[0] * 4097),
+        r"the lists have \d+ or more pieces",
+    ),
+]
+ENTRIES = torch.arange(25, dtype=torch.int32)
+for op in (*DROP_APPLY, "mask_"):
+    WRONG[op] += [
+        (shorten("index"), r"index has 1 tensors"),
+        (shorten("scale_code"), r"scale_code has 1 tensors"),
+        (shorten("ordinal"), r"ordinal has 1 "),
+        (shorten("first"), r"first has 1 "),
+        (put("first", [-1, 0]), r"first\[0\] is -1, expected 0 to 2147483644"),
+        (put("first", [0, 2**31 - 9]), r"first\[1\] is 2147483639, expected 0 to 2147483638, so that its 10 entries"),
+        (put("ordinal", [0, -1]), r"ordinal\[1\] is -1"),
+        (put("ordinal", [2**32, 1]), r"ordinal\[0\] is 4294967296"),
+        (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+        (item("index", 0, strided), r"index\[0\] is not contiguous"),
+        (item("index", 0, lambda t: ENTRIES.to(t.device)), r"index\[0\] has 25 entries, more than"),
+        (item("index", 0, lambda t: t.to("meta")), r"index\[0\] is on \S*meta"),
+        (item("scale_code", 0, lambda t: t[:3]), r"scale_code\[0\] has 3 entries, expected 4"),
+        (item("scale_code", 0, Tensor.int), r"scale_code\[0\] has dtype \S*int32, expected \S*uint8"),
+        (put("table", None), r"table.* is None"),
+        (put("table", torch.rand(255)), r"table has 255 entries, expected 256"),
+        (put("table", torch.rand(256).double()), r"table has dtype \S*float64, expected \S*float32"),
+        (put("threshold", -1), r"threshold is -1, expected 0"),
+        (put("threshold", 65537), r"threshold is 65537, expected 0"),
+        (put("seed", -1), r"seed is -1, expected 0 to 2\^63 - 1"),
+        (put("step", torch.tensor(3.0)), r"step has dtype \S*float32, expected \S*int64"),
+        (put("step", torch.tensor([3, 4])), r"step has 2 entries, expected 1"),
+    ]
+
+# What only the CPU looks at: on a GPU that would wait for the device.
+LOOKED_UP: dict[str, list[tuple[Spoil, str]]] = {
+    op: [
+        (item("index", 0, lambda t: t + 1), r"index\[0\] holds 24, expected ascending positions from 0 to 23"),
+        (item("index", 0, lambda t: t - 1), r"index\[0\] holds -1, expected ascending positions from 0 to 23"),
+        (put("step", torch.tensor(-1)), r"step is -1, expected 0 or more"),
+    ]
+    for op in (*DROP_APPLY, *PACKED, "mask_", "pack_")
+}
+for op in DROP_APPLY:
+    LOOKED_UP[op].append(
+        (lambda made: cut(made, 3), r"index\[0\] holds 23, expected .* from 0 to 17 in its tensor of 18")
+    )
+LOOKED_UP["mask_"] += [
+    (item("grad", 0, lambda t: t[:3].clone()), r"index\[0\] holds 23, expected .* from 0 to 17 in its tensor of 18"),
+    (put("index", [torch.tensor([0, 3, 3, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
+    (put("index", [torch.tensor([0, 9, 3, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
+    (put("index", [torch.tensor([0, 99, -7, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
+]

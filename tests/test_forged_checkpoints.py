@@ -1,0 +1,125 @@
+"""Checkpoints whose checksums are right and whose content is not: a sentence, never a write outside a tensor."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from mist_ext import checkpoint, experiment
+from mist_ext.config import Config, TuningOptions
+from mist_ext.interruption import Interrupted, Saver
+from mist_ext.tuners.lora import LoRA
+from mist_ext.tuners.optimizer_state import load_state
+
+WEIGHT = "blocks.0.mlp.fc1.weight"
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of MIST that was stopped in the second task's tuning."""
+    out = tmp_path_factory.mktemp("forged") / "run"
+    moments = iter(range(1000))
+    original = Saver.moment
+
+    def moment(self: Saver, state: Callable[[], dict[str, Any]]) -> None:
+        if next(moments) > 20:
+            unit = state()["state"]
+            if unit["task"] == 1 and unit["tuner"]["optimizers"]:
+                self._stop = signal.SIGINT
+        original(self, state)
+
+    options: dict[str, Any] = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "batch_size": 64}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Saver, "moment", moment)
+        with pytest.raises(Interrupted):
+            experiment.run(Config(**options, freeze_rate=0.01, out=str(out)), Console(file=io.StringIO()))
+    return out
+
+
+@pytest.fixture
+def forge(interrupted: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
+    """Make a copy of that run, in whose checkpoint a function has changed something."""
+
+    def forged(change: Callable[[dict[str, Any]], object]) -> Path:
+        out = shutil.copytree(interrupted, tmp_path / "run")
+        state = checkpoint.load_latest(out / "checkpoint", print)
+        assert state is not None
+        assert state["state"]["task"] == 1
+        change(state)
+        checkpoint.remove(out / "checkpoint")
+        checkpoint.save(out / "checkpoint", state)
+        return out
+
+    return forged
+
+
+def tuner(state: dict[str, Any]) -> dict[str, Any]:
+    return state["state"]["tuner"]
+
+
+def beyond(state: dict[str, Any]) -> None:
+    """The selection of a tensor, with its shape, sixteen times as large as the model's."""
+    selection = tuner(state)["selection"]
+    selection["shapes"][selection["names"].index(WEIGHT)][0] *= 16
+    selection["index"][WEIGHT] = selection["index"][WEIGHT] * 16
+
+
+CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "selection": (beyond, f"'{WEIGHT}' was selected as"),
+    "index": (lambda s: tuner(s)["selection"]["index"][WEIGHT].add_(10**9), "expected positions from 0"),
+    "strikes": (lambda s: tuner(s)["strikes"].update({WEIGHT: torch.zeros(5, dtype=torch.uint8)}), "5 entries"),
+    "strikes_dtype": (lambda s: tuner(s)["strikes"].update({WEIGHT: tuner(s)["strikes"][WEIGHT].long()}), "int64"),
+    "frozen": (lambda s: tuner(s)["frozen"].update({WEIGHT: torch.zeros(5, dtype=torch.uint8)}), "packed bits"),
+    "frozen_name": (lambda s: tuner(s)["frozen"].update({"x": torch.zeros(5, dtype=torch.uint8)}), "x"),
+    "steps": (lambda s: tuner(s).update(steps=-1), "Expected `int` >= 0"),
+    "position": (lambda s: tuner(s).update(position="12"), "Expected `array`"),
+    "tuned": (lambda s: tuner(s)["tuned"].update(kept=[float("inf")]), "Expected `float` <= 1"),
+    "tuner": (lambda s: s["state"].update(tuner=[]), "TypeError"),
+    "backbone": (lambda s: s["state"]["backbone"].update({WEIGHT: torch.zeros(512 * 512)}), "262144 entries"),
+    "backbone_less": (lambda s: s["state"]["backbone"].pop(WEIGHT), f"KeyError: '{WEIGHT}'"),
+    "backbone_dtype": (lambda s: s["state"]["backbone"].update({WEIGHT: torch.zeros(65536).int()}), "int32"),
+    "task": (lambda s: s["state"].update(task=9), "task is 9, expected 0 to 2"),
+    "learner": (lambda s: s["state"]["learners"]["simplecil"].update(counts=3), "counts"),
+    "learner_sums": (lambda s: s["state"]["learners"]["simplecil"].update(sums=torch.zeros(1)), "sums"),
+    "random": (lambda s: s["state"].update(random=torch.zeros(3)), "RNG state"),
+    "unit": (lambda s: s.update(unit=3), "unit 3"),
+    "runs": (lambda s: s["runs"][0][1][0]["tasks"][0].update(accuracy_seen=1e308), "Expected `float` <= 100"),
+    "cells": (lambda s: s["runs"].clear(), "of the cells"),
+    "version": (lambda s: s.pop("version"), "written by mist_ext None"),
+    "surplus": (lambda s: s.update(later=1), "unknown field `later`"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_forged_checkpoint_is_refused_with_the_reason(case: str, forge: Callable, every_nth_digit: Callable) -> None:
+    change, message = CASES[case]
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        experiment.resume(forge(change), Console(file=io.StringIO()), figures=False)
+
+
+def test_a_state_of_torch_s_optimiser_with_buffers_of_another_shape_is_refused() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(size)) for size in (3, 4)]
+    optimizers = [torch.optim.SGD([weight], lr=0.1, momentum=0.9) for weight in weights]
+    for weight, optimizer in zip(weights, optimizers, strict=True):
+        weight.sum().backward()
+        optimizer.step()
+    load_state(optimizers[0], optimizers[0].state_dict())
+    with pytest.raises(ValueError, match="'momentum_buffer' has not the shape of its parameter"):
+        load_state(optimizers[0], optimizers[1].state_dict())
+    with pytest.raises(ValueError, match="another learning rate"):
+        load_state(optimizers[0], torch.optim.SGD([weights[0]], lr=1e308).state_dict())
+
+
+def test_a_rank_of_lora_above_what_its_layers_can_have_is_refused_by_name() -> None:
+    from mist_ext import backbones
+
+    with pytest.raises(ValueError, match=r"lora_rank is 1000000, but 'blocks\.0\..*' has 128 inputs.*above 128; give"):
+        LoRA.check(backbones.create("vit_nano", "none"), TuningOptions(lora_rank=1_000_000))
