@@ -372,7 +372,7 @@ class TaskLoop:
                     continue
                 names = "\n".join(printable(known[rows[item]]) for item in broken)
                 if not self.options.skip_broken:
-                    self.saver.save(self._state(number, unit))
+                    self.saver.save(self.saver.made(lambda: self._state(number, unit)))
                     message = (
                         f"{len(broken)} {part} images of task {task.number + 1} cannot be decoded:\n{names}\n"
                         f"Go on with mist run --resume {self.out} once they are replaced, or with --skip-broken"
