@@ -112,7 +112,7 @@ def test_gradient_is_a_dense_loop_over_each_step_s_largest_gradients() -> None:
             step += 1
     assert ours.steps == step == 6
     for (name, p), (_, q) in zip(ours.named_parameters(), named_parameters, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8, msg=name)
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7, msg=name)  # a step moves an entry by some 1e-5
 
 
 def test_gradient_changes_as_much_in_a_step_as_mist_keeps() -> None:
