@@ -90,6 +90,8 @@ def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> N
         assert len((tmp_path / name / "log.jsonl").read_text().splitlines()) == 4
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         "run.yaml",
+        "manifest.json",
+        ".lock",
         "summary.json",
         "summary.md",
         "summary.csv",
