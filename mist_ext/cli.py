@@ -162,12 +162,13 @@ def info_command(_options: Namespace) -> int:
     """``mist info``."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mist_ext.info import facts
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in facts():
-        table.add_row(name, value)
+        table.add_row(name, Text(printable_lines(value)))
     Console().print(table)
     return 0
 

@@ -18,6 +18,7 @@ import torch
 
 from mist_ext import memory, run_folder
 from mist_ext.data.doctor import cores
+from mist_ext.files import write_atomically
 from mist_ext.interruption import SIGNALS, Interrupted
 from mist_ext.sweep.grid import Point
 
@@ -154,7 +155,7 @@ def _error(status: int, folder: Path) -> str | None:
     file = folder / ERROR
     if not file.is_file():  # killed, or it did not get so far as to say why
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        file.write_text(f"the process {how}; its last words are in {folder / OUTPUT}\n", encoding="utf-8")
+        write_atomically(file, f"the process {how}; its last words are in {folder / OUTPUT}\n")
     return file.read_text(encoding="utf-8").partition("\n")[0]
 
 
