@@ -25,6 +25,7 @@ from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.ranpac import RanPAC
 from mist_ext.methods.trained import TrainedMethod
+from mist_ext.names import say
 from mist_ext.run_folder import weights_file
 from mist_ext.scalars import require_tensorboard
 
@@ -59,7 +60,7 @@ class Setting:
             require_tensorboard()
         source = data.load(options.data, options.data_root, options.test_fraction, name)
         for text in (*source.problems, *source.remarks):
-            console.print(text, highlight=False, soft_wrap=True, markup=False)
+            say(console, text)
         if options.evaluate_on == "validation":
             source = source.validation()
         backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
@@ -73,7 +74,7 @@ class Setting:
         options = dataclasses.replace(options, normalize=_normalize(options, source, spec))
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         if (spec.mean, spec.std) != (source.mean, source.std):  # else there is nothing to choose
-            console.print(f"channels are normalised by --normalize {options.normalize}", highlight=False, markup=False)
+            say(console, f"channels are normalised by --normalize {options.normalize}")
         workers = _workers(options, source)
         # So is a method's wrong option, and a backbone that it cannot be attached to.
         learners = {name: new_learner(options, name, options.seeds[0], backbone) for name in options.method}
