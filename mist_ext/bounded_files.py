@@ -112,6 +112,18 @@ def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
         if isinstance(node, yaml.SequenceNode):
             children = node.value
         elif isinstance(node, yaml.MappingNode):
+            _refuse_twins(node)
             children = [child for pair in node.value for child in pair]
         known[id(node)] = 1 + sum(_expanded(child, known) for child in children)
     return known[id(node)]
+
+
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    """Raise YAMLError for a key that stands twice: the first of its values would be lost without a word."""
+    seen = set()
+    for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"{key.value!r} stands twice; leave one out", problem_mark=key.start_mark
+            )
+        seen.add(key.value)

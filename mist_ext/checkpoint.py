@@ -1,7 +1,8 @@
 """A run's state on the disk: written whole or not at all, checked when it is read, the one before it kept.
 
 Each checkpoint is a folder with a number for its name: ``tensors.safetensors``, ``state.json``, ``checksums.json`` and,
-where tensors are sharded (FSDP2), ``shards``, which every rank writes to. Nothing in it is ever unpickled.
+where tensors are sharded (FSDP2) or each rank has sums of its own, ``shards``, which every rank writes to. Nothing in it
+is ever unpickled.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
     Parameters
     ----------
     folder : Path
-        Holds the checkpoints; made if it does not exist. All ranks must see it where tensors are sharded.
+        Holds the checkpoints; made if it does not exist. All ranks must see it where they have parts to write.
     state : dict
         Nested dicts, lists and tuples of tensors, numbers, strings and None.
 
@@ -89,7 +90,9 @@ def _begin(folder: Path) -> Path:
 
 def _check_visible(unfinished: Path) -> None:
     if not unfinished.is_dir():
-        raise FileNotFoundError(f"{unfinished} is not there: sharded tensors need an output folder that all ranks see")
+        raise FileNotFoundError(
+            f"{unfinished} is not there: each rank writes its part, so all must see the output folder"
+        )
 
 
 def _finish(unfinished: Path, tree: Dict, tensors: dict[str, Tensor]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 import mist_ext
-from mist_ext import checkpoint, config, data, lock, manifest, report, results, run_folder, shortage
+from mist_ext import checkpoint, config, data, lock, manifest, names, report, results, run_folder, shortage
 from mist_ext.config import Config
 from mist_ext.distributed import agreement, ranks
 from mist_ext.manifest import CHECKPOINTS
@@ -102,8 +103,7 @@ def resume(
     _require_alike("resume", {"folder": str(out), **changes})
     agreement.everywhere(lambda: run_folder.read_config(out))  # no lock is put where no run is
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
+    say = partial(names.say, console)
 
     with ExitStack() as stack:
         agreement.on_first(lambda: stack.enter_context(lock.locked(out)))

@@ -17,7 +17,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     path : path-like
         The file to write; its folder must exist.
     content : bytes or str
-        Text is written as UTF-8 with its line ends as they are.
+        Text is written as UTF-8 with its line ends as they are; what has no UTF-8, as an escape.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: {path.parent} is no folder; create it first")
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     # The process id keeps two processes that write the same file from sharing a temporary one.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

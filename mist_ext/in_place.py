@@ -40,7 +40,10 @@ def write(op: str, function: Callable[..., Any], *arguments: Any, **written: Seq
             f"{op}: {name} requires grad and would be changed in place, which autograd cannot record; "
             "call it under torch.no_grad()"
         )
-    if not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, next(iter(written.values())))):
+    # To ask takes as long as half of a step's checks, so the first tensor stands for a list of state, made all at once.
+    first, *others = written.values()
+    asked = chain(first, *(tensors[:1] for tensors in others))
+    if not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, asked)):
         raise RuntimeError(
             f"{op}: {_name(written, Tensor.is_inference)} is an inference tensor, which can be changed in place under "
             "torch.inference_mode() alone; call it there, or pass a clone"

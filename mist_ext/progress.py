@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from mist_ext.names import printable, say
+
 T = TypeVar("T")
 PLAIN_EVERY = 15.0  # seconds between two plain lines of the same phase
 
@@ -73,7 +75,7 @@ class Progress:
         self._live = console.is_terminal
         self._bars = Bars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             RateColumn(),
@@ -98,7 +100,7 @@ class Progress:
     def begin(self, what: str) -> None:
         """Name the unit of the run that begins."""
         self.what = what
-        self._bars.update(self._run, description=what)
+        self._bars.update(self._run, description=printable(what))
 
     def advance(self, finding: str) -> None:
         """A unit of the run is done: say what came out of it."""
@@ -107,11 +109,11 @@ class Progress:
         elapsed = time.monotonic() - self.started
         left = elapsed / (self.done - self._before) * (self.total - self.done)
         ending = "" if self._live else f"  [{self.done}/{self.total}, {_clock(elapsed)} gone, {_clock(left)} left]"
-        self.console.print(f"{self.what}: {finding}{ending}", highlight=False, soft_wrap=True, markup=False)
+        say(self.console, f"{self.what}: {finding}{ending}")
 
     def track(self, iterable: Iterable[T], phase: str, total: int) -> Iterator[T]:
         """Pass an iterable through, and show how far it is."""
-        self._bars.reset(self._phase, description=phase, total=total)
+        self._bars.reset(self._phase, description=printable(phase), total=total)
         started = said = time.monotonic()
         self.at = f"{phase}, 0 of {total} done"
         for number, item in enumerate(iterable, 1):
@@ -124,7 +126,7 @@ class Progress:
                 rate = number / (now - started)
                 left = _clock((total - number) / rate)
                 line = f"{self.what}: {phase} {number}/{total}, {rate:.1f}/s, {left} left"
-                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+                say(self.console, line)
         self.at = ""
 
 

@@ -146,6 +146,7 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
             "layout": source.layout,
             "tasks": len(stream),
             "classes_per_task": len(stream.tasks[0].classes),
+            "class_names": list(stream.source.class_names),
             "evaluated_on": options.evaluate_on,
             "normalize": options.normalize,
         },

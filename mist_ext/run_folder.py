@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,14 +57,15 @@ def _folder_of_now() -> Path:
     """A new folder below runs/, with date and time; with a number behind it where a run began in the same second."""
     name = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     _require_writable(name)
-    for number in itertools.count(1):
-        own = name if number == 1 else name.with_name(f"{name.name}-{number}")
+    own, number = name, 1
+    while True:
         try:
             own.mkdir(parents=True)
         except FileExistsError:
-            continue
-        return own
-    raise AssertionError("numbers do not end")
+            number += 1
+            own = name.with_name(f"{name.name}-{number}")
+        else:
+            return own
 
 
 def used(out: Path) -> bool:

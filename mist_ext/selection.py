@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from mist_ext.distributed.shard import Shard, alike, is_sharded
 from mist_ext.distributed.stored import taken
 from mist_ext.indices import check_ordinals, checked_index, highest, is_whole, same_index
 from mist_ext.parameters import named_pairs, pattern
+
+Pairs = Iterable[tuple[str, Tensor]]
 
 
 class Selection(Mapping[str, "Tensor | None"]):
@@ -143,10 +146,8 @@ class Selection(Mapping[str, "Tensor | None"]):
             If a score is NaN, in which case the message names the parameter, or if all of them are 0.
         """
         if not isinstance(scores, Mapping):
-            raise TypeError(
-                f"scores is a {type(scores).__name__}, expected a mapping of names to tensors, as sensitivity.scores() "
-                "returns it"
-            )
+            kind = type(scores).__name__
+            raise TypeError(f"scores is a {kind}, expected a mapping of names to tensors, as sensitivity.scores() is")
         expression = None if whole is None else pattern("whole", whole)
         sparse = [name for name, score in scores.items() if not is_whole(name, score, expression)]
         index: dict[str, Tensor | None] = dict.fromkeys(scores)
@@ -169,30 +170,26 @@ class Selection(Mapping[str, "Tensor | None"]):
         return cls(index, shape, cuts)
 
     @classmethod
-    def random(
-        cls, named_parameters: Iterable[tuple[str, Tensor]], rate: float, seed: int, whole: str | None = None
-    ) -> Selection:
+    def random(cls, named_parameters: Pairs, rate: float, seed: int, whole: str | None = None) -> Selection:
         """Select in each tensor as many entries as `from_scores` would, at random."""
         drawing = torch.Generator().manual_seed(seed)
         scores = {name: alike(torch.rand(p.shape, generator=drawing), p) for name, p in named_pairs(named_parameters)}
         return cls.from_scores(scores, rate, whole)
 
     @classmethod
-    def magnitude(
-        cls, named_parameters: Iterable[tuple[str, Tensor]], rate: float, whole: str | None = None
-    ) -> Selection:
+    def magnitude(cls, named_parameters: Pairs, rate: float, whole: str | None = None) -> Selection:
         """Select in each tensor the entries with the largest absolute value."""
         scores = {name: p.detach().abs().float() for name, p in named_pairs(named_parameters)}
         return cls.from_scores(scores, rate, whole)
 
     @classmethod
-    def whole(cls, named_parameters: Iterable[tuple[str, Tensor]]) -> Selection:
+    def whole(cls, named_parameters: Pairs) -> Selection:
         """Select every entry of every tensor."""
         pairs = named_pairs(named_parameters)
         shape = {name: tuple(p.shape) for name, p in pairs}
         return cls(dict.fromkeys(shape), shape).local(pairs)
 
-    def local(self, named_parameters: Iterable[tuple[str, Tensor]]) -> Selection:
+    def local(self, named_parameters: Pairs) -> Selection:
         """This rank's part of a selection of whole tensors, where the parameters are sharded."""
         index, shape, cuts = dict(self), dict(self.shape), dict(self.cuts)
         for name, parameter in named_parameters:
@@ -234,12 +231,11 @@ class Selection(Mapping[str, "Tensor | None"]):
             If a tensor is in both with different shapes, or is sharded.
         """
         index, shape, ordinal = dict(self), {**other.shape, **self.shape}, dict(self.ordinal)
+        free = itertools.count(1 + max([*self.ordinal.values(), *other.ordinal.values()], default=0))
         for name, theirs in other.items():
             if name not in self:
                 index[name] = theirs
-                taken_by_others = other.ordinal[name] in ordinal.values()
-                free = max([*self.ordinal.values(), *other.ordinal.values(), *ordinal.values()]) + 1
-                ordinal[name] = free if taken_by_others else other.ordinal[name]
+                ordinal[name] = next(free) if other.ordinal[name] in ordinal.values() else other.ordinal[name]
                 continue
             if other.total_shape(name) != self.total_shape(name):
                 shapes = f"{list(self.total_shape(name))} and {list(other.total_shape(name))}"
@@ -254,10 +250,7 @@ class Selection(Mapping[str, "Tensor | None"]):
     __or__ = union
 
     def state_dict(self) -> dict[str, Any]:
-        """Names in order, shapes, ordinals, and the index tensors of those that are not selected whole.
-
-        It is that of the whole tensors: the index of a sharded one is this rank's `Shard` of theirs.
-        """
+        """Names, shapes, ordinals and, of what is not selected whole, indices; of a sharded one a `Shard`."""
         return {
             "names": list(self._index),
             "shapes": [list(self.total_shape(name)) for name in self._index],
@@ -272,9 +265,7 @@ class Selection(Mapping[str, "Tensor | None"]):
         return index if cut is None else Shard(index + cut.begin, cut.first, cut.count)
 
     @classmethod
-    def from_state_dict(
-        cls, state: Mapping[str, Any], named_parameters: Iterable[tuple[str, Tensor]] = ()
-    ) -> Selection:
+    def from_state_dict(cls, state: Mapping[str, Any], named_parameters: Pairs = ()) -> Selection:
         """The selection that was saved, or this rank's part of it where the parameters given are sharded.
 
         Parts are what `checkpoint.load_latest` returns of them, whatever the number of ranks that saved them.
@@ -287,6 +278,8 @@ class Selection(Mapping[str, "Tensor | None"]):
         if missing := [key for key in ("names", "shapes", "ordinals", "index") if key not in state]:
             raise ValueError(f"this is not the state of a selection: it has no {missing[0]!r}")
         names, parameters = state["names"], dict(named_parameters)
+        if not len(names) == len(state["shapes"]) == len(state["ordinals"]):
+            raise ValueError("this is not the state of a selection: names, shapes and ordinals are not as many")
         shape = {name: tuple(sizes) for name, sizes in zip(names, state["shapes"], strict=True)}
         ordinal = dict(zip(names, state["ordinals"], strict=True))
         if unknown := sorted(state["index"].keys() - shape.keys()):
@@ -300,6 +293,6 @@ class Selection(Mapping[str, "Tensor | None"]):
                 )
         return selection.local(parameters.items())
 
-    def load_state_dict(self, state: Mapping[str, Any], named_parameters: Iterable[tuple[str, Tensor]] = ()) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], named_parameters: Pairs = ()) -> None:
         """Become what `from_state_dict` returns."""
         self.__dict__ = self.from_state_dict(state, named_parameters).__dict__

@@ -31,6 +31,7 @@ from mist_ext.interruption import Saver
 from mist_ext.manifest import CHECKPOINTS
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
+from mist_ext.names import printable, say
 from mist_ext.progress import Progress
 from mist_ext.record import RunRecord
 from mist_ext.results import CellResults
@@ -123,7 +124,7 @@ class TaskLoop:
         return dataclasses.replace(self.options, tuner=[tuner], method=[method], method_options=given)
 
     def _say(self, message: str) -> None:
-        self.setting.console.print(message, highlight=False, soft_wrap=True, markup=False)
+        say(self.setting.console, message)
 
     def _unit(self, number: int, state: dict[str, Any] | None) -> None:
         seed, tuner_name = self.units[number]
@@ -369,9 +370,9 @@ class TaskLoop:
                 broken = [item for item, row in enumerate(rows) if known[row]]
                 if not broken:
                     continue
-                names = "\n".join(known[rows[item]] for item in broken)
+                names = "\n".join(printable(known[rows[item]]) for item in broken)
                 if not self.options.skip_broken:
-                    self.saver.save(self._state(number, unit))
+                    self.saver.save(self.saver.made(lambda: self._state(number, unit)))
                     message = (
                         f"{len(broken)} {part} images of task {task.number + 1} cannot be decoded:\n{names}\n"
                         f"Go on with mist run --resume {self.out} once they are replaced, or with --skip-broken"

@@ -24,6 +24,7 @@ from mist_ext.data.transforms import Transform
 from mist_ext.files import write_atomically
 from mist_ext.methods.method import Method
 from mist_ext.methods.trained import MOST_CLASSES, TrainedMethod
+from mist_ext.names import shown
 from mist_ext.record import Option
 
 FILE = "classifier-seed{seed}.safetensors"
@@ -32,7 +33,7 @@ Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Meta(gt=1e-6, le=1e6)]
 
 
-@dataclass
+@dataclass(repr=False)
 class Classifier:
     """A backbone, the method that learned from its features, and the names of the classes.
 
@@ -57,6 +58,17 @@ class Classifier:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     as_shown: bool = True
+
+    def __repr__(self) -> str:
+        few = ", ".join(shown(name, 20) for name in self.class_names[:4])
+        more = ", ..." if len(self.class_names) > 4 else ""
+        parameters = list(self.backbone.parameters())
+        where = f"{str(parameters[0].dtype).removeprefix('torch.')} on {parameters[0].device}" if parameters else ""
+        return (
+            f"Classifier of {len(self.class_names)} classes: {few}{more}\n"
+            f"  method: {type(self.method).__name__}\n"
+            f"  backbone: {type(self.backbone).__name__}, {sum(p.numel() for p in parameters):,} parameters, {where}"
+        )
 
     @torch.no_grad()
     def scores(self, images: Iterable[Image.Image | str | Path]) -> Tensor:

@@ -26,6 +26,7 @@ DESCRIPTION = {
     "transform": "AsStored",
     "size": 32,
     "mean": (0.0, 0.0, 0.0),
+    "as_shown": False,
     "std": (1.0, 1.0, 1.0),
 }
 

@@ -184,6 +184,8 @@ def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
         ({"device": "tpu"}, "device 'tpu' cannot be used"),
         ({"device": "meta"}, "device 'meta' cannot be used"),
         ({"whole": "("}, r"whole is '\(', which is no regular expression"),
+        ({"layers": "*"}, r"layers is '\*', which is no regular expression"),
+        ({"layers": "attn", "shard": True}, "layers is 'attn', but shard is True"),
         ({"class_order_seed": -1}, "class_order_seed is -1, expected a number from 0"),
         ({"ranpac_width": 0}, "ranpac_width is 0, expected at least 1"),
         ({"precision": "bf16-pure", "dynamics": "published"}, "published dynamics have a dense optimiser"),

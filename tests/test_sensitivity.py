@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mist_ext import ops
+from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 
 
@@ -136,3 +137,64 @@ def test_entered_again_it_goes_on_adding() -> None:
             loss(model, x).backward()
     for name, total in expected(model, batches).items():
         torch.testing.assert_close(sensitivity.scores()[name].double(), total, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (lambda m: m.parameters(), TypeError, "with their names, as model.named_parameters"),
+        (lambda m: m, TypeError, "this is a Model"),
+        (lambda m: [*m.named_parameters(), ("again", m.first.weight)], ValueError, r"tied weights"),
+    ],
+)
+def test_parameters_without_names_or_with_two_are_refused(given: Callable, error: type, message: str) -> None:
+    model, _ = setting(torch.device("cpu"))
+    with pytest.raises(error, match=message):
+        Sensitivity(given(model))
+
+
+def test_tied_weights_under_all_their_names_are_refused() -> None:
+    model = nn.ModuleDict({"first": nn.Linear(3, 3), "last": nn.Linear(3, 3)})
+    model["last"].weight = model["first"].weight
+    with pytest.raises(ValueError, match=r"'first.weight' and 'last.weight' are the same parameter.*remove_duplicate"):
+        Sensitivity(model.named_parameters(remove_duplicate=False))
+
+
+def test_an_epoch_without_backward_selects_nothing() -> None:
+    model, batches = setting(torch.device("cpu"))
+    with Sensitivity(model.named_parameters()) as sensitivity:
+        loss(model, batches[0])
+    with pytest.raises(ValueError, match=r"all scores are 0.*call backward\(\) while it is entered"):
+        Selection.from_scores(sensitivity.scores(), 0.05)
+
+
+def test_the_scores_and_not_what_made_them_are_selected_by() -> None:
+    model, _ = setting(torch.device("cpu"))
+    with pytest.raises(TypeError, match=r"scores is a Sensitivity, expected .* sensitivity.scores\(\)"):
+        Selection.from_scores(Sensitivity(model.named_parameters()), 0.05)  # type: ignore[arg-type]
+
+
+def test_a_sparse_gradient_is_refused_by_name() -> None:
+    layer = nn.Embedding(8, 3, sparse=True)
+    with (
+        Sensitivity(layer.named_parameters()),
+        pytest.raises(RuntimeError, match=r"'weight' is a sparse tensor.*sparse=False"),
+    ):
+        layer(torch.tensor([2])).sum().backward()
+
+
+def test_scores_and_frozen_entries_of_unknown_parameters_are_refused() -> None:
+    model, _ = setting(torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"frozen names 'first.wieght'"):
+        Sensitivity(model.named_parameters(), frozen={"first.wieght": torch.zeros(1, dtype=torch.uint8)})
+    with pytest.raises(ValueError, match=r"scores names 'fixed.weight'"):
+        Sensitivity(model.named_parameters(), scores={"fixed.weight": torch.zeros(8, 8)})
+
+
+def test_it_cannot_be_entered_twice_at_once() -> None:
+    model, _ = setting(torch.device("cpu"))
+    sensitivity = Sensitivity(model.named_parameters())
+    with sensitivity, pytest.raises(RuntimeError, match=r"Sensitivity takes the gradient of 'first.weight' already"):
+        sensitivity.__enter__()
+    with sensitivity:
+        pass

@@ -13,10 +13,11 @@ from PIL import Image
 from rich.console import Console
 
 import mist_ext
-from mist_ext import data, experiment, trained
+from mist_ext import data, experiment, methods, trained
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
+from mist_ext.data.transforms import RandomCrops
 
 FROM_FEATURES = ("simplecil", "ranpac")
 
@@ -84,3 +85,21 @@ def test_a_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(BrokenImage, match=r"broken\.png"):
         trained.load(tmp_path / "digits-none-ranpac").predict([tmp_path / "broken.png"])
+
+
+def test_a_classifier_is_shown_in_three_lines() -> None:
+    classes = ["heron", "x" * 1000, "\x1b[31m", "d", "e"]
+    classifier = trained.Classifier(
+        torch.nn.Linear(3, 2),
+        methods.create("simplecil"),
+        classes,
+        RandomCrops(8),
+        (0,) * 3,
+        (1,) * 3,
+    )
+    lines = repr(classifier).splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) < 100
+    assert lines[0] == r"Classifier of 5 classes: heron, xxxxxxxxxxxxx…xxxxxx, \x1b[31m, d, ..."
+    assert lines[1] == "  method: SimpleCIL"
+    assert lines[2] == "  backbone: Linear, 8 parameters, float32 on cpu"

@@ -1,4 +1,6 @@
 // Connects the loops on the CPU to torch: each op checks its arguments and hands over plain pointers.
+//
+// Lists come by reference: TORCH_BOX owns them and would copy each tensor.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -10,11 +12,11 @@
 namespace mist::cpu {
 namespace {
 
-void accumulate_op(TensorList score, TensorList grad, OptionalTensorList frozen, double scale) {
+void accumulate_op(const TensorList& score, const TensorList& grad, const OptionalTensorList& frozen, double scale) {
   accumulate(check_accumulate(score, grad, frozen), static_cast<float>(scale));
 }
 
-TensorList select_op(TensorList score, std::vector<int64_t> k) {
+TensorList select_op(const TensorList& score, const std::vector<int64_t>& k) {
   const auto tensors = check_select(score, k);
   TensorList index;
   std::vector<int32_t*> destination;
@@ -40,11 +42,13 @@ void require_places(const char* op, const std::vector<T>& tensors, const Draw& d
   if (end != length || !std::equal(made.begin(), made.end(), values)) fail_places(op, end, length);
 }
 
-void drop_apply_sgd_op(TensorList param, TensorList grad, OptionalTensorList index, TensorList momentum_buffer,
-                       TensorList master, OptionalTensorList scale_code, std::optional<Tensor> table,
-                       std::vector<int64_t> ordinal, Tensor lr, double momentum, double weight_decay, int64_t threshold,
-                       int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale,
-                       std::vector<int64_t> first, std::optional<Tensor> packed, std::optional<Tensor> places) {
+void drop_apply_sgd_op(const TensorList& param, const TensorList& grad, const OptionalTensorList& index,
+                       const TensorList& momentum_buffer, const TensorList& master,
+                       const OptionalTensorList& scale_code, const std::optional<Tensor>& table,
+                       const std::vector<int64_t>& ordinal, const Tensor& lr, double momentum, double weight_decay,
+                       int64_t threshold, int64_t seed, const Tensor& step, const std::optional<Tensor>& found_inf,
+                       const std::optional<Tensor>& grad_scale, const std::vector<int64_t>& first,
+                       const std::optional<Tensor>& packed, const std::optional<Tensor>& places) {
   Checker checker("drop_apply_sgd_", param.at(0));
   const DeviceScalars scalars = check_scalars(checker, scale_code, table, step, lr, found_inf, grad_scale);
   const Draw draw = check_draw(checker, threshold, seed);
@@ -55,12 +59,14 @@ void drop_apply_sgd_op(TensorList param, TensorList grad, OptionalTensorList ind
   drop_apply<Sgd>(tensors, draw, scalars, sgd_options(momentum, weight_decay), packed_gradients(packed, places));
 }
 
-void drop_apply_adamw_op(TensorList param, TensorList grad, OptionalTensorList index, TensorList exp_avg,
-                         TensorList exp_avg_sq, TensorList updates, TensorList master, OptionalTensorList scale_code,
-                         std::optional<Tensor> table, std::vector<int64_t> ordinal, Tensor lr, double beta1,
-                         double beta2, double eps, double weight_decay, Tensor correction, int64_t threshold,
-                         int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale,
-                         std::vector<int64_t> first, std::optional<Tensor> packed, std::optional<Tensor> places) {
+void drop_apply_adamw_op(const TensorList& param, const TensorList& grad, const OptionalTensorList& index,
+                         const TensorList& exp_avg, const TensorList& exp_avg_sq, const TensorList& updates,
+                         const TensorList& master, const OptionalTensorList& scale_code,
+                         const std::optional<Tensor>& table, const std::vector<int64_t>& ordinal, const Tensor& lr,
+                         double beta1, double beta2, double eps, double weight_decay, const Tensor& correction,
+                         int64_t threshold, int64_t seed, const Tensor& step, const std::optional<Tensor>& found_inf,
+                         const std::optional<Tensor>& grad_scale, const std::vector<int64_t>& first,
+                         const std::optional<Tensor>& packed, const std::optional<Tensor>& places) {
   Checker checker("drop_apply_adamw_", param.at(0));
   const DeviceScalars scalars = check_scalars(checker, scale_code, table, step, lr, found_inf, grad_scale);
   const AdamW::Options options = check_adamw(checker, beta1, beta2, eps, weight_decay, correction);
@@ -71,8 +77,9 @@ void drop_apply_adamw_op(TensorList param, TensorList grad, OptionalTensorList i
   drop_apply<AdamW>(tensors, draw, scalars, options, packed_gradients(packed, places));
 }
 
-void mask_op(TensorList grad, OptionalTensorList index, OptionalTensorList scale_code, std::optional<Tensor> table,
-             std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step, std::vector<int64_t> first) {
+void mask_op(const TensorList& grad, const OptionalTensorList& index, const OptionalTensorList& scale_code,
+             const std::optional<Tensor>& table, const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed,
+             const Tensor& step, const std::vector<int64_t>& first) {
   Checker checker("mask_", grad.at(0));
   const DeviceScalars scalars =
       check_scalars(checker, scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);
@@ -80,8 +87,8 @@ void mask_op(TensorList grad, OptionalTensorList index, OptionalTensorList scale
   mask(check_mask(checker, grad, index, scale_code, ordinal, first), draw, scalars);
 }
 
-Tensor places_op(std::vector<int64_t> count, std::vector<int64_t> first, std::vector<int64_t> ordinal,
-                 int64_t threshold, int64_t seed, int64_t step) {
+Tensor places_op(const std::vector<int64_t>& count, const std::vector<int64_t>& first,
+                 const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed, int64_t step) {
   const Requirements checker{"places"};
   check_step(checker, step);
   const Draw draw = check_draw(checker, threshold, seed);
@@ -92,8 +99,9 @@ Tensor places_op(std::vector<int64_t> count, std::vector<int64_t> first, std::ve
   return made;
 }
 
-void pack_op(Tensor packed, TensorList grad, OptionalTensorList index, Tensor places, std::vector<int64_t> first,
-             std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step) {
+void pack_op(const Tensor& packed, const TensorList& grad, const OptionalTensorList& index, const Tensor& places,
+             const std::vector<int64_t>& first, const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed,
+             const Tensor& step) {
   Checker checker("pack_", grad.at(0));
   const DeviceScalars scalars =
       check_scalars(checker, {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);

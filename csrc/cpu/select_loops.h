@@ -1,41 +1,59 @@
-// The passes of select over a piece of the scores: no header guard, since select.cpp includes them once per instruction
-// set, inside a namespace that defines
-//   reach(score, bound)    64 bits, bit i set unless score[i] < bound: a NaN reaches every bound
-//   exceed(score, bound)   64 bits, bit i set unless score[i] <= bound
+// The passes of select: no header guard, since select_passes.cpp includes them once per instruction set, inside a
+// namespace that defines
+//   kLanes                        how many numbers are compared at once
+//   above(from, bound)            bit i set unless from[i] <= bound: a NaN is above every bound
+//   put(lanes, from, to)          writes from[i] of every lane i that is set, one behind the other, and then anything:
+//                                 kLanes in all
+//   put_places(lanes, first, to)  the same with first + i
 
-// Writes the scores above `lower` and below `upper` to `band`, which has room for all, and counts those that reach
-// `upper`.
-inline BandCount write_band(const float* score, int64_t begin, int64_t end, const Bounds& bounds, float* band) {
-  BandCount count{0, 0};
+inline int64_t list_above(const float* score, int64_t begin, int64_t end, float bound, float* value,
+                          int32_t* position) {
+  int64_t count = 0;
   int64_t at = begin;
-  for (; at + 64 <= end; at += 64) {
-    const uint64_t upper = reach(score + at, bounds.upper);
-    count.upper += std::popcount(upper);
-    for (uint64_t bits = exceed(score + at, bounds.lower) & ~upper; bits != 0; bits &= bits - 1)
-      band[count.band++] = score[at + std::countr_zero(bits)];
+  for (; at + kLanes <= end; at += kLanes) {
+    const unsigned lanes = above(score + at, bound);
+    put(lanes, score + at, value + count);
+    put_places(lanes, static_cast<int32_t>(at), position + count);
+    count += std::popcount(lanes);
   }
   for (; at < end; ++at) {
-    if (!(score[at] < bounds.upper)) {
-      ++count.upper;
-    } else if (score[at] > bounds.lower) {
-      band[count.band++] = score[at];
-    }
+    value[count] = score[at];
+    position[count] = static_cast<int32_t>(at);
+    count += !(score[at] <= bound);
   }
   return count;
 }
 
-// Writes the positions of the scores above `kth` and of the first `ties` that equal it; returns how many there are.
-inline int64_t write_positions(const float* score, int64_t begin, int64_t end, float kth, int64_t ties,
-                               int32_t* position, bool& has_nan) {
+inline Between list_between(const float* value, int64_t size, const Bounds& bounds, float* to) {
+  Between found{0, 0};
+  int64_t at = 0;
+  for (; at + kLanes <= size; at += kLanes) {
+    const unsigned larger = above(value + at, bounds.upper);
+    const unsigned lanes = above(value + at, bounds.lower) & ~larger;
+    put(lanes, value + at, to + found.count);
+    found.larger += std::popcount(larger);
+    found.count += std::popcount(lanes);
+  }
+  for (; at < size; ++at) {
+    const float one = value[at];
+    to[found.count] = one;
+    found.larger += one > bounds.upper;
+    found.count += one > bounds.lower && one <= bounds.upper;
+  }
+  return found;
+}
+
+inline int64_t keep_above(const float* value, int64_t size, float bound, int32_t* position) {
   int64_t count = 0;
-  const auto add = [&](int64_t at) {
-    if (score[at] > kth || ties-- > 0) position[count++] = static_cast<int32_t>(at);
-    has_nan |= std::isnan(score[at]);
-  };
-  int64_t at = begin;
-  for (; at + 64 <= end; at += 64)
-    for (uint64_t bits = reach(score + at, kth); bits != 0; bits &= bits - 1) add(at + std::countr_zero(bits));
-  for (; at < end; ++at)
-    if (!(score[at] < kth)) add(at);
+  int64_t at = 0;
+  for (; at + kLanes <= size; at += kLanes) {
+    const unsigned lanes = above(value + at, bound);
+    put(lanes, position + at, position + count);
+    count += std::popcount(lanes);
+  }
+  for (; at < size; ++at) {
+    position[count] = position[at];
+    count += value[at] > bound;
+  }
   return count;
 }

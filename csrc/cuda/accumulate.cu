@@ -74,7 +74,7 @@ struct Accumulate {
   }
 };
 
-void accumulate_cuda(TensorList score, TensorList grad, OptionalTensorList frozen, double scale) {
+void accumulate_cuda(const TensorList& score, const TensorList& grad, const OptionalTensorList& frozen, double scale) {
   const auto tensors = check_accumulate(score, grad, frozen);
   const Device device(score[0]);
   for_each_chunk_by_dtype<Accumulate>(device, tensors, static_cast<float>(scale));

@@ -80,12 +80,13 @@ void drop_apply(const Device& device, const std::vector<typename Rule::Tensor>& 
   }
 }
 
-void drop_apply_sgd_cuda(TensorList param, TensorList grad, OptionalTensorList index, TensorList momentum_buffer,
-                         TensorList master, OptionalTensorList scale_code, std::optional<Tensor> table,
-                         std::vector<int64_t> ordinal, Tensor lr, double momentum, double weight_decay,
-                         int64_t threshold, int64_t seed, Tensor step, std::optional<Tensor> found_inf,
-                         std::optional<Tensor> grad_scale, std::vector<int64_t> first, std::optional<Tensor> packed,
-                         std::optional<Tensor> places) {
+void drop_apply_sgd_cuda(const TensorList& param, const TensorList& grad, const OptionalTensorList& index,
+                         const TensorList& momentum_buffer, const TensorList& master,
+                         const OptionalTensorList& scale_code, const std::optional<Tensor>& table,
+                         const std::vector<int64_t>& ordinal, const Tensor& lr, double momentum, double weight_decay,
+                         int64_t threshold, int64_t seed, const Tensor& step, const std::optional<Tensor>& found_inf,
+                         const std::optional<Tensor>& grad_scale, const std::vector<int64_t>& first,
+                         const std::optional<Tensor>& packed, const std::optional<Tensor>& places) {
   Checker checker("drop_apply_sgd_", param.at(0));
   const DeviceScalars scalars = check_scalars(checker, scale_code, table, step, lr, found_inf, grad_scale);
   const Draw draw = check_draw(checker, threshold, seed);
@@ -96,12 +97,14 @@ void drop_apply_sgd_cuda(TensorList param, TensorList grad, OptionalTensorList i
                   packed_gradients(packed, places));
 }
 
-void drop_apply_adamw_cuda(TensorList param, TensorList grad, OptionalTensorList index, TensorList exp_avg,
-                           TensorList exp_avg_sq, TensorList updates, TensorList master, OptionalTensorList scale_code,
-                           std::optional<Tensor> table, std::vector<int64_t> ordinal, Tensor lr, double beta1,
-                           double beta2, double eps, double weight_decay, Tensor correction, int64_t threshold,
-                           int64_t seed, Tensor step, std::optional<Tensor> found_inf, std::optional<Tensor> grad_scale,
-                           std::vector<int64_t> first, std::optional<Tensor> packed, std::optional<Tensor> places) {
+void drop_apply_adamw_cuda(const TensorList& param, const TensorList& grad, const OptionalTensorList& index,
+                           const TensorList& exp_avg, const TensorList& exp_avg_sq, const TensorList& updates,
+                           const TensorList& master, const OptionalTensorList& scale_code,
+                           const std::optional<Tensor>& table, const std::vector<int64_t>& ordinal, const Tensor& lr,
+                           double beta1, double beta2, double eps, double weight_decay, const Tensor& correction,
+                           int64_t threshold, int64_t seed, const Tensor& step, const std::optional<Tensor>& found_inf,
+                           const std::optional<Tensor>& grad_scale, const std::vector<int64_t>& first,
+                           const std::optional<Tensor>& packed, const std::optional<Tensor>& places) {
   Checker checker("drop_apply_adamw_", param.at(0));
   const DeviceScalars scalars = check_scalars(checker, scale_code, table, step, lr, found_inf, grad_scale);
   const AdamW::Options options = check_adamw(checker, beta1, beta2, eps, weight_decay, correction);

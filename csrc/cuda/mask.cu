@@ -84,8 +84,9 @@ struct Mask {
   }
 };
 
-void mask_cuda(TensorList grad, OptionalTensorList index, OptionalTensorList scale_code, std::optional<Tensor> table,
-               std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step, std::vector<int64_t> first) {
+void mask_cuda(const TensorList& grad, const OptionalTensorList& index, const OptionalTensorList& scale_code,
+               const std::optional<Tensor>& table, const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed,
+               const Tensor& step, const std::vector<int64_t>& first) {
   Checker checker("mask_", grad.at(0));
   const DeviceScalars scalars =
       check_scalars(checker, scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);

@@ -39,8 +39,9 @@ struct Pack {
   }
 };
 
-void pack_cuda(Tensor packed, TensorList grad, OptionalTensorList index, Tensor places, std::vector<int64_t> first,
-               std::vector<int64_t> ordinal, int64_t threshold, int64_t seed, Tensor step) {
+void pack_cuda(const Tensor& packed, const TensorList& grad, const OptionalTensorList& index, const Tensor& places,
+               const std::vector<int64_t>& first, const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed,
+               const Tensor& step) {
   Checker checker("pack_", grad.at(0));
   const DeviceScalars scalars =
       check_scalars(checker, {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mist_ext.plugins import plugins
+from mist_ext.names import quoted
+from mist_ext.plugins import plugins, resolve
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -71,11 +71,18 @@ def load(
     FileNotFoundError
         If it is not below ``root``; the message lists what was looked for and where to get it.
     """
+    from mist_ext.data.source import Source
+
     check_name(name)
     check_test_fraction(test_fraction)
     if name.startswith(FOLDER):
         from mist_ext.data.folder import folder
 
         return folder(Path(name.removeprefix(FOLDER)).expanduser(), test_fraction, called)
-    make = pkgutil.resolve_name(SOURCES[name])
-    return make() if name in EMBEDDED else make(root_folder(root))
+    make = resolve("data", name, SOURCES[name])
+    source = make() if name in EMBEDDED else make(root_folder(root))
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"data set {name!r} ({SOURCES[name]}) is {quoted(source)}, expected a mist_ext.data.source.Source"
+        )
+    return source

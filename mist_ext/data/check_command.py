@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mist_ext.data import check_name, check_test_fraction, doctor, download, load, root_folder
-from mist_ext.data.decode import printable
 from mist_ext.data.source import Source
+from mist_ext.names import say
 from mist_ext.progress import Progress
 
 
@@ -49,8 +49,7 @@ def check(name: str, root: str | None, test_fraction: float, fetch: bool, consol
 
 
 def _say(console: Console, kind: str, text: str) -> None:
-    text = "\n".join(map(printable, text.split("\n")))
-    console.print(f"{kind}: {text}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"{kind}: {text}")
 
 
 def _table(source: Source) -> Table:

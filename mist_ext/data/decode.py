@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mist_ext import shortage
 from mist_ext.bounded_files import opened
+from mist_ext.names import printable
 
 # What Pillow hands on to other programs (Ghostscript) or to libraries that are not there.
 NOT_DECODED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
@@ -111,7 +112,7 @@ def decode(path: str | os.PathLike[str], as_shown: bool) -> tuple[Image.Image, t
     except DAMAGED as error:
         if shortage.kind_of(error) not in (None, "memory"):  # which a damaged file may ask for
             raise
-        raise BrokenImage(f"{printable(path)} cannot be decoded ({_reason(error)})") from error
+        raise BrokenImage(f"{printable(str(path))} cannot be decoded ({_reason(error)})") from error
 
 
 def rgb(image: Image.Image, as_shown: bool) -> tuple[Image.Image, tuple[str, ...]]:
@@ -134,17 +135,12 @@ def rgb(image: Image.Image, as_shown: bool) -> tuple[Image.Image, tuple[str, ...
     return image if image.mode == "RGB" else image.convert("RGB"), tuple(changes)
 
 
-def printable(name: object) -> str:
-    """A name as messages show it: control characters and bytes that are no UTF-8 are escaped."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(name))
-
-
 def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is of no format that is known here"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return printable(error) or type(error).__name__
+    return printable(str(error)) or type(error).__name__
 
 
 def _turning(image: Image.Image) -> Image.Transpose | None:

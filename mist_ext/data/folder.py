@@ -11,6 +11,7 @@ from mist_ext.data.noticed import Noticed, is_folder
 from mist_ext.data.source import ImageSet, Source
 from mist_ext.data.transforms import RandomCrops
 from mist_ext.data.tree import class_trees, listed, notice_beside
+from mist_ext.names import printable
 
 TEST_FOLDERS = ("test", "val")  # the first that is there
 
@@ -43,7 +44,7 @@ def folder(path: Path, test_fraction: float, name: str | None = None) -> Source:
             f"{path} is no folder; looked for class folders in {path / 'train'} and {path / 'test'} (or "
             f"{path / 'val'}), or in {path} itself"
         )
-    name = name or f"folder-{path.resolve().name}"
+    name = name or f"folder-{printable(path.resolve().name)}"  # folders of results are called so
     test = next((path / each for each in TEST_FOLDERS if (path / each).is_dir()), None)
     if not _is_part(path / "train", test):
         return _one_tree(path, test_fraction, name)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mist_ext.bounded_files import read_bytes
-from mist_ext.data.decode import printable
+from mist_ext.names import printable
 
 MOST_BYTES = 16 * 2**20  # of a file; Stanford Cars' largest has 0.4 MB
 MOST_ENTRIES = 100_000

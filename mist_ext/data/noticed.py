@@ -6,7 +6,7 @@ import mimetypes
 import os
 from collections import Counter
 
-from mist_ext.data.decode import printable
+from mist_ext.names import printable
 
 HIDDEN = "hidden files and folders"
 OTHERS = "files whose suffix is no image's"

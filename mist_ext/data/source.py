@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,8 +106,10 @@ class ImageFiles(ImageSet):
     """
 
     def __init__(self, paths: list[Path], labels: Tensor, as_shown: bool = True) -> None:
-        # One array instead of a list of objects: reading a list in a forked worker would copy its pages.
-        self.paths = np.array([str(path) for path in paths], dtype=np.str_)
+        # Two arrays instead of a list of objects: reading a list in a forked worker would copy its pages.
+        names = [os.fsencode(path) for path in paths]
+        self._names = np.frombuffer(b"".join(names), dtype=np.uint8)
+        self._ends = np.cumsum([0, *map(len, names)])
         self.labels = labels
         self.as_shown = as_shown
 
@@ -114,13 +117,14 @@ class ImageFiles(ImageSet):
         return self.inspect(index)[0]
 
     def inspect(self, index: int) -> tuple[Image.Image, tuple[str, ...]]:
-        return decode(str(self.paths[index]), self.as_shown)
+        return decode(self.where(index), self.as_shown)
 
     def where(self, index: int) -> str:
-        return str(self.paths[index])
+        return os.fsdecode(self._names[self._ends[index] : self._ends[index + 1]].tobytes())
 
     def subset(self, rows: Tensor) -> ImageFiles:
-        return ImageFiles([Path(path) for path in self.paths[rows.numpy()]], self.labels[rows], self.as_shown)
+        chosen = torch.arange(len(self))[rows].tolist()
+        return ImageFiles([Path(self.where(row)) for row in chosen], self.labels[rows], self.as_shown)
 
 
 @dataclass(frozen=True)

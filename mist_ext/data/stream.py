@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mist_ext.data.source import Source
+from mist_ext.data.source import BrokenImage, Source
 from mist_ext.data.views import Views, end_with_the_parent, worker_context
 from mist_ext.distributed import ranks
 from mist_ext.distributed.rows import Rows
@@ -251,8 +251,14 @@ class Batches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels, labels in self._loader:
-            pixels = pixels.to(self.device, non_blocking=True)
-            if isinstance(self.images, TaskImages):
-                pixels = self.images.views.normalised(pixels)
-            yield pixels, labels.to(self.device, non_blocking=True)
+        broken = ""
+        try:
+            for pixels, labels in self._loader:
+                pixels = pixels.to(self.device, non_blocking=True)
+                if isinstance(self.images, TaskImages):
+                    pixels = self.images.views.normalised(pixels)
+                yield pixels, labels.to(self.device, non_blocking=True)
+        except BrokenImage as error:  # a worker's is told with its traceback, which ends in the message
+            broken = str(error).rpartition("BrokenImage: ")[2].strip()
+        if broken:
+            raise BrokenImage(f"{broken}; it could be before the task began. Replace it, and go on with --resume")

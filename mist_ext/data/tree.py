@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from mist_ext.data.decode import printable
 from mist_ext.data.noticed import AGAIN, BESIDE, HIDDEN, INNER, Noticed, hidden, is_folder, suffix_of
+from mist_ext.names import printable
 
 Tree = dict[str, list[Path]]  # the images of each class
 
@@ -99,8 +99,8 @@ class _Walk:
         if first := self._first_visit(path):
             if is_class:
                 raise ValueError(
-                    f"class folder {printable(path)} is {printable(first)}, which is read already or contains the "
-                    "tree; remove the link, or put copies of the images there"
+                    f"class folder {printable(str(path))} is {printable(str(first))}, which is read already or "
+                    "contains the tree; remove the link, or put copies of the images there"
                 )
             self.noticed.add(AGAIN, path)
             return
@@ -139,7 +139,7 @@ def listed(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 
 
 def _not_readable(folder: str | os.PathLike[str], error: OSError) -> OSError:
-    return OSError(f"{printable(folder)} cannot be read ({error.strerror}); make it readable, or remove it")
+    return OSError(f"{printable(os.fspath(folder))} cannot be read ({error.strerror}); make it readable, or remove it")
 
 
 def refuse_twins(names: list[str], place: Path | str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +19,9 @@ from mist_ext.data.source import ImageSet, pixels_of
 from mist_ext.data.transforms import Transform
 
 FORKS = sys.platform == "linux"  # worker processes are forked there, so they share what is kept
+
+_ending = mmap.mmap(-1, 1)  # shared with forked workers: whether this process ends
+atexit.register(_ending.__setitem__, 0, 1)
 
 
 class Kept:
@@ -127,9 +132,12 @@ class Views:
 
 
 def end_with_the_parent(_worker: int) -> None:
-    """A worker outlives Ctrl-C and a signal to the whole group: the parent needs it for the step at hand."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """A worker outlives Ctrl-C and a signal to the whole group: the parent needs it for the step at hand.
+
+    At its own end the parent sends SIGTERM and waits, also for workers that an error has left behind.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0) if _ending[0] else None)
 
 
 def worker_context(workers: int) -> multiprocessing.context.BaseContext | None:

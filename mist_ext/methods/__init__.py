@@ -7,12 +7,11 @@ Each is one file. To add one, derive a class from `mist_ext.methods.method.Metho
 from __future__ import annotations
 
 import inspect
-import pkgutil
 import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-from mist_ext.plugins import plugins
+from mist_ext.plugins import plugins, resolve
 from mist_ext.suggest import unknown
 from mist_ext.typed import typed
 
@@ -42,10 +41,12 @@ METHODS |= {name: where for name, where in plugins("methods").items() if name no
 
 
 def named(name: str) -> type[Method]:
-    """The class of a method; an unknown name raises ValueError with the nearest ones."""
+    """The class of a method; ValueError for an unknown name, or as `resolve` raises it for one of another package."""
+    from mist_ext.methods.method import Method
+
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    return pkgutil.resolve_name(METHODS[name])
+    return resolve("methods", name, METHODS[name], Method)
 
 
 def options_of(name: str) -> list[str]:
@@ -80,7 +81,7 @@ def create(name: str, **options: object) -> Method:
         hints = {}
     kinds = {option: kind for option, kind in hints.items() if _plain(kind)}
     given = {
-        option: typed(value, kinds[option], f"{option} of method {name!r} is") if option in kinds else value
+        option: typed(value, kinds.get(option, Any), f"{option} of method {name!r} is")
         for option, value in options.items()
     }
     return named(name)(**given)
@@ -88,6 +89,6 @@ def create(name: str, **options: object) -> Method:
 
 def _plain(kind: Any) -> bool:
     parts = [part for part in typing.get_args(kind) if part is not ...]
-    if typing.get_origin(kind) in (tuple, types.UnionType, typing.Union):
+    if typing.get_origin(kind) in (list, tuple, types.UnionType, typing.Union):
         return all(map(_plain, parts))
     return kind in (int, float, bool, str, types.NoneType)

@@ -47,5 +47,5 @@ def options_by_method(given: Sequence[str], names: Sequence[str]) -> dict[str, d
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # as literal_eval documents
         return text

@@ -12,6 +12,7 @@ from torch import Tensor
 from mist_ext.distributed.shard import Shard
 from mist_ext.distributed.stored import Stored, taken, total
 from mist_ext.indices import same_index
+from mist_ext.optim.state import fixed_dtypes
 from mist_ext.selection import Selection
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _state(
 ) -> dict[str, Tensor]:
     """This rank's copy of a parameter's state."""
     selection = optimizer.selection
-    fixed = optimizer.fixed_dtypes(name, parameter)
+    fixed = fixed_dtypes(optimizer, name, parameter)
     rule = optimizer.state_dtypes(group)
     needed = {*fixed, *(rule if any(kind in saved for kind in rule) else ())}
     switched_off = saved.keys() & optimizer.STATE.keys()
@@ -138,16 +139,16 @@ def _state(
         where = "has none" if odd[0] in saved else "needs one"
         raise ValueError(f"the state of {name!r} differs in {odd[0]!r}: this optimiser {where}")
     first, count, state = selection.first(name), selection.count(name), {}
-    for kind, dtype in {**optimizer.STATE, **fixed}.items():
+    for kind, dtype in {**fixed, **optimizer.STATE}.items():
         if kind not in saved:
             continue
-        values = taken(saved[kind], first, count)
-        if values.dtype != dtype or total(saved[kind]) != selection.total_count(name):
-            raise ValueError(
-                f"{kind!r} of {name!r} is {values.dtype} [{total(saved[kind])}], expected {dtype} "
-                f"[{selection.total_count(name)}]: the state is not what state_dict() returned for this selection"
-            )
-        state[kind] = values.to(parameter.device, copy=True)
+        values, expected = saved[kind], selection.total_count(name)
+        if not isinstance(values, Tensor | Stored) or (values.dtype, total(values)) != (dtype, expected):
+            is_there = type(values).__name__
+            if isinstance(values, Tensor | Stored):
+                is_there = f"{values.dtype} [{total(values)}]"
+            raise ValueError(f"{kind!r} of {name!r} is {is_there} in the state, expected {dtype} [{expected}]; {SAME}")
+        state[kind] = taken(values, first, count).to(parameter.device, copy=True)
     _check_index(selection, name, saved.get("index"))
     if name in selection.cuts and "index" in state:
         state["index"] = state["index"] - selection.cuts[name].begin

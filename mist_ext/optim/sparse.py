@@ -22,6 +22,7 @@ from mist_ext.optim.checks import (
 )
 from mist_ext.optim.groups import Exchange, NamedParameters, Part, selected_groups
 from mist_ext.optim.saving import IDENTITY, States, as_parts, identity, matched
+from mist_ext.optim.state import initial_state
 from mist_ext.parameters import named_pairs, with_names
 from mist_ext.selection import Selection
 
@@ -64,13 +65,13 @@ class SparseOptimizer(Optimizer):
         self.selection = selection
         self.seed = seed
         self.scale_table = scale_table
-        self._scale_code = dict(scale_code or {})
+        self.scale_code = dict(scale_code or {})
         self._lr: dict[int, tuple[float, Tensor]] = {}
         self.exchange: Exchange | None = None
         groups = selected_groups(named_parameters, selection, model)
         pairs = named_pairs([pair for group in groups for pair in group["params"]])
         check_complete(selection, [name for name, _ in pairs])
-        if unknown := sorted(self._scale_code.keys() - selection.keys()):
+        if unknown := sorted(self.scale_code.keys() - selection.keys()):
             raise ValueError(f"scale_code names {unknown[0]!r}, which is not in the selection")
         super().__init__(groups, defaults | {"step": torch.tensor(step, dtype=torch.int64)})
 
@@ -89,6 +90,8 @@ class SparseOptimizer(Optimizer):
         for option in self.NOT_NEGATIVE:
             if not isinstance(group[option], Tensor) and not group[option] >= 0:
                 raise ValueError(f"{option} is {group[option]}, expected 0 or more")
+        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
+            raise ValueError(f"lr is a tensor of shape {list(group['lr'].shape)}, expected one number")
         ops.keep_threshold(group["keep"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -102,41 +105,11 @@ class SparseOptimizer(Optimizer):
         names = [name for name, _ in pairs]
         device = pairs[0][1].device if pairs else torch.device("cpu")
         step = options["step"].to(device, copy=True)
-        states = [self._initial_state(name, local(parameter), options) for name, parameter in pairs]
+        states = [initial_state(self, name, local(parameter), options) for name, parameter in pairs]
         # torch itself takes the names from the pairs, and so finds none in a group of which nothing is selected.
         own = {"params": pairs, "param_names": names, "step": step, IDENTITY: identity(self, names)}
         super().add_param_group({**param_group, **own})
         self.state.update(zip((parameter for _, parameter in pairs), states, strict=True))
-
-    @torch.no_grad()
-    def _initial_state(self, name: str, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        index = self.selection[name]
-        count = self.selection.count(name)
-        state = {}
-        if index is not None:
-            state["index"] = index.to(parameter.device, copy=True)
-        for kind, dtype in self.state_dtypes(group).items():
-            state[kind] = torch.zeros(count, dtype=dtype, device=parameter.device)
-        if parameter.dtype != torch.float32:
-            flat = parameter.detach().view(-1)
-            state["master"] = (flat if index is None else flat[state["index"].long()]).float()
-        if (code := self._scale_code.get(name)) is not None:
-            if code.shape != (count,) or code.dtype != torch.uint8:
-                raise ValueError(f"scale_code of {name!r} is {code.dtype} {list(code.shape)}, expected uint8 [{count}]")
-            if self.scale_table is None or self.scale_table.shape != (256,):
-                raise ValueError("scale_code needs scale_table, float32 [256], one factor for each code")
-            state["scale_code"] = code.to(parameter.device, copy=True)
-        return state
-
-    def fixed_dtypes(self, name: str, parameter: Tensor) -> dict[str, torch.dtype]:
-        """Names and dtypes of a parameter's state beside the rule's own."""
-        needed = {
-            "index": self.selection[name] is not None,
-            "master": parameter.dtype != torch.float32,
-            "scale_code": name in self._scale_code,
-        }
-        dtypes = {"index": torch.int32, "master": torch.float32, "scale_code": torch.uint8}
-        return {kind: dtype for kind, dtype in dtypes.items() if needed[kind]}
 
     @property
     def options(self) -> list[str]:
@@ -186,7 +159,7 @@ class SparseOptimizer(Optimizer):
         if self.exchange is not None and sent:
             self.exchange.take(self._part(number, sent))
         if len(sent) < len(chosen):
-            part = self._part(number, [i for i in chosen if i not in sent])
+            part = self._part(number, [i for i in chosen if i not in sent] if sent else chosen)
             self.apply(part, grad=part.gradients)
 
     def _part(self, number: int, chosen: list[int]) -> Part:
@@ -260,7 +233,7 @@ class SparseOptimizer(Optimizer):
         return self._lr[number][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("selection", "seed", "scale_table", "_scale_code")
+        own = ("selection", "seed", "scale_table", "scale_code")
         return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}, "exchange": None}
 
     def state_dict(self) -> dict[str, Any]:

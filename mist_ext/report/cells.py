@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mist_ext import metrics
+from mist_ext.names import shown
 from mist_ext.record import Described, Expected, RunRecord, TaskRecord
 
 WHOLE = "whole"  # in the place of a phase: all of a task
@@ -58,7 +59,15 @@ class Cell:
 
     @property
     def title(self) -> str:
-        return f"{self.data} · {self.tuner} · {self.method}"
+        """Of its figures, cut where names are long."""
+        return " · ".join(shown(name, 40) for name in (self.data, self.tuner, self.method))
+
+    def class_name(self, label: Any) -> str:
+        """The name of a class by its number in the data set; the number where the run did not record names."""
+        names = self.config.data.get("class_names")
+        if isinstance(names, list) and isinstance(label, int) and 0 <= label < len(names):
+            return shown(names[label], 24)
+        return shown(label, 24)
 
     @property
     def expected(self) -> Expected | None:

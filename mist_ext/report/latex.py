@@ -40,7 +40,7 @@ def _table(title: str, rows: Sequence[Row]) -> str:
     for row, line in zip(rows, lines, strict=True):
         if previous and row.cell.method != previous:
             body.append(r"\midrule")
-        method = escape(row.cell.method) if row.cell.method != previous else ""
+        method = escape(text.method(row)) if row.cell.method != previous else ""
         body.append(" & ".join([method, *line]) + r" \\")
         previous = row.cell.method
     return "\n".join([

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mist_ext.report import text
 from mist_ext.report.rows import Row, groups
+
+_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# An underscore within a word, as in names of methods, is none.
+_MARKUP = re.compile(r"[\\`*\[\]|~$!#&<>]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -19,17 +24,22 @@ def markdown(rows: Sequence[Row]) -> str:
         measured = text.memory_recorded(members)
         headings += [f"{name} MiB" for name in text.MEMORY_HEADINGS] if measured else ()
         rule = ["---", "---", *["---:"] * (len(headings) - 2)]
-        lines += [f"### {text.title(group, members)}", "", _line(headings), _line(rule)]
+        lines += [f"### {escape(text.title(group, members))}", "", line(headings), line(rule)]
         for row in members:
-            label = text.label(row).replace("*", r"\*")
             numbers = [*text.accuracy_texts(row, members).values(), *(text.backbone_texts(row) if changed else ())]
             numbers += [*text.share_texts(row), *text.second_texts(row), *(text.memory_texts(row) if measured else ())]
-            lines.append(_line([row.cell.method, label, *numbers]))
+            lines.append(line([escape(text.method(row)), escape(text.label(row)), *numbers]))
         lines.append("")
     for note in text.notes(rows):
-        lines += [note.replace("*", r"\*"), ""]
+        lines += [escape(note), ""]
     return "\n".join([*lines, text.legend(rows).replace("_", r"\_"), ""])
 
 
-def _line(values: Sequence[str]) -> str:
-    return f"| {' | '.join(value.replace('|', chr(92) + '|') for value in values)} |"
+def escape(words: str) -> str:
+    """Text as Markdown shows it: no character of it is markup of Markdown or HTML."""
+    return _MARKUP.sub(lambda found: _HTML.get(found[0], f"\\{found[0]}"), words)
+
+
+def line(values: Sequence[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(values)} |"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import mist_ext
+from mist_ext.bounded_files import MOST_YAML_BYTES, read_bytes
+from mist_ext.names import printable_lines, shown
 from mist_ext.report import text
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures import Drawing
@@ -18,7 +20,9 @@ _TEMPLATE = "page.html.jinja"
 _METRICS = {"A_avg": "average_accuracy", "A_last": "last_accuracy", "forgetting": "forgetting"}
 
 
-def page(rows: Sequence[Row], joint: Drawing | None, drawings: Mapping[int, Sequence[Drawing]]) -> str:
+def page(
+    rows: Sequence[Row], joint: Drawing | None, drawings: Callable[[Cell], Sequence[Drawing]], digest: str = ""
+) -> str:
     """Make the page.
 
     Parameters
@@ -27,8 +31,10 @@ def page(rows: Sequence[Row], joint: Drawing | None, drawings: Mapping[int, Sequ
         Of all cells.
     joint : Drawing or None
         The figure that compares all cells.
-    drawings : mapping of int to sequence of Drawing
-        The cells' figures by ``id(cell)``.
+    drawings : callable
+        Gives a cell's figures.
+    digest : str
+        Of what the page shows; it carries it.
 
     Returns
     -------
@@ -41,7 +47,8 @@ def page(rows: Sequence[Row], joint: Drawing | None, drawings: Mapping[int, Sequ
     template = environment.from_string(files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     anchors = {id(row): f"cell-{number}" for number, row in enumerate(rows, 1)}
     return template.render(
-        heading=", ".join(dict.fromkeys(row.cell.data for row in rows)),
+        heading=", ".join(dict.fromkeys(shown(row.cell.data) for row in rows)),
+        digest=digest,
         version=mist_ext.__version__,
         groups=[
             {"title": text.title(group, members), "tables": _tables(members, anchors)}
@@ -51,7 +58,7 @@ def page(rows: Sequence[Row], joint: Drawing | None, drawings: Mapping[int, Sequ
         notes=text.warnings(rows) + text.sources(rows) + text.shared(rows),
         legend=text.legend(rows),
         joint=None if joint is None else _figure(joint, "joint"),
-        cells=[_section(row, anchors[id(row)], drawings[id(row.cell)]) for row in rows],
+        cells=[_section(row, anchors[id(row)], drawings(row.cell)) for row in rows],
     )
 
 
@@ -81,31 +88,31 @@ def _line(row: Row, rows: Sequence[Row], anchors: Mapping[int, str]) -> dict[str
 
 
 def _names(row: Row, anchors: Mapping[int, str]) -> dict[str, Any]:
-    return {"method": row.cell.method, "tuner": text.label(row), "anchor": anchors[id(row)]}
+    return {"method": text.method(row), "tuner": text.label(row), "anchor": anchors[id(row)]}
 
 
 def _section(row: Row, anchor: str, drawings: Sequence[Drawing]) -> dict[str, Any]:
     cell = row.cell
     return {
         "anchor": anchor,
-        "title": f"{cell.data} · {row.label} · {cell.method}",
+        "title": f"{shown(cell.data)} · {shown(row.label)} · {text.method(row)}",
         "gaps": cell.gaps,
-        "expected": cell.expected,
+        "published": None if cell.expected is None else shown(cell.expected.source, 200),
         "seeds": f"seed{'' if len(row.seeds) == 1 else 's'} {', '.join(map(str, row.seeds))}",
         "tasks": cell.tasks,
         "accuracy": {name: value for name, value in text.accuracy_texts(row, [row]).items() if value != text.DASH},
         "figures": [_figure(drawing, f"{anchor}-{drawing.name}") for drawing in drawings],
-        "configuration": _configuration(cell),
-        "environment": [(name, value) for name, value in cell.environment.items() if value is not None],
+        "configuration": printable_lines(configuration(cell)),
+        "environment": [(shown(n), shown(v, 200)) for n, v in cell.environment.items() if v is not None],
     }
 
 
-def _configuration(cell: Cell) -> str:
+def configuration(cell: Cell) -> str:
     """The file that the run left for repeating it, else what its results say."""
     results = Path(cell.source)
     file = results.parent / "config.yaml"
     if results.is_file() and file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
+        return read_bytes(file, MOST_YAML_BYTES).decode(errors="replace")
     import msgspec
     import yaml
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from mist_ext.names import printable
 from mist_ext.record import SCHEMA, Expected
 from mist_ext.report.rows import Row
 
+_FORMULA = ("=", "+", "-", "@")  # what begins one; a tab or another control code does not once it is `printable`
 _SPREADS = {
     "average_accuracy": ("mean", "std"),
     "last_accuracy": ("mean", "std"),
@@ -47,8 +49,17 @@ def csv_lines(rows: Sequence[Row]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, table[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(map(text_cells, table))
     return buffer.getvalue()
+
+
+def text_cells(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of CSV in which no name can be a formula of a spreadsheet, nor a control code; numbers stay numbers."""
+    return {name: _no_formula(printable(value)) if isinstance(value, str) else value for name, value in line.items()}
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def record(row: Row) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mist_ext.report.rows import Row, groups, is_best, make_rows
 
 # Below it the shares and the seconds do not fit into one table, nor do published accuracies and the gain.
 _WIDE = 94
+_LONG = 20  # characters of a method's name: a longer one is wrapped rather than that numbers are cut
 
 
 class CellTables:
@@ -82,7 +83,7 @@ def _accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, Text]:
 
 def _table(rows: Sequence[Row], headings: Sequence[str], values: Sequence[Sequence[Text]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", no_wrap=max(len(text.method(row)) for row in rows) <= _LONG)
     table.add_column("tuner")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -91,7 +92,7 @@ def _table(rows: Sequence[Row], headings: Sequence[str], values: Sequence[Sequen
         first = previous is None or not _same_method(previous, row)
         if first and previous is not None:
             table.add_section()
-        table.add_row(row.cell.method if first else "", text.label(row), *texts)
+        table.add_row(Text(text.method(row) if first else ""), Text(text.label(row)), *texts)
         previous = row
     return table
 

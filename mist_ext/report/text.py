@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mist_ext import warning_signs
 from mist_ext.costs import PHASES
 from mist_ext.metrics import Gain
+from mist_ext.names import shown
 from mist_ext.record import Expected
 from mist_ext.report.cells import WHOLE
 from mist_ext.report.rows import Group, Row, Spread
@@ -51,7 +52,7 @@ def title(group: Group, rows: Sequence[Row]) -> str:
     counts = [len(row.seeds) for row in rows]
     fewest, most = min(counts), max(counts)
     seeds = plural(most, "seed") if fewest == most else f"{fewest} to {plural(most, 'seed')}"
-    return f"{group.data} · {group.backbone} · {plural(group.tasks, 'task')} · {seeds}"
+    return f"{shown(group.data)} · {shown(group.backbone)} · {plural(group.tasks, 'task')} · {seeds}"
 
 
 def accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, str]:
@@ -143,7 +144,12 @@ def memory(value: float | None) -> str:
 
 def label(row: Row) -> str:
     """The row's tuner; a star where something is missing."""
-    return f"{row.label} *" if row.cell.gaps else row.label
+    return f"{shown(row.label)} *" if row.cell.gaps else shown(row.label)
+
+
+def method(row: Row) -> str:
+    """The row's method."""
+    return shown(row.cell.method)
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -153,7 +159,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def incomplete(rows: Sequence[Row]) -> list[str]:
     """One sentence per incomplete cell; means leave its shorter runs out."""
-    return [f"* {_called(row)}: incomplete, {'; '.join(row.cell.gaps)}" for row in rows if row.cell.gaps]
+    return [f"* {called(row)}: incomplete, {'; '.join(row.cell.gaps)}" for row in rows if row.cell.gaps]
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
@@ -166,7 +172,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
             f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count
         )
         if found:
-            sentences.append(f"warning: {_called(row)}: {found}; a lower learning rate may help")
+            sentences.append(f"warning: {called(row)}: {found}; a lower learning rate may help")
     return sentences
 
 
@@ -175,8 +181,8 @@ def sources(rows: Sequence[Row]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         if expected := row.cell.expected:
-            found.setdefault(expected.source, []).append(_called(row))
-    return [f"published: {source} ({'; '.join(called)})" for source, called in found.items()]
+            found.setdefault(expected.source, []).append(called(row))
+    return [f"published: {shown(source, 200)} ({'; '.join(called)})" for source, called in found.items()]
 
 
 def shared(rows: Sequence[Row]) -> list[str]:
@@ -184,8 +190,9 @@ def shared(rows: Sequence[Row]) -> list[str]:
     return [sentence] if (sentence := sharing(row.cell for row in rows).sentence()) else []
 
 
-def _called(row: Row) -> str:
-    return f"{row.cell.data}, {row.label}, {row.cell.method}"
+def called(row: Row) -> str:
+    """A row in a sentence."""
+    return f"{shown(row.cell.data)}, {shown(row.label)}, {method(row)}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mist_ext.names import shown
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import OTHER_COLOURS, TUNER_COLOURS, open_axes, plain
+from mist_ext.report.figures.style import LABEL, OTHER_COLOURS, TUNER_COLOURS, open_axes, plain
 from mist_ext.sweep.grid import Grid
 from mist_ext.sweep.rows import Row
 
@@ -37,8 +38,8 @@ def draw(grid: Grid, rows: Sequence[Row]) -> Drawing | None:
         return None
     panels: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        others = (str(value) for name, value in row.axes.items() if name not in (axis, "tuner"))
-        panels.setdefault((*others, row.method), []).append(row)
+        others = (shown(value, 40) for name, value in row.axes.items() if name not in (axis, "tuner"))
+        panels.setdefault((*others, shown(row.method, 40)), []).append(row)
     columns = min(len(panels), 3)
     figure = new_figure(4.6 * columns, 3.7 * math.ceil(len(panels) / columns) + 0.4)
     colours = _colours(rows)
@@ -47,7 +48,7 @@ def draw(grid: Grid, rows: Sequence[Row]) -> Drawing | None:
         axes = figure.add_subplot(math.ceil(len(panels) / columns), columns, place)
         for tuner in dict.fromkeys(row.axes["tuner"] for row in members):
             own = [row for row in members if row.axes["tuner"] == tuner]
-            findings.append(f"{', '.join(name)}, {tuner}: {_curve(axes, axis, own, colours[tuner])}")
+            findings.append(f"{', '.join(name)}, {shown(tuner)}: {_curve(axes, axis, own, colours[tuner])}")
         _dress(axes, axis, grid.axes[axis], place % columns == 1 or columns == 1)
         axes.set_title(plain(" · ".join(name)), fontsize="medium")
     _legend(figure, colours)
@@ -97,5 +98,5 @@ def _legend(figure: Figure, colours: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     style: dict[str, Any] = {"linewidth": 3}
-    entries = [Line2D([], [], color=colour, label=plain(name), **style) for name, colour in colours.items()]
+    entries = [Line2D([], [], color=colour, label=plain(name, LABEL), **style) for name, colour in colours.items()]
     figure.legend(handles=entries, loc="outside upper center", frameon=False, ncols=len(entries))

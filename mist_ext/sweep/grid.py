@@ -8,17 +8,17 @@ import itertools
 import math
 import os
 import re
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mist_ext import presets
 from mist_ext.bounded_files import read_yaml
 from mist_ext.config import Config
+from mist_ext.names import quoted
+from mist_ext.options import option_value
 from mist_ext.suggest import unknown
-from mist_ext.typed import typed
 
 # A point has one tuner and one seed, wherever the grid names them, so that points are independent. Methods stay
 # together: they learn from one tuned backbone.
@@ -35,7 +35,7 @@ _OF_FULL, _OF_BITFIT, _OF_LORA = ("full_lr",), ("bitfit_lr",), ("lora_lr", "lora
 _OF_DENSE = (*_OF_FULL, *_OF_BITFIT, *_OF_LORA)
 _OF_TRAINING = ("epochs", "batch_size", "projector_lr", "classifier_lr", "tune_objective", "momentum", "weight_decay")
 _UNUSED = {
-    "none": (*_OF_SELECTION, *_OF_DENSE, *_OF_TRAINING),
+    "none": (*_OF_SELECTION, *_OF_DENSE, *_OF_TRAINING, "layers"),
     "mist": _OF_DENSE,
     "random": (*_OF_DENSE, *_OF_SCORES),
     "magnitude": (*_OF_DENSE, *_OF_SCORES),
@@ -168,7 +168,7 @@ def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """``fixed`` and ``axes``, of which each name is an option's."""
     form = "expected fixed: {option: value} and axes: {option: [value, value]}"
     if not isinstance(content, dict):
-        raise ValueError(f"{source} is {content!r}, {form}")
+        raise ValueError(f"{source} is {quoted(content)}, {form}")
     options = [field.name for field in dataclasses.fields(Config)]
     for name in content:
         if name in options:
@@ -178,7 +178,7 @@ def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
     fixed, axes = content.get("fixed") or {}, content.get("axes") or {}
     for part, given in (("fixed", fixed), ("axes", axes)):
         if not isinstance(given, dict):
-            raise ValueError(f"{part} of {source} is {given!r}, {form}")
+            raise ValueError(f"{part} of {source} is {quoted(given)}, {form}")
     named = [*fixed, *axes, *(option for values in axes.values() for option in _mapped(values))]
     for name in named:
         if name in _OWN:
@@ -201,7 +201,7 @@ def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
     """What an axis offers: its labels, and the options that each sets."""
     if not isinstance(values, list) or not values:
         raise ValueError(
-            f"axes.{axis} is {values!r}, expected a list of values; one for all points belongs below fixed"
+            f"axes.{axis} is {quoted(values)}, expected a list of values; one for all points belongs below fixed"
         )
     if len(values) > MOST_VALUES:
         raise ValueError(f"axes.{axis} has {len(values):,} values, at most {MOST_VALUES:,} are taken; give it fewer")
@@ -209,7 +209,7 @@ def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
     for value in values:
         given = value if isinstance(value, dict) else {axis: value}
         if axis not in given:
-            raise ValueError(f"axes.{axis} has {value!r}, which sets no {axis}; add it")
+            raise ValueError(f"axes.{axis} has {quoted(value)}, which sets no {axis}; add it")
         for label in _several(given[axis]) if axis in _LISTS else [given[axis]]:
             options = {name: _value(name, each, f"axes.{axis}") for name, each in {**given, axis: label}.items()}
             found.append((options[axis][0] if axis in _LISTS else options[axis], options))
@@ -249,12 +249,7 @@ def _methods(choices: list[tuple[Any, dict[str, Any]]] | None) -> dict[str, Any]
 
 def _value(name: str, value: Any, where: str) -> Any:
     """An option's value in its type, as `mist run` takes it; one value may stand for a list of one."""
-    kind = typing.get_type_hints(Config)[name]
-    if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
-        raise unknown(f"value of {where} for {name}", str(value), typing.get_args(kind))
-    if typing.get_origin(kind) is list:
-        value = _several(value) if name in _LISTS or not isinstance(value, list) else value
-    return typed(value, kind, f"{where} has", f" for {name}")
+    return option_value(Config, name, _several(value) if name in _LISTS else value, f"{where} has", f" for {name}")
 
 
 def _several(value: Any) -> list[Any]:
@@ -299,7 +294,7 @@ def _folder_name(values: str) -> str:
     name = re.sub(r"[^\w.+=-]+", "_", values)
     if len(name.encode()) <= _LONGEST_NAME:
         return name
-    digest = hashlib.blake2b(values.encode(), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(values.encode(errors="surrogateescape"), digest_size=4).hexdigest()
     return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{digest}"
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from mist_ext import bounded_files, config, lock, manifest, run_folder
+from mist_ext import bounded_files, config, lock, manifest, names, run_folder
 from mist_ext.bounded_files import MOST_YAML_BYTES
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.doctor import cores
@@ -90,8 +91,7 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
     share = jobs is None and not on_gpu
     jobs = jobs or (1 if on_gpu else min(cores(), max(1, len(waiting))))
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
+    say = partial(names.say, console)
 
     total = len(planned.points)
     say(f"{total} runs for {planned.cells} cells, {total - len(waiting)} of them finished; {jobs} at a time")

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mist_ext.names import shown
 from mist_ext.report import text
+from mist_ext.report.markdown import escape, line
+from mist_ext.report.records import text_cells
 from mist_ext.report.rows import Spread
 from mist_ext.report.sharing import Sharing
 from mist_ext.sweep.grid import Grid
@@ -75,9 +78,9 @@ class SweepTable:
     def title(self) -> str:
         """What all rows share."""
         options = self.grid.points[0].options
-        data = ", ".join(dict.fromkeys(str(row.axes["data"]) for row in self.rows))
+        data = ", ".join(dict.fromkeys(shown(row.axes["data"]) for row in self.rows))
         seeds = text.plural(len(self.grid.axes["seeds"]), "seed")
-        return f"{data} · {options.backbone} · {seeds}" if data else f"{options.backbone} · {seeds}"
+        return " · ".join(filter(None, (data, shown(options.backbone), seeds)))
 
     def notes(self) -> list[str]:
         """What was shared, what is missing, what the diagnosis' columns mean, what failed."""
@@ -92,18 +95,20 @@ class SweepTable:
         wanted = set(grid.axes["seeds"])
         for row in self.rows:
             if missing := sorted(wanted - set(row.seeds)):
-                place = ", ".join(str(value) for value in row.axes.values())
-                notes.append(f"{place}, {row.method}: without seed {', '.join(map(str, missing))}")
+                place = ", ".join(shown(value) for value in row.axes.values())
+                notes.append(f"{place}, {shown(row.method)}: without seed {', '.join(map(str, missing))}")
         notes += [text.BACKBONE_LEGEND] if self.diagnosed else []
-        return notes + [f"failed: {name}: {error}" for name, error in self.failures.items()]
+        return notes + [f"failed: {name}: {shown(error, 500)}" for name, error in self.failures.items()]
 
     def markdown(self) -> str:
         """The table, what is said below it, and the legend."""
         left = self.headings.index("A_avg")
         rule = ["---"] * left + ["---:"] * (len(self.headings) - left)
-        lines = [f"### {self.title()}", "", _line(self.headings), _line(rule), *map(_line, self.lines()), ""]
+        lines = [f"### {escape(self.title())}", "", line(self.headings), line(rule)]
+        lines += [line(list(map(escape, values))) for values in self.lines()]
+        lines.append("")
         for note in self.notes():
-            lines += [note, ""]
+            lines += [escape(note), ""]
         return "\n".join([*lines, LEGEND.replace("_", r"\_"), ""])
 
     def json(self) -> str:
@@ -133,15 +138,15 @@ class SweepTable:
         writer = csv.DictWriter(buffer, names, lineterminator="\n")
         writer.writeheader()
         for row in self.rows:
-            line = {**row.axes, "method": row.method, "seeds": " ".join(map(str, row.seeds))}
+            values = {**row.axes, "method": row.method, "seeds": " ".join(map(str, row.seeds))}
             for name in METRICS:
-                line[f"{name}_mean"], line[f"{name}_std"] = row.spread(name)
+                values[f"{name}_mean"], values[f"{name}_std"] = row.spread(name)
             if row.gain:
-                line |= {f"gain_{part}": value for part, value in row.gain._asdict().items()}
+                values |= {f"gain_{part}": value for part, value in row.gain._asdict().items()}
             for name, spread in row.reported().backbone.items():
                 if spread is not None:
-                    line[f"{name}_mean"], line[f"{name}_std"] = spread
-            writer.writerow({**line, "p": row.p, "changed_fraction": row.changed_fraction()})
+                    values[f"{name}_mean"], values[f"{name}_std"] = spread
+            writer.writerow(text_cells({**values, "p": row.p, "changed_fraction": row.changed_fraction()}))
         return buffer.getvalue()
 
 
@@ -151,7 +156,7 @@ def p_text(p: float | None) -> str:
 
 
 def _place(row: Row, name: str) -> str:
-    return row.method if name == "method" else str(row.axes.get(name, text.DASH))
+    return shown(row.method if name == "method" else row.axes.get(name, text.DASH))
 
 
 def _numbers(row: Row, diagnosed: bool) -> list[str]:
@@ -174,7 +179,3 @@ def _record(row: Row, diagnosed: Sequence[str]) -> dict[str, Any]:
         **{name: None if (found := backbone[name]) is None else found._asdict() for name in diagnosed},
         "by_seed": {**row.values, **row.diagnosis()},
     }
-
-
-def _line(values: Sequence[str]) -> str:
-    return f"| {' | '.join(value.replace('|', chr(92) + '|') for value in values)} |"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import pkgutil
 from typing import TYPE_CHECKING
 
-from mist_ext.plugins import plugins
+from mist_ext.plugins import plugins, resolve
 from mist_ext.suggest import unknown
 
 if TYPE_CHECKING:
@@ -40,9 +39,11 @@ def check_name(name: str) -> None:
 
 
 def named(name: str) -> type[Tuner]:
-    """The class of a tuner; ValueError as `check_name` raises it."""
+    """The class of a tuner; ValueError as `check_name` raises it, or `resolve` for one of another package."""
+    from mist_ext.tuners.tuner import Tuner
+
     check_name(name)
-    return pkgutil.resolve_name(TUNERS[name])
+    return resolve("tuners", name, TUNERS[name], Tuner)
 
 
 def create(name: str, backbone: nn.Module, options: TuningOptions, seed: int) -> Tuner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mist_ext.config import TuningOptions
+from mist_ext.tuners.contrastive import tunable
 from mist_ext.tuners.full import Full
 
 
@@ -16,12 +17,15 @@ class BitFit(Full):
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
         super().check(backbone, options)
-        if not _biases(backbone):
-            raise ValueError(f"tuner 'bitfit' tunes biases, but {type(backbone).__name__} has no parameter named bias")
+        if not _biases(tunable(backbone, options)):
+            where = f" that layers {options.layers!r} names" if options.layers else ""
+            raise ValueError(
+                f"tuner 'bitfit' tunes biases, but {type(backbone).__name__} has no parameter named bias{where}"
+            )
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
-        return _biases(self.backbone)
+        return _biases(self.tunable())
 
 
-def _biases(backbone: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in backbone.named_parameters() if name.rpartition(".")[2] == "bias"]
+def _biases(parameters: list[tuple[str, nn.Parameter]]) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in parameters if name.rpartition(".")[2] == "bias"]

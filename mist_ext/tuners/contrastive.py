@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -79,13 +80,27 @@ class ContrastiveTuner(Tuner):
         """The learning rate of what is trained, but for the objective's own layers."""
         return getattr(self.options, self.lr_option)
 
+    @classmethod
+    def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
+        if not tunable(backbone, options):
+            names = ", ".join(list(dict(backbone.named_parameters()))[:4])
+            raise ValueError(
+                f"layers is {options.layers!r}, which matches the name of no tensor of {type(backbone).__name__}; its "
+                f"names are {names}, ..."
+            )
+
+    def tunable(self) -> list[tuple[str, nn.Parameter]]:
+        """The backbone's parameters that ``layers`` names."""
+        return tunable(self.backbone, self.options)
+
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The backbone's parameters, then the projector's and the classifier's."""
-        return [*self.backbone.named_parameters(), *(pair for group in self.head_groups() for pair in group["params"])]
+        """The backbone's parameters that are tuned, then the projector's and the classifier's."""
+        return [*self.tunable(), *(pair for group in self.head_groups() for pair in group["params"])]
 
     def groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, by name: the backbone at ``lr``, the objectives' own at their rates."""
-        return [{"params": list(self.backbone.named_parameters()), "lr": lr}, *self.head_groups()]
+        return [{"params": self.tunable(), "lr": lr}, *self.head_groups()]
 
     def head_groups(self) -> list[dict]:
         """The parameter groups of the objectives' own layers."""
@@ -263,6 +278,11 @@ class ContrastiveTuner(Tuner):
         if state["classifier"] is not None:
             self.classifier = self._classifier(state["classifier"]["classes"])
             self.classifier.load_state_dict(state["classifier"])
+
+
+def tunable(backbone: nn.Module, options: TuningOptions) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of a backbone whose name ``layers`` matches."""
+    return [(name, p) for name, p in backbone.named_parameters() if re.search(options.layers, name)]
 
 
 def _labels(images: Dataset) -> Tensor:

@@ -31,6 +31,7 @@ class Full(ContrastiveTuner):
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
         if options.precision == "bf16-pure":
             raise ValueError(
                 f"tuner {cls.__name__.lower()!r} has torch's dense SGD without fp32 masters, whose steps would be lost "
@@ -39,7 +40,7 @@ class Full(ContrastiveTuner):
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that follow the gradient, by name."""
-        return list(self.backbone.named_parameters())
+        return self.tunable()
 
     def written(self) -> Iterable[Tensor]:
         return [p for _, p in (*self.trained(), *(pair for group in self.head_groups() for pair in group["params"]))]

@@ -29,6 +29,7 @@ class Gradient(MIST):
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
         if options.dynamics != "exact":
             raise ValueError(
                 f"tuner 'gradient' has exact dynamics only, but dynamics is {options.dynamics!r}: a dense optimiser's "
@@ -63,8 +64,7 @@ class Gradient(MIST):
             raise
 
     def by_score(self, selection: Selection) -> list[str]:
-        parameters = self.backbone.named_parameters()
-        return [name for name, p in parameters if not is_whole(name, p, self.options.whole)]
+        return [name for name, p in self.tunable() if not is_whole(name, p, self.options.whole)]
 
     def kept_fraction(self, selection: Selection) -> float:
         sizes = [selection.numel(name) for name in self.by_score(selection)]

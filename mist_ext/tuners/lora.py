@@ -41,6 +41,10 @@ class LoRA(Full):
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
         super().check(backbone, options)
+        if options.layers:
+            raise ValueError(
+                f"layers is {options.layers!r}, but tuner 'lora' puts adapters where lora_layers says; leave layers out"
+            )
         if not _layers(backbone, options.lora_layers):
             raise ValueError(
                 f"lora_layers is {options.lora_layers!r}, which matches the name of no linear layer of "

@@ -109,6 +109,10 @@ class MIST(ContrastiveTuner):
         return super().written() if self._scores is None else self._scores.values()
 
     def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
+        with all_frozen_but([p for _, p in self.tunable()], self.backbone.parameters()):
+            return self._tune(images, track, pause)
+
+    def _tune(self, images: Dataset, track: Track, pause: Pause) -> Tuned:
         tuned = self.begin_task(images)
         if self._selection is None:
             with tuned.costs.phase("select"):
@@ -172,8 +176,13 @@ class MIST(ContrastiveTuner):
                     self.steps += 1
 
     def by_score(self, selection: Selection) -> list[str]:
-        """The tensors of which a few entries are tuned."""
-        return selection.by_score
+        """The tensors of the backbone of which a few entries are tuned."""
+        return self._of_backbone(selection.by_score)
+
+    def _of_backbone(self, names: list[str]) -> list[str]:
+        """Without the objectives' own layers, of which a plug-in may have selected a few entries."""
+        heads = {name for group in self.head_groups() for name, _ in group["params"]}
+        return [name for name in names if name not in heads]
 
     def kept_fraction(self, selection: Selection) -> float:
         """Entries that keep their gradient in the step at hand, over all entries of those tensors."""
@@ -232,13 +241,13 @@ class MIST(ContrastiveTuner):
 
     def finish_task(self, selection: Selection, to_freeze: Selection) -> None:
         """Count a strike against every entry that was selected, and freeze the highest scores for all later tasks."""
-        for name in selection.by_score:
+        for name in self._of_backbone(selection.by_score):
             index = selection[name]
             assert index is not None
             strikes = self.strikes.setdefault(name, torch.zeros(selection.numel(name), dtype=torch.uint8))
             chosen = index.cpu().long()
             strikes[chosen] = (strikes[chosen].int() + 1).clamp(max=MOST_STRIKES).to(torch.uint8)
-        for name in to_freeze.by_score:
+        for name in self._of_backbone(to_freeze.by_score):
             index = to_freeze[name]
             assert index is not None
             flags = torch.zeros(to_freeze.numel(name), dtype=torch.bool)

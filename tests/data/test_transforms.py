@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+
 import miniatures
 import pytest
 import torch
+from PIL import Image
 from torchvision import transforms
 
 from mist_ext.data.source import pixels_of
-from mist_ext.data.transforms import RandomCrops, ResizedCrops, Transform
+from mist_ext.data.transforms import AsStored, RandomCrops, ResizedCrops, Transform
 
 # As the published code writes them; for Cars as the paper's protocol has it. The numbers belong to 224 pixels.
 CROPS = [transforms.RandomResizedCrop(224, scale=(0.05, 1.0), ratio=(3 / 4, 4 / 3)), transforms.RandomHorizontalFlip()]
@@ -36,3 +39,14 @@ def test_the_view_for_evaluation_is_the_published_one(ours: type[Transform], siz
     image = miniatures.picture(8, 0, size)
     expected = transforms.Compose([*EVALUATION, transforms.ToTensor()])(image)
     assert torch.equal(pixels_of(ours(224).evaluate(image)).to(torch.float32) / 255, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50_000), (50_000, 1), (3, 2_000)], ids=str)
+@pytest.mark.parametrize("ours", [RandomCrops, ResizedCrops, AsStored])
+def test_images_of_any_shape_take_little_memory(ours: type[Transform], size: tuple[int, int]) -> None:
+    image, transform = Image.new("RGB", size, "red"), ours(224)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    views = [transform.evaluate(image), transform.augment(transform.prepare(image))]
+    assert [view.size for view in views] == [(224, 224)] * 2
+    assert all(view.getpixel((112, 112)) == (255, 0, 0) for view in views)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # kB

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import miniatures
 import pytest
+import torch
 from rich.console import Console
 
 from mist_ext import data
 from mist_ext.data import load
 from mist_ext.data.check_command import check
+from mist_ext.data.source import ImageFiles
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -237,3 +240,13 @@ def test_a_thousand_copies_are_compared_in_no_time(tmp_path: Path, monkeypatch: 
     assert reads <= 2 * 604
     assert len(output.splitlines()) < 150
     assert "and 250 more" in output
+
+
+def test_one_long_path_does_not_make_all_others_long(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{row}.png" for row in range(20_000)]
+    files = ImageFiles([*paths, tmp_path / "/".join(["d" * 200] * 15) / "\u00e9\udcff.png"], torch.zeros(20_001))
+    assert files.where(19_999) == str(paths[-1])
+    assert files.where(20_000).endswith("/\u00e9\udcff.png")
+    assert len(pickle.dumps(files)) < 200 * 20_000
+    assert files.subset(torch.tensor([3, 20_000])).where(1) == files.where(20_000)
+    assert files.subset(torch.arange(20_001) > 19_998).where(0) == files.where(19_999)

@@ -54,8 +54,13 @@ def together(size: int, work: Callable[[int], Any]) -> list[Any]:
     return outcomes
 
 
-def outcomes_of(size: int, work: Callable[[int], Any]) -> list[Any]:
-    """What ``work(rank)`` returns in each process, or `Failed` with what it raised."""
+def outcomes_of(
+    size: int, work: Callable[[int], Any], meanwhile: Callable[[list[int]], object] = lambda pids: None
+) -> list[Any]:
+    """What ``work(rank)`` returns in each process, or `Failed` with what it raised.
+
+    ``meanwhile`` is given the processes' numbers once they are started.
+    """
     port = free_port()
     pipes = [PROCESSES.Pipe(duplex=False) for _ in range(size)]
     processes = [PROCESSES.Process(target=_work, args=(rank, port, work, pipes)) for rank in range(size)]
@@ -63,6 +68,7 @@ def outcomes_of(size: int, work: Callable[[int], Any]) -> list[Any]:
         process.start()
     for _, sending in pipes:
         sending.close()
+    meanwhile([process.pid for process in processes if process.pid is not None])
     outcomes = [_received(receiving) for receiving, _ in pipes]
     for process in processes:
         process.join(5)

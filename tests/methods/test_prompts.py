@@ -270,12 +270,12 @@ def test_prompts_that_reach_nothing_are_refused_when_attached(
 @pytest.mark.parametrize(
     ("name", "option", "value", "message"),
     [
-        ("l2p", "length", "three", r"length of method 'l2p' is 'three', expected int | None"),
-        ("l2p", "selected", 5.5, "expected int"),
-        ("l2p", "pull", "abc", "expected float"),
-        ("dualprompt", "expert_blocks", 2, r"expected tuple\[int"),
+        ("l2p", "length", "three", r"length of method 'l2p' is 'three', expected a whole number or null"),
+        ("l2p", "selected", 5.5, "expected a whole number"),
+        ("l2p", "pull", "abc", "expected a finite number"),
+        ("dualprompt", "expert_blocks", 2, "expected a list, each a whole number"),
         ("ease", "alpha", float("nan"), "expected a finite number"),
-        ("ease", "bottleneck", 2.5, "expected int"),
+        ("ease", "bottleneck", 2.5, "expected a whole number"),
         ("slca", "temperature", 0, "expected temperature > 0"),
         ("slca", "slowness", -1.0, "expected temperature > 0 and slowness >= 0"),
         ("slca", "alignment_epochs", 0, "alignment_epochs=0: expected 1 or more"),

@@ -24,6 +24,7 @@ STEPPING = [
     ({"lr": -0.1}, "lr is -0.1, expected 0 or more"),
     ({"lr": float("nan")}, "lr is nan, expected 0 or more"),
     ({"weight_decay": -1}, "weight_decay is -1"),
+    ({"lr": torch.tensor([0.1, 0.2])}, r"lr is a tensor of shape \[2\], expected one number"),
 ]
 SGD = [({"momentum": -0.1}, "momentum is -0.1")]
 ADAMW = [

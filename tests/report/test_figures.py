@@ -225,8 +225,7 @@ def test_few_and_many_classes_fit_on_a_page(result: Result, classes: int, same_o
     assert left.images[0].get_array().shape == (classes, 5)
     labels = [tick.get_text() for tick in left.get_yticklabels()]
     assert len(labels) == (10 if classes == 10 else 11)
-    legend = right.get_legend().get_title().get_text()
-    assert ("most: " in legend) == (classes == 200)
+    assert any("most forgotten:" in text.get_text() for text in right.texts) == (classes == 200)
 
 
 @pytest.mark.parametrize("layers", [2, 32])
@@ -263,3 +262,35 @@ def test_dollars_and_angle_brackets_in_names_are_shown_as_they_are(result: Resul
     root = ElementTree.fromstring((tmp_path / "accuracy.svg").read_text(encoding="utf-8"))
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert r"a$\frac$ <b> & c · mist · simplecil" in words
+
+
+def test_the_forgetting_figure_names_classes(result: Result) -> None:
+    content = result(tasks=2, classes_per_task=2, seeds=(1,))
+    names = ["heron", "a$b$c", "x" * 100, "\x1b[31m"]
+    content["config"]["data"]["class_names"] = names
+    cell = parse_cell(content, "")
+    one = drawing(cell, "forgetting")
+    left, right, *_ = one.figure.axes
+    shown = {"heron", r"a\$b\$c", "x" * 15 + "…" + "x" * 8, r"\x1b[31m"}
+    assert {tick.get_text() for tick in left.get_yticklabels()} == shown
+    assert {tick.get_text() for tick in right.get_yticklabels()} <= shown
+    lost = forgetting_by_class(cell)
+    worst = max(lost, key=lambda label: lost[label][0])
+    assert f"most: class {cell.class_name(worst)} " in one.description
+    del content["config"]["data"]["class_names"]  # as earlier versions wrote it
+    left, *_ = drawing(parse_cell(content, ""), "forgetting").figure.axes
+    assert {tick.get_text() for tick in left.get_yticklabels()} == {"0", "1", "2", "3"}
+
+
+def test_what_is_not_yet_seen_is_grey_and_no_accuracy_is(result: Result) -> None:
+    content = result(tasks=3, seeds=(1,))
+    for name in ("matrix", "forgetting"):
+        axes = drawing(parse_cell(content, ""), name).figure.axes[0]
+        ground, image = axes.get_facecolor()[:3], axes.images[0]
+        assert len(set(ground)) == 1
+        assert 0.8 < ground[0] < 0.95
+        assert image.get_array().mask.any()
+        for value in (image.norm.vmin, (image.norm.vmin + image.norm.vmax) / 2, image.norm.vmax):
+            red, _, blue, _ = image.cmap(image.norm(value))
+            assert blue - red > 0.08  # neither white nor grey
+        assert "grey: not yet seen" in axes.get_xlabel()

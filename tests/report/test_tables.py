@@ -210,7 +210,7 @@ def test_latex_takes_every_character_of_a_name_as_text(result: Result) -> None:
         r"50\%\_of",
         r"\textbackslash{}input\{x\}",
         r"\& \#1 \$y\$",
-        r"\textasciitilde{}\textasciicircum{} next",
+        r"\textasciitilde{}\textasciicircum{}\textbackslash{}nnext",
     ):
         assert written in caption
 

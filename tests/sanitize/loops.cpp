@@ -282,11 +282,14 @@ Bits pack(uint32_t threshold, Dtype wire) {
   return memory.bits();
 }
 
-// Whether select samples this entry to guess the bounds, as test_select.py has it.
+// Whether select samples this entry to guess at the k-th largest, as test_select.py has it.
 bool sampled(int64_t at, int64_t size) {
-  const int64_t stride = std::max<int64_t>(size / 8192, 1);
-  const auto number = static_cast<uint32_t>(at / stride);
-  return at % stride == static_cast<int64_t>(uint64_t{number * 0x9E3779B9u} * static_cast<uint64_t>(stride) >> 32);
+  if (size <= 1024) return false;
+  const auto runs = static_cast<int64_t>(std::sqrt(static_cast<double>(size)) / 2);
+  const int64_t stride = size / runs;
+  const uint64_t spread = static_cast<uint32_t>(at / stride) * 0x9E3779B9u;
+  const auto shift = static_cast<int64_t>(spread * static_cast<uint64_t>(stride - 3) >> 32);
+  return at / stride < runs && at % stride >= shift && at % stride < shift + 4;
 }
 
 std::vector<std::vector<float>> layouts(int64_t size, Random& random) {
@@ -325,7 +328,7 @@ Bits select() {
   Memory memory;
   std::vector<SelectTensor> tensors;
   std::vector<int32_t*> index;
-  for (const int64_t size : {0, 1, 63, 64, 8193, 70001}) {
+  for (const int64_t size : {0, 1, 15, 16, 1025, 33000, 70001}) {
     for (const std::vector<float>& layout : layouts(size, random)) {
       const float* const score = memory.hold(layout);
       for (const int64_t k : {int64_t{0}, size / 20, size - size / 3}) {
@@ -340,8 +343,8 @@ Bits select() {
 }
 
 Bits select_finds_nan() {
-  constexpr int64_t kSize = 70001;  // two pieces
-  for (const int64_t at : {int64_t{0}, int64_t{65535}, kSize - 2}) {
+  constexpr int64_t kSize = 33000;  // three pieces
+  for (const int64_t at : {int64_t{0}, int64_t{16383}, int64_t{16384}, kSize - 2}) {
     for (const int64_t k : {int64_t{0}, kSize / 20, kSize}) {
       Random random;
       Memory memory;

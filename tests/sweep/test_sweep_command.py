@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -16,7 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from mist_ext import data
+from mist_ext import data, lock
 from mist_ext.sweep import pool, run
 from mist_ext.sweep.grid import Point, make_grid
 
@@ -54,14 +53,11 @@ def wait_for(condition, seconds: float = 200) -> None:
 
 def is_running(folder: Path) -> bool:
     """Whether a process works in a point's folder, which it locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with lock.locked(folder):
+            return False
+    except ValueError:
         return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @pytest.mark.parametrize(
@@ -168,7 +164,7 @@ def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(t
     status, output, errors = sweep(grid, "--out", str(out), "--resume")
     assert status == 0, errors
     assert json.loads(results.read_text())["runs"][0]["tasks"][0] == first_task  # not done again
-    assert (out / "digits-mist-seed=1" / "output.txt").read_text().count("seed 1 mist task 1/2:") == 1
+    assert (out / "digits-mist-seed=1" / "output.txt").read_text().count("seed 1 mist task 1/2: simplecil") == 1
     content = json.loads((out / "sweep.json").read_text())
     assert [(row["axes"]["tuner"], row["seeds"]) for row in content["rows"]] == [("mist", [1]), ("none", [1])]
     assert content["rows"][0]["gain_over_none"]["n"] == 1

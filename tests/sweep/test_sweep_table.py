@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from msgspec import structs
+from rich.console import Console
 
 from mist_ext.record import BackboneRecord
 from mist_ext.report import parse_cell, text
@@ -20,6 +21,7 @@ from mist_ext.sweep.grid import Grid, make_grid
 from mist_ext.sweep.rows import make_rows
 from mist_ext.sweep.significance import paired_p
 from mist_ext.sweep.table import SweepTable
+from mist_ext.sweep.terminal import SweepTables
 
 
 def cells(point, last: dict[str, float]) -> list:
@@ -203,3 +205,39 @@ def test_one_numeric_axis_is_drawn() -> None:
 )
 def test_which_axis_is_drawn(axes: dict, expected: str | None) -> None:
     assert numeric_axis(make_grid({"axes": axes})) == expected
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("with_diagnosis", [False, True])
+def test_the_table_fits_its_terminal_and_shows_every_number(width: int, with_diagnosis: bool) -> None:
+    grid, results = made_up()
+    if with_diagnosis:
+        results = [(point, [diagnosed(cell, 0.9) for cell in cells]) for point, cells in results]
+    table = SweepTable(grid, make_rows(results), {"digits-[/red]\x1b": "ValueError: [no] \x1b"}, {}, SHARING)
+    file = io.StringIO()
+    Console(file=file, width=width).print(SweepTables(table))
+    shown = file.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    for line in table.lines():
+        for number in line[table.headings.index("A_avg") :]:
+            assert number in shown
+    for heading in table.headings:
+        assert heading in shown
+    assert r"failed: digits-[/red]\x1b: ValueError: [no] \x1b" in " ".join(shown.split())
+    tables = sum(line.split()[:1] == ["method"] for line in shown.splitlines())
+    assert (tables == 1) == (width == 200)
+
+
+def test_names_in_a_table_are_no_markup_and_no_formulas() -> None:
+    grid, results = made_up()
+    rows = make_rows(results)
+    for row in rows:
+        row.axes = {**row.axes, "whole": "=a|b <i>"}
+    rows[0].axes = {**rows[0].axes, "whole": "x"}
+    table = SweepTable(grid, rows, {}, {}, SHARING)
+    assert r"| =a\|b &lt;i&gt; |" in table.markdown()
+    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert [line["whole"] for line in lines] == ["x", "'=a|b <i>", "'=a|b <i>"]
+    assert lines[0]["rate"] == ""
+    assert [float(line["forgetting_mean"]) for line in lines] == [row.spread("forgetting")[0] for row in rows]

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mist_ext import metrics
 from mist_ext.report import text
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import cell_colour, cell_title, colour_range, labelled_places
+from mist_ext.report.figures.style import (
+    NOT_SEEN,
+    accuracy_colours,
+    cell_colour,
+    cell_title,
+    colour_range,
+    labelled_places,
+    plain,
+)
 from mist_ext.report.per_class import ClassMatrix, class_matrix, forgetting_by_class, recorded
 
 if TYPE_CHECKING:
@@ -20,39 +29,44 @@ _WORST = 5
 _WIDEST = 12  # tasks; of more, only some carry a number
 
 
-def draw(cell: Cell) -> Drawing | None:
-    """Draw every class's accuracy after every task, and beside it what each class lost; None if not recorded."""
-    if not recorded(cell) or cell.tasks < 2:
-        return None
+def has_figure(cell: Cell) -> bool:
+    """Whether accuracies per class were recorded, and anything could be forgotten."""
+    return recorded(cell) and cell.tasks > 1
+
+
+def draw(cell: Cell) -> Drawing:
+    """Draw every class's accuracy after every task, and beside it what each class lost."""
     matrix, lost = class_matrix(cell), forgetting_by_class(cell)
     means = {label: metrics.mean_std(values)[0] for label, values in lost.items()}
     ranking = sorted(means, key=lambda label: -means[label])
     figure = new_figure(9.0, min(1.4 + 0.2 * len(matrix.rows), 8.0))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
-    image = _heat_map(left, matrix, cell.tasks)
+    image = _heat_map(left, matrix, cell)
     bar = figure.colorbar(image, ax=left, label="accuracy (%)", fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    _bars(right, ranking, means, lost, cell_colour(cell))
+    _bars(right, ranking, means, lost, cell)
     figure.suptitle(cell_title(cell))
     overall = metrics.mean_std(list(means.values()))[0]
-    named = ", ".join(f"class {label} {means[label]:.1f}" for label in ranking[:3])
+    named = ", ".join(f"class {cell.class_name(label)} {means[label]:.1f}" for label in ranking[:3])
     description = (
         f"Forgetting of {len(means)} classes, {cell.title}: {overall:.1f} points on average; most: {named} points."
     )
     return Drawing("forgetting", "Forgetting per class", description, figure)
 
 
-def _heat_map(axes: Axes, matrix: ClassMatrix, tasks: int) -> Any:
+def _heat_map(axes: Axes, matrix: ClassMatrix, cell: Cell) -> Any:
+    tasks = cell.tasks
     shown = [[math.nan] * (tasks - len(row)) + row for row in matrix.rows]
     count = len(shown)
     # Without interpolation the picture inside an SVG has one pixel for each value, and stays sharp.
     low, high = colour_range([value for row in matrix.rows for value in row])
-    image = axes.imshow(shown, cmap="Blues", vmin=low, vmax=high, aspect="auto", interpolation="none")
+    image = axes.imshow(shown, cmap=accuracy_colours(), vmin=low, vmax=high, aspect="auto", interpolation="none")
+    axes.set_facecolor(NOT_SEEN)
     labelled = labelled_places(tasks, _WIDEST)
     axes.set_xticks(labelled, [str(task + 1) for task in labelled])
-    axes.set_xlabel("after task")
+    axes.set_xlabel("after task (grey: not yet seen)")
     if count <= _LABELLED:
-        axes.set_yticks(range(count), [str(label) for label in matrix.classes], fontsize=min(8, 400 / count))
+        axes.set_yticks(range(count), _names(cell, matrix.classes), fontsize=min(8, 400 / count))
         axes.set_ylabel("class, in the order of the stream")
     else:
         numbered = labelled_places(count, 10)
@@ -64,8 +78,12 @@ def _heat_map(axes: Axes, matrix: ClassMatrix, tasks: int) -> Any:
     return image
 
 
-def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[Any, list[float]], colour: str) -> None:
-    places = range(len(ranking))
+def _names(cell: Cell, labels: Sequence[Any]) -> list[str]:
+    return [plain(cell.class_name(label)) for label in labels]
+
+
+def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[Any, list[float]], cell: Cell) -> None:
+    places, colour = range(len(ranking)), cell_colour(cell)
     few = len(ranking) <= _LABELLED
     values = [means[label] for label in ranking]
     # Bars that touch take an edge, or a browser shows the ground between them.
@@ -76,13 +94,15 @@ def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[An
     seeds = max(len(each) for each in lost.values())
     title = f"forgetting, {text.plural(seeds, 'seed')}"
     if few:
-        axes.set_yticks(places, [str(label) for label in ranking], fontsize=min(8, 400 / len(ranking)))
+        axes.set_yticks(places, _names(cell, ranking), fontsize=min(8, 400 / len(ranking)))
         if seeds > 1:
             dots = [(value, place) for place, label in zip(places, ranking, strict=True) for value in lost[label]]
             axes.plot(*zip(*dots, strict=True), ".", color="black", markersize=3.5, label="single seeds")
         axes.set_ylabel("class")
     else:
-        title += f", most: {', '.join(str(label) for label in ranking[:_WORST])}"
+        # The classes that were forgotten least leave room below on the right.
+        most = "\n".join(["most forgotten:", *_names(cell, ranking[:_WORST])])
+        axes.text(0.98, 0.02, most, transform=axes.transAxes, ha="right", va="bottom", fontsize="small")
         axes.set_yticks([])
         axes.set_ylabel("classes, most forgotten first")
     axes.set_ylim(len(ranking) - 0.4, -0.6)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mist_ext.report import text
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import SEEN, accuracy_axes, plain, row_colours
+from mist_ext.report.figures.style import LABEL, SEEN, accuracy_axes, plain, row_colours
 from mist_ext.report.rows import Row, groups
 
 if TYPE_CHECKING:
@@ -48,11 +48,7 @@ def comparison(rows: Sequence[Row]) -> Drawing:
 
 
 def _description(rows: Sequence[Row]) -> str:
-    ends = [
-        f"{row.cell.data}, {row.label}, {row.cell.method}: {row.last_accuracy.mean:.2f} %"
-        for row in rows
-        if row.last_accuracy is not None
-    ]
+    ends = [f"{text.called(row)}: {row.last_accuracy.mean:.2f} %" for row in rows if row.last_accuracy is not None]
     return f"Accuracy on all classes seen over tasks; after the last task {'; '.join(ends)}."
 
 
@@ -60,10 +56,10 @@ def _legend(figure: Figure, tuners: dict[str, str], methods: dict[str, int]) -> 
     from matplotlib.lines import Line2D
 
     entries = [Line2D([], [], linestyle="none", label="tuner")]
-    entries += [Line2D([], [], color=colour, linewidth=3, label=plain(name)) for name, colour in tuners.items()]
+    entries += [Line2D([], [], color=colour, linewidth=3, label=plain(name, LABEL)) for name, colour in tuners.items()]
     entries += [Line2D([], [], linestyle="none", label=" "), Line2D([], [], linestyle="none", label="method")]
     entries += [
-        Line2D([], [], color="black", label=plain(name), markersize=5, **_method_style(place))
+        Line2D([], [], color="black", label=plain(name, LABEL), markersize=5, **_method_style(place))
         for name, place in methods.items()
     ]
     legend = figure.legend(handles=entries, loc="outside right center", frameon=False, handlelength=3)

@@ -20,19 +20,19 @@ _GROUP = 0.84  # of the room of a task: the width of all its bars
 _WHOLE_COLOUR = "0.55"
 
 
-def draw(cell: Cell) -> Drawing | None:
+def has_figure(cell: Cell) -> bool:
+    """Whether seconds or memory were recorded."""
+    return any(_recorded(cell))
+
+
+def draw(cell: Cell) -> Drawing:
     """Draw each task's seconds as a stack of phases, and beside them each phase's peak memory as a bar.
 
-    None if neither was recorded. A phase that took nothing has no place; where a task has one figure for its memory, as
-    in files of earlier versions, that is drawn.
+    A phase that took nothing has no place; where a task has one figure for its memory, as in files of earlier versions,
+    that is drawn.
     """
-    seconds = {phase: _means(cell, phase) for phase in PHASES}
-    seconds = {phase: values for phase, values in seconds.items() if any(values)}
-    peaks = {phase: _largest(cell, phase) for phase in (*PHASES, WHOLE)}
-    peaks = {phase: values for phase, values in peaks.items() if any(values)}
+    seconds, peaks = _recorded(cell)
     panels = [bool(seconds), bool(peaks)]
-    if not any(panels):
-        return None
     figure = new_figure(1.0 + (4.2 + 0.1 * max(0, cell.tasks - 10)) * sum(panels), 3.7)
     places = iter(figure.subplots(1, sum(panels), squeeze=False)[0])
     findings = []
@@ -82,6 +82,16 @@ def _finish(axes: Axes, tasks: int, label: str, upwards: bool) -> None:
     # The names of a stack stand in its order: upside down.
     axes.legend(
         reverse=upwards, frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+    )
+
+
+def _recorded(cell: Cell) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds and peak memory of each task, by phase."""
+    seconds = {phase: _means(cell, phase) for phase in PHASES}
+    peaks = {phase: _largest(cell, phase) for phase in (*PHASES, WHOLE)}
+    return (
+        {phase: values for phase, values in seconds.items() if any(values)},
+        {phase: values for phase, values in peaks.items() if any(values)},
     )
 
 

@@ -31,16 +31,19 @@ class Drawing:
     description : str
         Its main numbers in a sentence, for those who cannot see it.
     figure : matplotlib.figure.Figure
+    digest : str
+        Of what it is drawn from (`mist_ext.report.digests`); its files carry it.
     """
 
     name: str
     title: str
     description: str
     figure: Figure
+    digest: str = ""
 
     def png(self) -> bytes:
         """The figure in pixels."""
-        return self._saved("png", {})
+        return self._saved("png", {"Identifier": self.digest})
 
     @cached_property
     def svg(self) -> str:
@@ -48,7 +51,8 @@ class Drawing:
         from matplotlib import rc_context
 
         with rc_context(_SVG):
-            return self._saved("svg", {"Title": self.description, **_NO_METADATA}).decode("utf-8")
+            about = {"Title": self.description, "Identifier": self.digest, **_NO_METADATA}
+            return self._saved("svg", about).decode("utf-8")
 
     def files(self) -> dict[str, bytes | str]:
         """Both formats, by file name."""

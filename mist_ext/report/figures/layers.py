@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mist_ext.names import shown
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import cell_title, plain
+from mist_ext.report.figures.style import LABEL, cell_title, plain
 from mist_ext.report.selected import Place, Shares, recorded, shares
 
 if TYPE_CHECKING:
@@ -19,10 +20,13 @@ _MOST_BELOW = 16  # layers; of more, the heat maps stand beside each other
 _DECADES = 4  # of the logarithmic colours; what is less looks like the least
 
 
-def draw(cell: Cell) -> Drawing | None:
-    """Draw a heat map of layers and kinds for each share that was recorded; None without any."""
-    if not recorded(cell):
-        return None
+def has_figure(cell: Cell) -> bool:
+    """Whether any task recorded what was selected."""
+    return recorded(cell)
+
+
+def draw(cell: Cell) -> Drawing:
+    """Draw a heat map of layers and kinds for each share that was recorded."""
     from matplotlib.colors import LogNorm, Normalize
 
     found = shares(cell)
@@ -65,8 +69,14 @@ def _heat_map(axes: Axes, found: Shares, values: Mapping[Place, float], colours:
                 red, green, blue, _ = colormaps[colours](norm(clipped[row][column]))
                 ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
                 axes.text(column, row, _short(value), ha="center", va="center", color=ink, fontsize=6, in_layout=False)
-    axes.set_xticks(range(len(found.kinds)), map(plain, found.kinds), rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(found.layers)), map(plain, found.layers))
+    axes.set_xticks(
+        range(len(found.kinds)),
+        [plain(kind, LABEL) for kind in found.kinds],
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    axes.set_yticks(range(len(found.layers)), [plain(layer, LABEL) for layer in found.layers])
     axes.tick_params(length=0, labelsize=8)
     axes.set_xticks([place - 0.5 for place in range(1, len(found.kinds))], minor=True)
     axes.set_yticks([place - 0.5 for place in range(1, len(found.layers))], minor=True)
@@ -89,6 +99,8 @@ def _description(cell: Cell, found: Shares) -> str:
     parts = [f"Selected entries of {count}, {cell.title}: {100 * found.overall:.2f} % of all entries"]
     if found.score:
         top = sorted(found.score, key=lambda place: -found.score[place])[:3]
-        named = ", ".join(f"{kind} of {layer} {100 * found.score[layer, kind]:.1f} %" for layer, kind in top)
+        named = ", ".join(
+            f"{shown(kind)} of {shown(layer)} {100 * found.score[layer, kind]:.1f} %" for layer, kind in top
+        )
         parts.append(f"most of the score: {named}")
     return f"{'; '.join(parts)}."

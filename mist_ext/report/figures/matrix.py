@@ -6,9 +6,14 @@ import math
 
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import cell_title, colour_range, labelled_places
+from mist_ext.report.figures.style import NOT_SEEN, accuracy_colours, cell_title, colour_range, labelled_places
 
 _SMALLEST = 4.5  # points; smaller values are left out and the colours speak
+
+
+def has_figure(_cell: Cell) -> bool:
+    """Whether there is what it shows: accuracies always are."""
+    return True
 
 
 def draw(cell: Cell) -> Drawing:
@@ -20,7 +25,8 @@ def draw(cell: Cell) -> Drawing:
     axes = figure.add_subplot()
     shown = [row + [math.nan] * (size - len(row)) for row in matrix]
     low, high = colour_range([value for row in matrix for value in row])
-    image = axes.imshow(shown, cmap="Blues", vmin=low, vmax=high, interpolation="none")
+    image = axes.imshow(shown, cmap=accuracy_colours(), vmin=low, vmax=high, interpolation="none")
+    axes.set_facecolor(NOT_SEEN)
     points = min(9.0, 72 * side / size / 3.2)  # four digits and their margin are about that many letter heights wide
     for after, row in enumerate(matrix if points >= _SMALLEST else []):
         for on, value in enumerate(row):
@@ -36,7 +42,7 @@ def draw(cell: Cell) -> Drawing:
     labelled = labelled_places(size, 25)
     for set_ticks in (axes.set_xticks, axes.set_yticks):
         set_ticks(labelled, [str(task + 1) for task in labelled])
-    axes.set_xlabel("evaluated on task")
+    axes.set_xlabel("evaluated on task" + (" (grey: not yet seen)" if size > 1 else ""))
     axes.set_ylabel("after task")
     axes.set_title(cell_title(cell))
     axes.spines[:].set_visible(False)

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mist_ext.names import shown
 from mist_ext.report.cells import Cell
 from mist_ext.report.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which is faint on white. The frozen backbone
 # is a grey reference; the tuners that are compared most keep their colour in every figure, others take what
@@ -25,6 +27,8 @@ PHASE_COLOURS = {  # of `mist_ext.costs.PHASES`
     "learn": "#E69F00",
     "evaluate": "#009E73",
 }
+NOT_SEEN = "0.90"  # a grey, in the place of an accuracy on what is yet to come
+LABEL = 32  # characters of a label; the parts of a title are cut already
 SEEN = "accuracy on all classes seen (%)"
 
 
@@ -45,9 +49,17 @@ def cell_title(cell: Cell) -> str:
     return plain(cell.title)
 
 
-def plain(words: str) -> str:
-    """Text that matplotlib takes as it is: between two dollars it would look for a formula."""
-    return words.replace("$", r"\$")
+def plain(words: object, longest: int = 140) -> str:
+    """A name that matplotlib takes as it is, and that has room: between two dollars it would look for a formula."""
+    return shown(words, longest).replace("$", r"\$")
+
+
+def accuracy_colours() -> Colormap:
+    """Blues that begin where they differ from a page and from `NOT_SEEN`."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["Blues"]([0.14 + 0.86 * place / 255 for place in range(256)]))
 
 
 def colour_range(values: Sequence[float]) -> tuple[float, float]:

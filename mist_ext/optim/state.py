@@ -1,0 +1,44 @@
+"""The compact state of a parameter: what an optimiser keeps for its selected entries, and in which dtypes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mist_ext.optim.sparse import SparseOptimizer
+
+
+@torch.no_grad()
+def initial_state(optimizer: SparseOptimizer, name: str, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+    """What a parameter's entries begin with."""
+    index = optimizer.selection[name]
+    count = optimizer.selection.count(name)
+    state = {}
+    if index is not None:
+        state["index"] = index.to(parameter.device, copy=True)
+    for kind, dtype in optimizer.state_dtypes(group).items():
+        state[kind] = torch.zeros(count, dtype=dtype, device=parameter.device)
+    if parameter.dtype != torch.float32:
+        flat = parameter.detach().view(-1)
+        state["master"] = (flat if index is None else flat[state["index"].long()]).float()
+    if (code := optimizer.scale_code.get(name)) is not None:
+        if code.shape != (count,) or code.dtype != torch.uint8:
+            raise ValueError(f"scale_code of {name!r} is {code.dtype} {list(code.shape)}, expected uint8 [{count}]")
+        if optimizer.scale_table is None or optimizer.scale_table.shape != (256,):
+            raise ValueError("scale_code needs scale_table, float32 [256], one factor for each code")
+        state["scale_code"] = code.to(parameter.device, copy=True)
+    return state
+
+
+def fixed_dtypes(optimizer: SparseOptimizer, name: str, parameter: Tensor) -> dict[str, torch.dtype]:
+    """Names and dtypes of a parameter's state beside the rule's own."""
+    needed = {
+        "index": optimizer.selection[name] is not None,
+        "master": parameter.dtype != torch.float32,
+        "scale_code": name in optimizer.scale_code,
+    }
+    dtypes = {"index": torch.int32, "master": torch.float32, "scale_code": torch.uint8}
+    return {kind: dtype for kind, dtype in dtypes.items() if needed[kind]}

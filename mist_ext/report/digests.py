@@ -1,0 +1,46 @@
+"""Whether a file of a report shows what it would show if it were made again."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import mist_ext
+from mist_ext.bounded_files import read_bytes
+from mist_ext.report.cells import Cell
+
+_MOST_BYTES = 64 * 2**20  # of a figure or page
+
+
+def of_cell(cell: Cell) -> str:
+    """Digest all that a cell's figures are drawn from."""
+    return of_parts(cell.config, cell.runs)
+
+
+def of_parts(*parts: Any) -> str:
+    """Digest plain values and records, and the code that draws."""
+    digest = hashlib.blake2b(_code(), digest_size=16)
+    digest.update(msgspec.json.encode(parts, order="deterministic"))
+    return f"mist-{digest.hexdigest()}"
+
+
+def holds(file: Path, digest: str) -> bool:
+    """Whether a file is there and carries a digest."""
+    try:
+        return digest.encode() in read_bytes(file, _MOST_BYTES)
+    except (OSError, ValueError):
+        return False
+
+
+@cache
+def _code() -> bytes:
+    """What draws: this folder's files, and the versions of the packages."""
+    digest = hashlib.blake2b(f"{mist_ext.__version__} {version('matplotlib')}".encode())
+    for file in sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".jinja")):
+        digest.update(file.read_bytes())
+    return digest.digest()
