@@ -72,8 +72,16 @@ def beyond(state: dict[str, Any]) -> None:
     selection["index"][WEIGHT] = selection["index"][WEIGHT] * 16
 
 
+def renamed(state: dict[str, Any]) -> None:
+    """The selection of a tensor that the model does not have."""
+    selection = tuner(state)["selection"]
+    selection["names"][selection["names"].index(WEIGHT)] = "x"
+    selection["index"]["x"] = selection["index"].pop(WEIGHT)
+
+
 CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "selection": (beyond, f"'{WEIGHT}' was selected as"),
+    "selection": (beyond, f"'{WEIGHT}' has shape .512, 128., but was selected as"),
+    "selected_name": (renamed, "names 'x', which is no parameter"),
     "index": (lambda s: tuner(s)["selection"]["index"][WEIGHT].add_(10**9), "expected positions from 0"),
     "strikes": (lambda s: tuner(s)["strikes"].update({WEIGHT: torch.zeros(5, dtype=torch.uint8)}), "5 entries"),
     "strikes_dtype": (lambda s: tuner(s)["strikes"].update({WEIGHT: tuner(s)["strikes"][WEIGHT].long()}), "int64"),
