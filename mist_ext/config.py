@@ -178,8 +178,8 @@ class Config(TuningOptions):
     data: str = option(
         "digits",
         "Data set: digits, glyphs; or below --data-root: cifar100, imagenet_r, imagenet_a, cub200, cars196; or "
-        "folder:PATH, a tree of class folders with train and test (or val), or one tree of class folders; its images are "
-        "turned as EXIF says and put on white, which published pipelines do not do.",
+        "folder:PATH, a tree of class folders with train and test (or val), or one tree of class folders; its "
+        "images are turned as EXIF says and put on white, which published pipelines do not do.",
         group="data",
     )
     data_root: str | None = option(
