@@ -1,8 +1,8 @@
 """A run's state on the disk: written whole or not at all, checked when it is read, the one before it kept.
 
 Each checkpoint is a folder with a number for its name: ``tensors.safetensors``, ``state.json``, ``checksums.json`` and,
-where tensors are sharded (FSDP2) or each rank has sums of its own, ``shards``, which every rank writes to. Nothing in it
-is ever unpickled.
+where tensors are sharded (FSDP2) or each rank has sums of its own, ``shards``, which every rank writes to. Nothing in
+it is ever unpickled.
 """
 
 from __future__ import annotations
