@@ -140,8 +140,9 @@ def read_checkpoint(folder: Path) -> None:
     if not UNITS:
         UNITS.append(new_unit())
     unit = UNITS[0]
-    if isinstance(state.get("state"), dict):
-        unit.load_state_dict(state["state"])
+    if not isinstance(state.get("state"), dict):  # which a run refuses by its type
+        return
+    unit.load_state_dict(state["state"])
     # What was restored is used, so that an index beyond its tensor shows.
     if isinstance(unit.tuner, MIST) and unit.tuner._selection is not None:
         with unit.tuner._steps(unit.tuner._selection)[0] as take_step:
