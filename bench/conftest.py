@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import DTYPES, MODELS, layout
+from models import DTYPES, MODELS, layout, model_name
 from problem import Problem
 from timing import Stopwatch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--model", default="vit_b", help=f"{', '.join(MODELS)}, or any timm model")
+    parser.addoption("--model", type=model_name, default="vit_b", help=f"{', '.join(MODELS)}, or any timm model")
     parser.addoption("--dtype", default="fp32", choices=DTYPES, help="of parameters and gradients")
     parser.addoption("--threads", default=torch.get_num_threads(), type=int, help="CPU threads; all by default")
     parser.addoption("--device", default="cpu", help="cpu or cuda")

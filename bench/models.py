@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+
+from mist_ext import suggest
 
 MODELS = {
     "vit_ti": "vit_tiny_patch16_224",
@@ -34,6 +37,21 @@ class Layout:
 
 
 SMALL = Layout([(64, 33), (3, 5, 7), (64,), (1, 1), (200, 50), (1000,)], [[0, 1, 2], [3, 4, 5]])  # to verify on
+
+
+def model_name(given: str) -> str:
+    """Check the name of a model, as the type of an option: a key of ``MODELS`` or a timm model.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If there is no such model; it suggests others.
+    """
+    import timm
+
+    if given in MODELS or timm.is_model(given):
+        return given
+    raise argparse.ArgumentTypeError(str(suggest.unknown("model", given, [*MODELS, *timm.list_models()])))
 
 
 def layout(model: str) -> Layout:

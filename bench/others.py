@@ -11,6 +11,8 @@ import os
 import time
 from pathlib import Path
 
+from progress import say
+
 STAT = Path("/proc/stat")
 TOO_BUSY = 0.1  # cores
 
@@ -33,6 +35,12 @@ class Others:
         elapsed, own, busy = (now - was for now, was in zip(_now(), self.start, strict=True))
         if STAT.exists():
             self.cores = round(max(0.0, busy - own) / elapsed, 2)
+
+
+def warn(cores: float | None) -> None:
+    """Say on the error stream that others kept the machine busy, if they did."""
+    if (cores or 0) > TOO_BUSY:
+        say(f"meanwhile other programs used {cores:.1f} cores: do not trust these ratios")
 
 
 def _now() -> tuple[float, float, float]:

@@ -28,8 +28,8 @@ import torch
 from contests import CONTESTS, Contest
 from measuring import ROW, measure, reason, rows
 from memory import available, give_back
-from models import DTYPES, MODELS, layout
-from others import TOO_BUSY
+from models import DTYPES, MODELS, layout, model_name
+from others import warn
 from overhead import TENSORS, overhead
 from problem import Problem
 from progress import Progress, markdown, say
@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model",
         nargs="+",
+        type=model_name,
         default=["vit_ti", "vit_s", "vit_b", "vit_l"],
         help=f"{', '.join(MODELS)}, or any timm model",
     )
@@ -133,8 +134,7 @@ class Roofline:
             self._use(threads)
             self.progress.begin(what if threads is None else f"{what}, {threads} threads")
             measured = measure(contest, stopwatch, self.given.rounds, without)
-            if (measured.others_cores or 0) > TOO_BUSY:
-                say(f"meanwhile other programs used {measured.others_cores:.1f} cores: do not trust these ratios")
+            warn(measured.others_cores)
             self._keep(rows(contest, measured, model, dtype, threads))
 
     def _verified(self, contest: Contest) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Times every op and its rivals with pytest-benchmark.
 
+    pytest bench --model vit_ti --benchmark-group-by=group    # within 3 minutes on two cores that are free
     pytest bench --model vit_b --benchmark-group-by=group
 
 First the op is verified against the oracle bit for bit, or the rival against the op; then two calls warm up, and each

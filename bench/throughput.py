@@ -1,19 +1,20 @@
 """The throughput of a whole tuning step: forward, backward and update, and the memory that it takes.
 
     python bench/throughput.py --model vit_base_patch16_224 --batch 64
-    python bench/throughput.py --device cpu --model vit_tiny_patch16_224 --batch 8 --rounds 3 --no-compile
+    python bench/throughput.py --device cpu --model vit_ti --batch 8 --rounds 3 --no-compile
 
 The ways:
 
-published          float32, dense masks drawn op by op, gradients masked, dense SGD, as the published code does it
-full               full fine-tuning at its best: mixed precision, compiled, fused SGD
-published masks    the published masks and dense SGD, at our precision and compilation
-mist_ext           mixed precision, compiled block by block, updated in backward
+published          dense masks drawn op by op, gradients masked, dense SGD; not compiled, as the published code is not
+full               full fine-tuning at its best: compiled, fused SGD
+published masks    the published masks and dense SGD, compiled as ours
+mist_ext           compiled block by block, updated in backward
 forward+backward   the same without any update: what a step cannot go below
 
-All take turns round by round, each on a copy of the model of its own; medians are compared. Memory is the peak of one
-step beyond the weights: activations, gradients and optimiser state. The loss is the mutual-information objective on a
-random batch; making the views is not part of it.
+All ways of a table have the same precision: --precision fp32 bf16 makes two tables. They take turns round by round,
+each on a copy of the model of its own; medians are compared. Memory is the peak of one step beyond the weights:
+activations, gradients and optimiser state. The loss is the mutual-information objective on a random batch; making the
+views is not part of it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from typing import Any
 import machine
 import memory
 import torch
+from models import MODELS, model_name
+from others import Others, warn
 from progress import Progress, markdown
 from torch import Tensor, nn
 
@@ -40,21 +43,22 @@ from mist_ext.optim import InBackward, SparseSGD
 from mist_ext.selection import Selection
 
 RATE, KEEP, SEED = 0.05, 0.1, 1993
+PRECISIONS = ["fp32", "bf16"]
 SGD: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 class Way:
     """One way to take a step, with a model, projector and optimiser of its own."""
 
-    precision = "bf16"
     compiled = True
 
-    def __init__(self, model: nn.Module, selection: Selection, compile_blocks: bool) -> None:
+    def __init__(self, model: nn.Module, selection: Selection, precision: str, compile_blocks: bool) -> None:
         self.model = copy.deepcopy(model).train()
         self.device = next(model.parameters()).device
         torch.manual_seed(SEED)
         self.objective = MutualInformation(model.num_features).to(self.device)
         self.selection = selection
+        self.precision = precision
         if self.compiled and compile_blocks:
             for block in self.model.blocks:
                 block.compile()
@@ -117,7 +121,6 @@ class PublishedMasks(Way):
 
 
 class Published(PublishedMasks):
-    precision = "fp32"
     compiled = False
 
 
@@ -140,16 +143,34 @@ WAYS: dict[str, type[Way]] = {
 }
 
 
-def measured(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Median seconds and peak bytes of each way."""
+def transformer(name: str, image_size: int | None) -> nn.Module:
+    """A vision transformer of timm's with random weights.
+
+    Raises
+    ------
+    ValueError
+        If the model is none, or the image size does not suit it.
+    """
     import timm
 
-    device = torch.device(arguments.device)
-    torch.manual_seed(SEED)
-    options = {"img_size": arguments.image_size} if arguments.image_size else {}
-    model = timm.create_model(arguments.model, num_classes=0, **options).to(device)
-    size = model.patch_embed.img_size
-    images = torch.rand(arguments.batch, 3, *size, device=device)
+    options = {"img_size": image_size} if image_size else {}
+    try:
+        model = timm.create_model(MODELS.get(name, name), num_classes=0, **options)
+        size, patch = model.patch_embed.img_size, model.patch_embed.patch_size
+        if any(pixels % length for pixels, length in zip(size, patch, strict=True)):
+            raise ValueError(
+                f"--image-size is {image_size}, expected a multiple of {name}'s patches of {patch[0]} pixels"
+            )
+        len(model.blocks)  # which are compiled one by one
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{name} has not the parts of a vision transformer such as vit_b: {error}") from error
+    return model
+
+
+def measured(arguments: argparse.Namespace, model: nn.Module, precision: str) -> list[dict[str, Any]]:
+    """Median seconds and peak bytes of each way, a row a way."""
+    device = next(model.parameters()).device
+    images = torch.rand(arguments.batch, 3, *model.patch_embed.img_size, device=device)
     labels = torch.arange(arguments.batch // 2, device=device) % 10
     selection = Selection.random(((n, p.detach().cpu()) for n, p in model.named_parameters()), RATE, SEED)
     ways, seconds, peak = {}, {name: [] for name in arguments.way}, {}
@@ -163,17 +184,19 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
 
     progress = Progress(len(arguments.way) + arguments.rounds)
     for name in arguments.way:
-        progress.begin(f"{name}: warming up")
-        ways[name] = WAYS[name](model, selection, not arguments.no_compile)
+        progress.begin(f"{name} {precision}: warming up")
+        ways[name] = WAYS[name](model, selection, precision, not arguments.no_compile)
         for _ in range(2):
             timed(ways[name].step)
         peak[name] = memory.peak_extra_bytes(lambda way=ways[name]: way.step(images, labels), device)
         progress.advance("ready")
-    for round_number in range(arguments.rounds):
-        progress.begin(f"round {round_number + 1}")
-        for name, way in ways.items():
-            seconds[name].append(timed(way.step))
-        progress.advance(", ".join(f"{name} {1e3 * times[-1]:.1f} ms" for name, times in seconds.items()))
+    with Others() as others:
+        for round_number in range(arguments.rounds):
+            progress.begin(f"{precision}, round {round_number + 1}")
+            for name, way in ways.items():
+                seconds[name].append(timed(way.step))
+            progress.advance(", ".join(f"{name} {1e3 * times[-1]:.1f} ms" for name, times in seconds.items()))
+    warn(others.cores)
     bare = statistics.median(seconds["forward+backward"]) if "forward+backward" in seconds else None
     rows = []
     for name, times in seconds.items():
@@ -181,35 +204,31 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         rows.append(
             {
                 "way": name,
-                "precision": WAYS[name].precision,
+                "precision": precision,
                 "compiled": WAYS[name].compiled and not arguments.no_compile,
                 "ms": 1e3 * median,
                 "images_per_s": arguments.batch / median,
                 "x_forward_backward": median / bare if bare else None,
                 "peak_step_bytes": peak[name],
+                "others_cores": others.cores,
             }
         )
-    return {
-        "machine": machine.facts(device) | {"threads": torch.get_num_threads()},
-        "model": arguments.model,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "batch": arguments.batch,
-        "image_size": list(size),
-        "rows": rows,
-    }
+    return rows
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], precision: str) -> str:
     """A title, and one line a way."""
-    title = f"{result['model']}, batches of {result['batch']}, {result['machine']['gpu'] or result['machine']['cpu']}"
-    headings = ["way", "precision", "compiled", "ms", "images/s", "x forward+backward", "MB a step"]
+    where = result["machine"]["gpu"] or result["machine"]["cpu"]
+    title = f"{result['model']}, batches of {result['batch']}, {precision}, {where}"
+    headings = ["way", "compiled", "ms", "images/s", "x forward+backward", "MB a step"]
     rows = []
     for row in result["rows"]:
+        if row["precision"] != precision:
+            continue
         ratio, peak = row["x_forward_backward"], row["peak_step_bytes"]
         rows.append(
             [
                 row["way"],
-                row["precision"],
                 "yes" if row["compiled"] else "no",
                 f"{row['ms']:.1f}",
                 f"{row['images_per_s']:.1f}",
@@ -217,29 +236,52 @@ def table(result: dict[str, Any]) -> str:
                 f"{peak / 2**20:.0f}" if peak is not None else "",
             ]
         )
-    return f"{title}\n\n{markdown(headings, rows, ['precision', 'compiled'])}\n"
+    return f"{title}\n\n{markdown(headings, rows, ['compiled'])}\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="vit_base_patch16_224", help="a vision transformer of timm's")
+    models = f"{', '.join(MODELS)}, or any vision transformer of timm's"
+    parser.add_argument("--model", type=model_name, default="vit_base_patch16_224", help=models)
     parser.add_argument(
         "--batch", type=int, default=64, help="images a step, an even number: two views of half as many"
     )
     parser.add_argument("--image-size", type=int, help="pixels; the model's own by default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, help="a table for each; bf16, which is mixed, on a GPU, else fp32"
+    )
     parser.add_argument("--rounds", type=int, default=10, help="steps of each way")
     parser.add_argument("--no-compile", action="store_true", help="no torch.compile anywhere")
     parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS), help="which ways; all by default")
     parser.add_argument("--json", type=Path, help="where the figures are written")
-    arguments = parser.parse_args()
-    if arguments.batch < 2 or arguments.batch % 2:
-        parser.error(f"--batch is {arguments.batch}, expected an even number of at least 2")
-    result = measured(arguments)
-    print(table(result))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(arguments.json, json.dumps(result, indent=1) + "\n")
+    given = parser.parse_args()
+    if given.batch < 2 or given.batch % 2:
+        parser.error(f"--batch is {given.batch}, expected an even number of at least 2")
+    if given.rounds < 1:
+        parser.error(f"--rounds is {given.rounds}, expected 1 or more")
+    device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device is {given.device}, but torch sees no GPU here")
+    torch.manual_seed(SEED)
+    try:
+        model = transformer(given.model, given.image_size).to(device)
+    except ValueError as error:
+        parser.error(str(error))
+    result: dict[str, Any] = {
+        "machine": machine.facts(device) | {"threads": torch.get_num_threads()},
+        "model": given.model,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "batch": given.batch,
+        "image_size": list(model.patch_embed.img_size),
+        "rows": [],
+    }
+    for precision in given.precision or ["bf16" if device.type == "cuda" else "fp32"]:
+        result["rows"] += measured(given, model, precision)
+        print(table(result, precision))
+        if given.json:
+            given.json.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(given.json, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -184,27 +184,6 @@ def test_the_readme_has_the_table_of_the_committed_results() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_throughput_compares_whole_steps_and_ours_needs_the_least_memory(tmp_path: Path) -> None:
-    path = tmp_path / "throughput.json"
-    options = ["--device", "cpu", "--model", "vit_tiny_patch16_224", "--image-size", "64", "--batch", "4"]
-    done = bench("throughput.py", *options, "--rounds", "1", "--no-compile", "--json", path)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(path.read_text())
-    rows = {row["way"]: row for row in result["rows"]}
-    assert list(rows) == ["published", "full", "published masks", "mist_ext", "forward+backward"]
-    for row in rows.values():
-        assert row["images_per_s"] == pytest.approx(4e3 / row["ms"])
-        assert row["x_forward_backward"] == pytest.approx(row["ms"] / rows["forward+backward"]["ms"])
-    gradients = 4 * result["parameters"]
-    assert rows["mist_ext"]["peak_step_bytes"] < rows["forward+backward"]["peak_step_bytes"] - gradients / 3
-
-
-def test_throughput_refuses_an_odd_batch() -> None:
-    done = bench("throughput.py", "--batch", "3")
-    assert done.returncode == 2
-    assert "--batch is 3, expected an even number of at least 2" in done.stderr
-
-
 def test_the_input_pipeline_is_put_beside_the_backbone() -> None:
     options = ["--images", "12", "--batch", "4", "--rounds", "1", "--workers", "1", "--device", "cpu"]
     done = bench("input.py", *options, "--backbone", "vit_tiny_patch16_224")
