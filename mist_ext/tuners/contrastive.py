@@ -70,7 +70,7 @@ class ContrastiveTuner(Tuner):
         self.position = (0, 0)
         self.batches = 0
         self._course: Course | None = None  # of the epoch at hand
-        self._losses: Tensor | None = None  # of an epoch that was interrupted
+        self._losses: Tensor | None = None  # of an epoch that was interrupted, until it goes on
         self.reduced: dict[nn.Module, nn.Module] = {}  # what stands in for a module, so that its gradients are reduced
         self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
         self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
@@ -263,7 +263,7 @@ class ContrastiveTuner(Tuner):
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
             "position": self.position,
             "batches": self.batches,
-            "losses": None if self._course is None else self._course.losses(),
+            "losses": self._losses if self._course is None else self._course.losses(),
             "objective": dict(self.objective.state_dict()),
             "classifier": None if self.classifier is None else dict(self.classifier.state_dict()),
         }
