@@ -17,7 +17,7 @@ from mist_ext import compiled
 
 SCRIPT = Path(__file__).parents[1] / "bench" / "gpu.sh"
 # What the package needs beside the kernels' half; a GPU machine need not have it.
-ABSENT = ["jsonargparse", "kornia", "matplotlib", "rich", "safetensors", "sklearn"]
+ABSENT = ["kornia", "matplotlib", "rich", "safetensors", "sklearn"]
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell script")
 
