@@ -1,6 +1,7 @@
 // What the kernels work on: plain pointers into checked tensors. No torch.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -9,6 +10,8 @@
 namespace mist {
 
 enum class Dtype : uint8_t { float32, bfloat16, float16 };
+
+constexpr size_t itemsize(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
 
 struct AccumulateTensor {
   float* score;

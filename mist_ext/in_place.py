@@ -40,9 +40,9 @@ def write(op: str, function: Callable[..., Any], *arguments: Any, **written: Seq
             f"{op}: {name} requires grad and would be changed in place, which autograd cannot record; "
             "call it under torch.no_grad()"
         )
-    # To ask takes as long as half of a step's checks, so the first tensor stands for a list of state, made all at once.
-    first, *others = written.values()
-    asked = chain(first, *(tensors[:1] for tensors in others))
+    # To ask all takes a tenth of a step, so the first stands for a list where an op writes several: a model's parameters
+    # and an optimiser's state, each made at once.
+    asked = chain.from_iterable(written.values() if len(written) == 1 else (t[:1] for t in written.values()))
     if not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, asked)):
         raise RuntimeError(
             f"{op}: {_name(written, Tensor.is_inference)} is an inference tensor, which can be changed in place under "

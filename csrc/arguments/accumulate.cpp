@@ -18,15 +18,15 @@ std::vector<AccumulateTensor> check_accumulate(const TensorList& score, const Te
     const Dtype dtype = checker.floating(grad_name, grad[t]);
     checker.same_shape(grad_name, grad[t], score_name, score[t]);
     const int64_t size = score[t].numel();
-    auto* const total = static_cast<float*>(checker.written(score_name, score[t], size));
-    const void* const gradient = checker.read(grad_name, grad[t], size);
+    auto* const total = checker.written<float>(score_name, score[t], size);
+    const void* const gradient = checker.read(grad_name, grad[t], size, itemsize(dtype));
     const uint8_t* bits = nullptr;
     if (frozen[t]) {
       checker.placed(frozen_name, *frozen[t]);
       checker.typed(frozen_name, *frozen[t], ScalarType::Byte);
       const int64_t bytes = (size + 7) / 8;
       checker.sized(frozen_name, *frozen[t], bytes, "one bit for each entry of the score");
-      bits = static_cast<const uint8_t*>(checker.read(frozen_name, *frozen[t], bytes));
+      bits = checker.read<uint8_t>(frozen_name, *frozen[t], bytes);
     }
     checked.push_back({total, gradient, bits, size, dtype});
   }

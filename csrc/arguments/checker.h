@@ -73,17 +73,27 @@ class Checker : public Requirements {
   // Room for so many tensors.
   void reserve(size_t tensors) { spans_.reserve(spans_.size() + tensors); }
 
-  // The memory of a tensor of `numel` entries.
-  const void* read(Name name, const Tensor& tensor, int64_t numel) {
+  // The memory of a tensor of `numel` entries, each of `itemsize` bytes.
+  const void* read(Name name, const Tensor& tensor, int64_t numel, size_t itemsize) {
     const void* const memory = tensor.const_data_ptr();
-    uses(name, tensor, memory, numel, false);
+    uses(name, memory, numel, itemsize, false);
     return memory;
   }
 
-  void* written(Name name, const Tensor& tensor, int64_t numel) {
+  void* written(Name name, const Tensor& tensor, int64_t numel, size_t itemsize) {
     void* const memory = tensor.mutable_data_ptr();
-    uses(name, tensor, memory, numel, true);
+    uses(name, memory, numel, itemsize, true);
     return memory;
+  }
+
+  template <class Value>
+  const Value* read(Name name, const Tensor& tensor, int64_t numel) {
+    return static_cast<const Value*>(read(name, tensor, numel, sizeof(Value)));
+  }
+
+  template <class Value>
+  Value* written(Name name, const Tensor& tensor, int64_t numel) {
+    return static_cast<Value*>(written(name, tensor, numel, sizeof(Value)));
   }
 
   void no_overlap() const {
@@ -104,11 +114,11 @@ class Checker : public Requirements {
   }
 
  private:
-  void uses(Name name, const Tensor& tensor, const void* memory, int64_t numel, bool written) {
+  void uses(Name name, const void* memory, int64_t numel, size_t itemsize, bool written) {
     if (numel == 0) return;
     require(memory != nullptr, name, " has ", numel, " entries but no memory: its storage was freed");
     const auto begin = reinterpret_cast<uintptr_t>(memory);
-    spans_.push_back({begin, begin + static_cast<uintptr_t>(numel) * tensor.element_size(), written, name});
+    spans_.push_back({begin, begin + static_cast<uintptr_t>(numel) * itemsize, written, name});
   }
 
   struct Span {

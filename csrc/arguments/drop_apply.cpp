@@ -14,7 +14,7 @@ Value* checked_compact(Checker& checker, Name name, const Tensor& tensor, int64_
   checker.placed(name, tensor);
   checker.typed(name, tensor, std::is_same_v<Value, float> ? ScalarType::Float : ScalarType::Int);
   checker.sized(name, tensor, selected, "one for each selected entry");
-  return static_cast<Value*>(checker.written(name, tensor, selected));
+  return checker.written<Value>(name, tensor, selected);
 }
 
 // What all drop_apply ops share of one tensor.
@@ -25,13 +25,13 @@ void check_drop_apply(Checker& checker, const DropApplyArguments& given, size_t 
   checker.placed(param_name, param);
   tensor.dtype = checker.floating(param_name, param);
   const int64_t size = checker.addressable(param_name, param);
-  tensor.param = checker.written(param_name, param, size);
+  tensor.param = checker.written(param_name, param, size, itemsize(tensor.dtype));
   if (!given.packed) {
     const Tensor& grad = given.grad[t];
     checker.placed(grad_name, grad);
     checker.same_dtype(grad_name, grad, param_name, param);
     checker.same_shape(grad_name, grad, param_name, param);
-    tensor.grad = checker.read(grad_name, grad, size);
+    tensor.grad = checker.read(grad_name, grad, size, itemsize(tensor.dtype));
   }
   tensor.index = checked_index(checker, {"index", i}, given.index[t], size, tensor.selected);
   if (tensor.dtype != Dtype::float32) {
@@ -116,7 +116,7 @@ AdamW::Options check_adamw(Checker& checker, double beta1, double beta2, double 
           static_cast<float>(1 - beta2),
           static_cast<float>(eps),
           static_cast<float>(weight_decay),
-          static_cast<const float*>(checker.read({"correction"}, correction, correction.numel())),
+          checker.read<float>({"correction"}, correction, correction.numel()),
           correction.size(1)};
 }
 

@@ -6,9 +6,9 @@ namespace {
 
 // The loops look up which part of an index lies in their piece of the gradient, and rely on its order alone.
 void check_ascending(const Requirements& checker, Name name, const int32_t* entries, int64_t count) {
-  bool ascending = true;
-  for (int64_t j = 1; j < count; ++j) ascending &= entries[j - 1] < entries[j];
-  checker.require(ascending, name, " is not strictly ascending; sort it and drop repeated positions");
+  int32_t descents = 0;  // as wide as an entry, for vectors of them
+  for (int64_t j = 1; j < count; ++j) descents |= entries[j - 1] >= entries[j];
+  checker.require(descents == 0, name, " is not strictly ascending; sort it and drop repeated positions");
 }
 
 }  // namespace
@@ -29,7 +29,7 @@ std::vector<MaskTensor> check_mask(Checker& checker, const TensorList& grad, con
     checker.placed(name, grad[t]);
     tensor.dtype = checker.floating(name, grad[t]);
     tensor.size = checker.addressable(name, grad[t]);
-    tensor.grad = checker.written(name, grad[t], tensor.size);
+    tensor.grad = checker.written(name, grad[t], tensor.size, itemsize(tensor.dtype));
     tensor.index = checked_index(checker, {"index", i}, index[t], tensor.size, tensor.selected);
     if (tensor.index && checker.on_cpu()) check_ascending(checker, {"index", i}, tensor.index, tensor.selected);
     tensor.code = checked_codes(checker, scale_code, t, tensor.selected);

@@ -45,7 +45,7 @@ std::vector<PackTensor> check_pack(Checker& checker, const Tensor& packed, const
     checker.placed(name, grad[t]);
     tensor.dtype = checker.floating(name, grad[t]);
     const int64_t size = checker.addressable(name, grad[t]);
-    tensor.grad = checker.read(name, grad[t], size);
+    tensor.grad = checker.read(name, grad[t], size, itemsize(tensor.dtype));
     tensor.index = checked_index(checker, {"index", i}, index[t], size, tensor.selected);
     check_listed(checker, t, first, ordinal, tensor);
   }

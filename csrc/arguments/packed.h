@@ -29,8 +29,13 @@ inline void check_packed(Checker& checker, const Tensor& packed, const Tensor& p
   checker.placed({"places"}, places);
   checker.typed({"places"}, places, ScalarType::Long);
   checker.sized({"places"}, places, pieces + 1, "one for each piece of 2048 positions and one for the end");
-  written ? checker.written({"packed"}, packed, packed.numel()) : checker.read({"packed"}, packed, packed.numel());
-  checker.read({"places"}, places, places.numel());
+  const int64_t length = packed.numel();
+  if (written) {
+    checker.written({"packed"}, packed, length, packed.element_size());
+  } else {
+    checker.read({"packed"}, packed, length, packed.element_size());
+  }
+  checker.read<int64_t>({"places"}, places, pieces + 1);
 }
 
 }  // namespace mist

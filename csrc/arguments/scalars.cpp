@@ -13,17 +13,19 @@ void check_step(const Requirements& checker, int64_t step) {
 DeviceScalars check_scalars(Checker& checker, const OptionalTensorList& scale_code, const std::optional<Tensor>& table,
                             const Tensor& step, const std::optional<Tensor>& lr, const std::optional<Tensor>& found_inf,
                             const std::optional<Tensor>& grad_scale) {
-  const auto values = [&](const char* list, const Tensor& tensor, ScalarType type, int64_t size, const char* why) {
+  const auto check = [&](const char* list, const Tensor& tensor, ScalarType type, int64_t size, const char* why) {
     checker.placed({list}, tensor);
     checker.typed({list}, tensor, type);
     checker.sized({list}, tensor, size, why);
-    return checker.read({list}, tensor, size);
   };
-  const auto scalar = [&](const char* list, const std::optional<Tensor>& tensor) {
-    return tensor ? static_cast<const float*>(values(list, *tensor, ScalarType::Float, 1, "a single value")) : nullptr;
+  const auto scalar = [&](const char* list, const std::optional<Tensor>& tensor) -> const float* {
+    if (!tensor) return nullptr;
+    check(list, *tensor, ScalarType::Float, 1, "a single value");
+    return checker.read<float>({list}, *tensor, 1);
   };
   DeviceScalars scalars{};
-  scalars.step = static_cast<const int64_t*>(values("step", step, ScalarType::Long, 1, "a single value"));
+  check("step", step, ScalarType::Long, 1, "a single value");
+  scalars.step = checker.read<int64_t>({"step"}, step, 1);
   if (checker.on_cpu()) check_step(checker, *scalars.step);
   scalars.lr = scalar("lr", lr);
   scalars.found_inf = scalar("found_inf", found_inf);
@@ -32,8 +34,8 @@ DeviceScalars check_scalars(Checker& checker, const OptionalTensorList& scale_co
       std::any_of(scale_code.begin(), scale_code.end(), [](const auto& code) { return code.has_value(); });
   if (scaled) {
     checker.require(table.has_value(), "scale_code is given, but table, which turns a code into a factor, is None");
-    scalars.table =
-        static_cast<const float*>(values("table", *table, ScalarType::Float, 256, "one factor for each uint8 code"));
+    check("table", *table, ScalarType::Float, 256, "one factor for each uint8 code");
+    scalars.table = checker.read<float>({"table"}, *table, 256);
   }
   return scalars;
 }

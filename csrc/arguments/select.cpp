@@ -12,7 +12,7 @@ std::vector<SelectTensor> check_select(const TensorList& score, const std::vecto
     checker.placed(name, score[t]);
     checker.typed(name, score[t], ScalarType::Float);
     const int64_t size = checker.addressable(name, score[t]);
-    const auto* const scores = static_cast<const float*>(checker.read(name, score[t], size));
+    const auto* const scores = checker.read<float>(name, score[t], size);
     checker.require(k[t] >= 0 && k[t] <= size, "k[", t, "] is ", k[t], ", expected 0 to ", size, ", the size of ",
                     name);
     checked.push_back({scores, size, k[t]});

@@ -25,7 +25,7 @@ inline const int32_t* checked_index(Checker& checker, Name name, const std::opti
   checker.typed(name, *index, ScalarType::Int);
   selected = index->numel();
   checker.require(selected <= size, name, " has ", selected, " entries, more than the tensor it points into, ", size);
-  const auto* const entries = static_cast<const int32_t*>(checker.read(name, *index, selected));
+  const auto* const entries = checker.read<int32_t>(name, *index, selected);
   // An index ascends, so its ends tell whether it still fits a tensor that may have changed since it was made.
   if (selected > 0 && checker.on_cpu()) {
     check_within(checker, name, entries[0], size);
@@ -42,7 +42,7 @@ inline const uint8_t* checked_codes(Checker& checker, const OptionalTensorList& 
   checker.placed(name, *code);
   checker.typed(name, *code, ScalarType::Byte);
   checker.sized(name, *code, selected, "one for each selected entry");
-  return static_cast<const uint8_t*>(checker.read(name, *code, selected));
+  return checker.read<uint8_t>(name, *code, selected);
 }
 
 constexpr int64_t kLongestList = int64_t{1} << 31;

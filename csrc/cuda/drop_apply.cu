@@ -111,7 +111,6 @@ void drop_apply_adamw_cuda(const TensorList& param, const TensorList& grad, cons
   const Draw draw = check_draw(checker, threshold, seed);
   const auto tensors = check_drop_apply_adamw(
       checker, {param, grad, index, master, scale_code, ordinal, first, packed, places}, exp_avg, exp_avg_sq, updates);
-  const AdamW::Options options = check_adamw(param[0], beta1, beta2, eps, weight_decay, correction);
   drop_apply<AdamW>(Device(param[0]), tensors, draw, scalars, options, packed_gradients(packed, places));
 }
 

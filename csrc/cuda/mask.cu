@@ -48,13 +48,15 @@ struct Mask {
           tensor.index ? warp_lower_bound(tensor.index, tensor.selected, bound) : min(bound, tensor.selected);
     }
     __syncthreads();
-    mark(tensor, begin, tensor.first + range[0], tensor.first + range[1], kept);
+    mark(tensor, begin, end, tensor.first + range[0], tensor.first + range[1], kept);
     __syncthreads();
     clear(static_cast<Real*>(tensor.grad) + begin, static_cast<int>(end - begin), kept);
   }
 
  private:
-  __device__ void mark(const MaskTensor& tensor, int64_t begin, int64_t first, int64_t last, uint32_t* kept) const {
+  // An index that does not ascend leads out of the chunk, which ends the kernel before it writes there.
+  __device__ void mark(const MaskTensor& tensor, int64_t begin, int64_t end, int64_t first, int64_t last,
+                       uint32_t* kept) const {
     const KeepRule rule{draw.seed, static_cast<uint64_t>(*step), tensor.ordinal, draw.threshold};
     auto* const grad = static_cast<Real*>(tensor.grad);
     for (int64_t group = first / kGroup + threadIdx.x; group * kGroup < last; group += kThreads) {
@@ -63,6 +65,7 @@ struct Mask {
       for (; bits != 0; bits &= bits - 1) {
         const int64_t j = group * kGroup + __ffs(static_cast<int>(bits)) - 1 - tensor.first;
         const int64_t place = tensor.index ? tensor.index[j] : j;
+        if (place < begin || place >= end) __trap();
         const int offset = static_cast<int>(place - begin);
         atomicOr(&kept[offset / kWordBits], 1u << offset % kWordBits);
         if (tensor.code) grad[place] = static_cast<Real>(static_cast<float>(grad[place]) * table[tensor.code[j]]);

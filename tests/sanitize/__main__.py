@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CXX = os.environ.get("CXX", "g++")
 KERNEL_TESTS = [
     *(f"tests/test_{name}.py" for name in ("philox", "accumulate", "select", "drop_apply", "mask", "pack")),
-    *(f"tests/test_{name}.py" for name in ("arguments", "sensitivity", "selection")),
+    *(f"tests/test_{name}.py" for name in ("arguments", "in_place", "fuzz_ops", "sensitivity", "selection")),
     "tests/optim",
 ]
 # The fault that loops.cpp commits for a sanitizer, and what must then be reported.
