@@ -168,7 +168,7 @@ def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(t
     status, output, errors = sweep(grid, "--out", str(out), "--resume")
     assert status == 0, errors
     assert json.loads(results.read_text())["runs"][0]["tasks"][0] == first_task  # not done again
-    assert (out / "digits-mist-seed=1" / "output.txt").read_text().count("seed 1 mist task 1/2:") == 1
+    assert (out / "digits-mist-seed=1" / "output.txt").read_text().count("seed 1 mist task 1/2: simplecil") == 1
     content = json.loads((out / "sweep.json").read_text())
     assert [(row["axes"]["tuner"], row["seeds"]) for row in content["rows"]] == [("mist", [1]), ("none", [1])]
     assert content["rows"][0]["gain_over_none"]["n"] == 1
