@@ -78,8 +78,10 @@ def run_command(options: Namespace) -> int:
 def sweep_command(options: Namespace) -> int:
     """``mist sweep``."""
     from rich.console import Console
+    from rich.text import Text
 
     from mist_ext.sweep import sweep
+    from mist_ext.sweep.table import LEGEND
     from mist_ext.sweep.terminal import SweepTables
 
     out = options.out or str(Path("runs") / Path(options.grid).stem)
@@ -92,6 +94,9 @@ def sweep_command(options: Namespace) -> int:
     made = sweep(options.grid, out, typed(options.jobs, int | None, "jobs is"), options.resume, console)
     console.print()
     console.print(SweepTables(made))
+    for note in made.notes():
+        say(console, note, "yellow" if note.startswith("failed") else "")
+    console.print(Text(LEGEND, style="dim"))
     say(console, f"Table and figure: {out}")
     return 1 if made.failures else 0
 

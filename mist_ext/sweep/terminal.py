@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mist_ext.names import printable, shown
-from mist_ext.sweep.table import LEGEND, SweepTable
+from mist_ext.sweep.table import SweepTable
 
 
 class SweepTables:
-    """The table of a sweep, as something that `rich.console.Console.print` takes.
+    """The table of a sweep under its title, as something that `rich.console.Console.print` takes.
 
     Where its columns do not fit beside each other, they stand in as many tables as are needed, each of which begins
     with the rows' places on the axes.
@@ -37,9 +37,6 @@ class SweepTables:
                 count -= 1
             yield self._table(first, columns[:count])
             columns = columns[count:]
-        for note in made.notes():
-            yield Text(printable(note), style="yellow" if note.startswith("failed") else "")
-        yield Text(LEGEND, style="dim")
 
     def _table(self, first: int, columns: list[int]) -> Table:
         """The places of all rows, and some of their numbers."""
