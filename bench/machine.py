@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import mist_ext
@@ -28,6 +29,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numpy": np.__version__,
         "mist_ext": mist_ext.__version__,
         "kernels": compiled.backend(device),
         "sources": compiled.C.build_info()["sources"] if compiled.C else None,

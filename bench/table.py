@@ -49,7 +49,8 @@ def block(machine: dict[str, Any], rows: list[Row], model: str, dtype: str) -> s
     one = {row["op"]: row for row in chosen(rows, dtype, 1) if row["model"] == model} if threads != 1 else {}
     where = machine["gpu"] or f"{machine['cpu']}, {threads} threads, {machine['instruction_set']}"
     size = f"{next(iter(own.values()))['parameters'] / 1e6:.1f} M {dtype} parameters"
-    lines = [f"`{MODELS.get(model, model)}`, {size}; {where}, torch {machine['torch'].split('+')[0]}.", ""]
+    versions = ", ".join(f"{name} {machine[name].split('+')[0]}" for name in ("torch", "numpy") if name in machine)
+    lines = [f"`{MODELS.get(model, model)}`, {size}; {where}, {versions}.", ""]
     lines += _table([op for op in SAID if op in own], own, one)
     costs = next((row for row in rows if row["op"] == "overhead" and row["threads"] == threads), None)
     if costs is not None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from models import SMALL
 from table import BEGIN, END, README, placed
@@ -164,6 +165,7 @@ def test_the_table_is_written_and_checked(
     assert bench("table.py", *options, "--check").returncode == 0
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\n`vit_tiny_patch16_224`, 5.5 M fp32 parameters")
+    assert f", numpy {np.__version__}.\n" in text  # whose partition is a rival
     assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
     assert sum(line.startswith("| ") for line in text.splitlines()) == len(OPS) + 1
