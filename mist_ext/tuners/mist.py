@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mist_ext import ops
 from mist_ext.config import TuningOptions
-from mist_ext.distributed import partial_sums, ranks
+from mist_ext.distributed import agreement, partial_sums, ranks
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import Shard, local
 from mist_ext.distributed.stored import Stored, check_entries, taken
@@ -30,6 +30,10 @@ from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
+NOTHING_SCORED = (
+    "every score is 0: the task's images give the objective no gradient, as a single one does, which has no other to be "
+    "told from; give the task more images"
+)
 WIRES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients
 Values = Callable[[], Mapping[str, Tensor]]
@@ -135,6 +139,8 @@ class MIST(ContrastiveTuner):
         scores, self._scores = self._scores, None
         if not self.sharded:  # else they are sums over the ranks already
             add_up_(scores.values())
+            if not any(score.any() for score in scores.values()):
+                raise agreement.alike(ValueError(NOTHING_SCORED))
         for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
             own = local(scores[name]).view(-1)
             own[ops.unpack_bits(bits, len(own))] = -1
