@@ -31,8 +31,8 @@ from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
 MOST_STRIKES = 255  # a uint8 code
 NOTHING_SCORED = (
-    "every score is 0: the task's images give the objective no gradient, as a single one does, which has no other to be "
-    "told from; give the task more images"
+    "every score is 0: the task's images give the objective no gradient, as a single one does, which has no other to "
+    "be told from; give the task more images"
 )
 WIRES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients

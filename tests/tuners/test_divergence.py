@@ -229,5 +229,5 @@ def test_a_single_image_has_finite_losses(name: str) -> None:
 
 
 def test_a_single_image_gives_nothing_to_select_by() -> None:
-    with pytest.raises(ValueError, match="every score is 0: .*give the task more images"):
+    with pytest.raises(ValueError, match=r"every score is 0: .*give the task more images"):
         tuner("mist").tune(one_image())
