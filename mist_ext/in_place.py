@@ -40,8 +40,8 @@ def write(op: str, function: Callable[..., Any], *arguments: Any, **written: Seq
             f"{op}: {name} requires grad and would be changed in place, which autograd cannot record; "
             "call it under torch.no_grad()"
         )
-    # To ask all takes a tenth of a step, so the first stands for a list where an op writes several: a model's
-    # parameters and an optimiser's state, each made at once.
+    # To ask all takes a tenth of a step, so where an op writes several lists the first tensor stands for each:
+    # parameters were asked when the optimiser was made, and its state is made at once.
     asked = chain.from_iterable(written.values() if len(written) == 1 else (t[:1] for t in written.values()))
     if not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, asked)):
         raise RuntimeError(

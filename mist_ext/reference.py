@@ -278,12 +278,7 @@ def pack_(
 
 
 def _check_places(
-    op: str,
-    packed: Tensor,
-    places: Tensor,
-    tensors: Sequence[Tensor],
-    index: Sequence[Tensor | None],
-    *draw: Any,
+    op: str, packed: Tensor, places: Tensor, tensors: Sequence[Tensor], index: Sequence[Tensor | None], *draw: Any
 ) -> None:
     """Raise RuntimeError unless the places are those of this draw."""
     count = [tensor.numel() if where is None else where.numel() for tensor, where in zip(tensors, index, strict=True)]

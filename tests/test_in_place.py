@@ -129,6 +129,14 @@ def test_inference_tensors_are_refused_outside_of_inference_mode(op: str, device
             function(ops, op)(**made)
 
 
+def test_an_optimiser_of_an_inference_tensor_is_refused(device) -> None:
+    model = layers(device)
+    with torch.inference_mode():
+        model[2].bias = nn.Parameter(torch.zeros(2, device=device))
+    with pytest.raises(ValueError, match=r"'2\.bias' was made under torch\.inference_mode\(\)"):
+        SparseSGD(model.named_parameters(), whole(model))
+
+
 def test_a_gradient_that_requires_grad_gives_a_result_that_does_not(device) -> None:
     score, grad = torch.zeros(4, device=device), torch.ones(4, device=device, requires_grad=True)
     ops.accumulate_([score], [grad])

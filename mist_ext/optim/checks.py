@@ -43,6 +43,10 @@ def check_parameter(selection: Selection, name: str, parameter: Tensor) -> None:
         raise ValueError(f"{name!r} is not contiguous; make it so with `parameter.data = parameter.data.contiguous()`")
     if parameter.dtype not in FLOATING:
         raise ValueError(f"{name!r} is {parameter.dtype}, expected float32, bfloat16 or float16")
+    if parameter.is_inference():
+        raise ValueError(
+            f"{name!r} was made under torch.inference_mode(), so it cannot be tuned; make the model outside"
+        )
 
 
 def check_one_device(pairs: list[tuple[str, Tensor]]) -> None:
