@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -102,6 +103,33 @@ def test_any_draw_is_the_slow_one(seed: int, ordinal: int, step: int, n: int, th
 def test_every_instruction_set_draws_long_selections_alike(instruction_set: str) -> None:
     for n in (4095, 4096, 4097, 70001):
         assert torch.equal(ops.keep_mask(11, 2, 5, n, 6554), reference.keep_mask(11, 2, 5, n, 6554))
+
+
+MASKS = {"ops": ops.keep_mask, "reference": reference.keep_mask}
+if compiled.C is not None:
+    MASKS["compiled"] = compiled.C.keep_mask
+OUT_OF_RANGE = [
+    {"threshold": 65537},
+    {"threshold": -1},
+    {"seed": -1},
+    {"ordinal": -1},
+    {"ordinal": 2**32},
+    {"step": -1},
+    {"n": -1},
+    {"n": 2**31 + 1},
+    {"first": -1},
+    {"first": 2**31 - 8},
+]
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("wrong", OUT_OF_RANGE, ids=str)
+def test_a_number_out_of_range_is_named(mask: Callable, wrong: dict[str, int]) -> None:
+    right = {"seed": 0, "ordinal": 0, "step": 0, "n": 9, "threshold": 65536, "first": 0}
+    assert len(mask(**right)) == 9
+    ((name, value),) = wrong.items()
+    with pytest.raises(RuntimeError, match=rf"^keep_mask: {name} is {value}, expected 0"):
+        mask(**right | wrong)
 
 
 def test_a_shorter_selection_draws_the_beginning_of_a_longer_one(instruction_set: str) -> None:
