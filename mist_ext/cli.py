@@ -219,7 +219,7 @@ def _sentence(error: Exception) -> str:
     """What is wrong, without the number that an operating system has for it."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return str(error) or "memory ran out"  # which a MemoryError leaves unsaid
 
 
 def _tell(message: str) -> None:
