@@ -96,7 +96,7 @@ build() {
 
 # The tests of the package's kernels, which need no more than the kernels do.
 gpu_tests=("$root/tests/optim")
-for name in accumulate arguments costs drop_apply in_backward largest mask pack philox properties select selection sensitivity; do
+for name in accumulate arguments costs drop_apply in_backward in_place largest mask pack philox properties select selection sensitivity; do
   gpu_tests+=("$root/tests/test_$name.py")
 done
 roofline() { # LIMIT NAME OPTIONS...

@@ -28,6 +28,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def utf8(text: str) -> str:
+    """Return a text that can be written as UTF-8: what is not, in the name of a file, is an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def shown(name: object, longest: int = LONGEST) -> str:
     """Return a name as tables and figures have it: `printable`, and cut in its middle where it is longer than that."""
     text = str(name)

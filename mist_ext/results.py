@@ -18,6 +18,7 @@ from mist_ext.data import published_splits
 from mist_ext.data.stream import Stream
 from mist_ext.distributed import ranks
 from mist_ext.files import write_atomically
+from mist_ext.names import utf8
 from mist_ext.presets import expected
 from mist_ext.record import SCHEMA, CellRecord, Described, Expected, RunRecord, TaskRecord
 from mist_ext.setting import method_options
@@ -142,15 +143,15 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
     found = expected(options, "" if split is None else split.words)
     return Described(
         data={
-            "name": data,
-            "layout": source.layout,
+            "name": utf8(data),
+            "layout": utf8(source.layout),
             "tasks": len(stream),
             "classes_per_task": len(stream.tasks[0].classes),
-            "class_names": list(stream.source.class_names),
+            "class_names": list(map(utf8, source.class_names)),
             "evaluated_on": options.evaluate_on,
             "normalize": options.normalize,
         },
-        backbone={"name": options.backbone, "weights": options.weights},
+        backbone={"name": options.backbone, "weights": utf8(options.weights)},
         tuner={"name": options.tuner[0], **tuning},
         method={"name": name, **arguments},
         seeds=options.seeds,

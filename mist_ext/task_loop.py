@@ -31,7 +31,7 @@ from mist_ext.interruption import Saver
 from mist_ext.manifest import CHECKPOINTS
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
-from mist_ext.names import printable, say
+from mist_ext.names import printable, say, utf8
 from mist_ext.progress import Progress
 from mist_ext.record import RunRecord
 from mist_ext.results import CellResults
@@ -403,7 +403,7 @@ class TaskLoop:
                 "weights": options.weights,
                 "method": name,
                 "method_options": method_options(options, name, unit.seed),
-                "class_names": [source.class_names[label] for label in unit.stream.class_order],
+                "class_names": [utf8(source.class_names[label]) for label in unit.stream.class_order],
                 "transform": type(views.transform).__name__,
                 "size": views.transform.size,
                 "as_shown": views.images.as_shown,

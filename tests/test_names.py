@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from mist_ext import cli, experiment, report
-from mist_ext.names import LONGEST, printable, quoted, say, shown
+from mist_ext.names import LONGEST, printable, quoted, say, shown, utf8
 from mist_ext.progress import Progress
 from mist_ext.report import as_text, parse_cell, read_cells, write_report
 
@@ -100,7 +100,7 @@ def result(name: str) -> dict[str, Any]:
 def written(name: str, folder: Path) -> Path:
     cell = folder / "run" / "cell"
     cell.mkdir(parents=True)
-    (cell / "results.json").write_text(json.dumps(result(name)))
+    (cell / "results.json").write_text(json.dumps(result(utf8(name))))
     return cell
 
 
@@ -155,7 +155,7 @@ def test_a_report_takes_any_name(name: str, tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "joint" / "report.html").read_text(encoding="utf-8").count("<script") == 1
     assert shown(name) in words.text
     again = json.loads((tmp_path / "joint" / "summary.json").read_text(encoding="utf-8"))["cells"][0]
-    assert again["data"] == again["tuner"] == name  # whole, for programs
+    assert again["data"] == again["tuner"] == utf8(name)  # whole, for programs
 
 
 def test_markdown_has_no_markup_of_names() -> None:
@@ -211,7 +211,10 @@ def test_a_run_on_folders_of_any_name_ends_and_is_reported(
     for name in (*classes, str(out)):
         assert printable(name) in output.out
     assert {file.name for file in cell.iterdir()} >= {"accuracy.png", "matrix.svg", "forgetting.png", "log.jsonl"}
-    assert json.loads((cell / "results.json").read_text())["config"]["data"]["class_names"] == sorted(classes)
+    recorded = json.loads((cell / "results.json").read_text())
+    assert recorded["config"]["data"]["class_names"] == [utf8(name) for name in sorted(classes)]
+        utf8(name) for name in sorted(classes)
+    ]
     assert (out / "report.html").is_file()
     assert experiment.resume(out, Console(file=io.StringIO())) == out
     assert report.read_cells([out])[0].class_name(0) == printable(sorted(classes)[0])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from mist_ext.distributed.shard import Shard, is_sharded, local
@@ -56,6 +55,8 @@ class Shards:
         from torch.distributed.checkpoint import HuggingFaceStorageReader
 
         self._reader = HuggingFaceStorageReader(str(folder))
+        from safetensors import SafetensorError  # which optimisers do without
+
         try:
             metadata = self._reader.read_metadata()
             entries: Mapping[str, Any] = metadata.state_dict_metadata
