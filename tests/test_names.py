@@ -213,8 +213,6 @@ def test_a_run_on_folders_of_any_name_ends_and_is_reported(
     assert {file.name for file in cell.iterdir()} >= {"accuracy.png", "matrix.svg", "forgetting.png", "log.jsonl"}
     recorded = json.loads((cell / "results.json").read_text())
     assert recorded["config"]["data"]["class_names"] == [utf8(name) for name in sorted(classes)]
-        utf8(name) for name in sorted(classes)
-    ]
     assert (out / "report.html").is_file()
     assert experiment.resume(out, Console(file=io.StringIO())) == out
     assert report.read_cells([out])[0].class_name(0) == printable(sorted(classes)[0])
