@@ -74,7 +74,7 @@ class Rows:
         padded = own.new_zeros(longest, *own.shape[1:])
         padded[: len(own)] = own.detach()
         gathered = own.new_empty(self.size * longest, *own.shape[1:])
-        dist.all_gather_into_tensor(gathered, padded)
+        dist.all_gather(list(gathered.chunk(self.size)), padded)
         parts = []
         for rank in range(self.size):
             rows = self.part(rank)
@@ -104,8 +104,8 @@ def gather_turns(own: Tensor | None, batch_sizes: list[int], device: torch.devic
     if own is not None:
         padded[: counts[rank]] = own
     gathered = padded.new_empty(size * max(counts), width)
-    dist.all_gather_into_tensor(gathered, padded)
     parts = gathered.split(max(counts))
+    dist.all_gather(list(parts), padded)
     taken = [0] * size
     ordered = []
     for number, rows in enumerate(batch_sizes):
