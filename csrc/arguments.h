@@ -78,6 +78,8 @@ KeepRule check_keep_mask(int64_t seed, int64_t ordinal, int64_t step, int64_t n,
 // What is wrong with places that differ from those that the keep rule gives.
 [[noreturn]] void fail_places(const char* op, int64_t end, int64_t length);
 
+[[noreturn]] void fail_descending(const char* op, int64_t tensor);
+
 [[noreturn]] void fail_nan(const char* op, size_t tensor, int64_t entry);
 
 }  // namespace mist

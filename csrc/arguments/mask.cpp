@@ -2,16 +2,6 @@
 #include "selected.h"
 
 namespace mist {
-namespace {
-
-// The loops look up which part of an index lies in their piece of the gradient, and rely on its order alone.
-void check_ascending(const Requirements& checker, Name name, const int32_t* entries, int64_t count) {
-  int32_t descents = 0;  // as wide as an entry, for vectors of them
-  for (int64_t j = 1; j < count; ++j) descents |= entries[j - 1] >= entries[j];
-  checker.require(descents == 0, name, " is not strictly ascending; sort it and drop repeated positions");
-}
-
-}  // namespace
 
 std::vector<MaskTensor> check_mask(Checker& checker, const TensorList& grad, const OptionalTensorList& index,
                                    const OptionalTensorList& scale_code, const std::vector<int64_t>& ordinal,
@@ -31,13 +21,16 @@ std::vector<MaskTensor> check_mask(Checker& checker, const TensorList& grad, con
     tensor.size = checker.addressable(name, grad[t]);
     tensor.grad = checker.written(name, grad[t], tensor.size, itemsize(tensor.dtype));
     tensor.index = checked_index(checker, {"index", i}, index[t], tensor.size, tensor.selected);
-    if (tensor.index && checker.on_cpu()) check_ascending(checker, {"index", i}, tensor.index, tensor.selected);
     tensor.code = checked_codes(checker, scale_code, t, tensor.selected);
     check_listed(checker, t, first, ordinal, tensor);
     checked.push_back(tensor);
   }
   checker.no_overlap();
   return checked;
+}
+
+void fail_descending(const char* op, int64_t tensor) {
+  fail(op, ": index[", tensor, "] is not strictly ascending; sort it and drop repeated positions");
 }
 
 }  // namespace mist

@@ -23,6 +23,10 @@ template <class Rule>  // Sgd or AdamW
 void drop_apply(const std::vector<typename Rule::Tensor>& tensors, const Draw& draw, const DeviceScalars& scalars,
                 const typename Rule::Options& options, const Packed& packed = {});
 
+// The number of a tensor whose index is not strictly ascending, -1 if there is none.
+int64_t find_descending(const std::vector<MaskTensor>& tensors);
+
+// Relies on ascending indices: which part of one lies in a piece of a gradient is looked up.
 void mask(const std::vector<MaskTensor>& tensors, const Draw& draw, const DeviceScalars& scalars);
 
 // Fills places, which has room for one of each piece and for the packed vector's length.

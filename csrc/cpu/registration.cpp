@@ -84,7 +84,9 @@ void mask_op(const TensorList& grad, const OptionalTensorList& index, const Opti
   const DeviceScalars scalars =
       check_scalars(checker, scale_code, table, step, std::nullopt, std::nullopt, std::nullopt);
   const Draw draw = check_draw(checker, threshold, seed);
-  mask(check_mask(checker, grad, index, scale_code, ordinal, first), draw, scalars);
+  const auto tensors = check_mask(checker, grad, index, scale_code, ordinal, first);
+  if (const int64_t wrong = find_descending(tensors); wrong >= 0) fail_descending("mask_", wrong);
+  mask(tensors, draw, scalars);
 }
 
 Tensor places_op(const std::vector<int64_t>& count, const std::vector<int64_t>& first,

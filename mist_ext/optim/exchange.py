@@ -149,10 +149,10 @@ class SparseExchange:
         dist.destroy_process_group(self._control)
 
     @torch.no_grad()
-    def take(self, part: Part) -> None:
+    def take(self, part: Part, gradients: list[Tensor]) -> None:
         """Pack the kept gradients of some parameters of a group; send them if it is their turn."""
         self._refuse_scaler()
-        self._taken[part.number, tuple(part.chosen)] = self._pack(part)
+        self._taken[part.number, tuple(part.chosen)] = self._pack(part, gradients)
         self._send()
         while self._flying and self._flying[0].ended:
             self._apply(self._flying.popleft())
@@ -169,8 +169,8 @@ class SparseExchange:
         self._steps = [step + 1 for step in self._steps]
         self._forget()
 
-    def _pack(self, part: Part) -> Bucket:
-        gradients, index = part.gradients, part.index
+    def _pack(self, part: Part, gradients: list[Tensor]) -> Bucket:
+        index = part.index
         device = gradients[0].device
         count = [g.numel() if entries is None else entries.numel() for g, entries in zip(gradients, index, strict=True)]
         places = ops.places(count, step=self._steps[part.number], **part.drawing)

@@ -33,16 +33,15 @@ class Part:
         """The parameters, this rank's rows of them."""
         return self.params if not self.sharded else [local(p) for p in self.params]
 
-    @property
-    def gradients(self) -> list[Tensor]:
-        """Their gradients, each contiguous."""
-        there: list[Any] = [p.grad for p in self.params]
-        if self.sharded:
-            there = [local(g) for g in there]
+    def dense(self, gradients: Iterable[Tensor]) -> list[Tensor]:
+        """The parameters' gradients, this rank's rows of them, each contiguous."""
+        there = [local(g) for g in gradients] if self.sharded else list(gradients)
         try:
-            return [g if g.is_contiguous() else g.contiguous() for g in there]
+            if all(map(Tensor.is_contiguous, there)):
+                return there
         except RuntimeError:  # a sparse tensor has no such thing
-            return [dense(name, g) for name, g in zip(self.names, there, strict=True)]
+            pass
+        return [dense(name, g) for name, g in zip(self.names, there, strict=True)]
 
     @property
     def index(self) -> list[Tensor | None]:
@@ -53,7 +52,7 @@ class Part:
 class Exchange(Protocol):
     """Makes gradients of several processes one, before they become an update."""
 
-    def take(self, part: Part) -> None:
+    def take(self, part: Part, gradients: list[Tensor]) -> None:
         """Take up the gradients of some parameters of a group."""
 
     def finish(self) -> None:

@@ -97,7 +97,8 @@ class InBackward:
             for number in sorted({self._place[member][0] for member in arrived}):
                 params = self.optimizer.param_groups[number]["params"]
                 places = {i: member for member in arrived for n, i in [self._place[member]] if n == number}
-                self.optimizer.update_parameters(number, [i for i in sorted(places) if params[i].grad is not None])
+                gradients = {i: g for i in sorted(places) if (g := params[i].grad) is not None}
+                self.optimizer.update_parameters(number, gradients)
                 for i, member in places.items():
                     params[i].grad = self._used[member]
 

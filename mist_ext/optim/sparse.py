@@ -134,10 +134,12 @@ class SparseOptimizer(Optimizer):
                 "its own gradients alone; use bfloat16, which needs no scaler"
             )
         for number, group in enumerate(self.param_groups):
-            there = [
-                i for i, p in enumerate(group["params"]) if (g := p.grad) is not None and type(g) is not UsedGradient
-            ]
-            self.update_parameters(number, there)
+            gradients = {
+                i: g
+                for i, p in enumerate(group["params"])
+                if (g := p.grad) is not None and type(g) is not UsedGradient
+            }
+            self.update_parameters(number, gradients)
         if self.exchange is not None:
             self.exchange.finish()
         found_inf = getattr(self, "found_inf", None)
@@ -145,22 +147,23 @@ class SparseOptimizer(Optimizer):
             group["step"] += 1 if found_inf is None else (found_inf == 0).to(group["step"])
         return loss
 
-    @torch.no_grad()
-    def update_parameters(self, number: int, chosen: list[int]) -> None:
-        """Update some parameters of a group, by their places in it, from their gradients; count no step.
+    def update_parameters(self, number: int, gradients: Mapping[int, Tensor]) -> None:
+        """Update some parameters of a group from their gradients, given by place in it; count no step. Needs no_grad.
 
         An exchange takes the gradients up instead, and updates when the other ranks' have come; but not those of
         sharded parameters, which FSDP2 has reduced.
         """
-        if not chosen:
+        if not gradients:
             return
-        params = self.param_groups[number]["params"]
-        sent = [] if self.exchange is None else [i for i in chosen if not is_sharded(params[i])]
-        if self.exchange is not None and sent:
-            self.exchange.take(self._part(number, sent))
-        if len(sent) < len(chosen):
-            part = self._part(number, [i for i in chosen if i not in sent] if sent else chosen)
-            self.apply(part, grad=part.gradients)
+        if self.exchange is not None:
+            sent = {i: g for i, g in gradients.items() if not is_sharded(g)}
+            if sent:
+                part = self._part(number, list(sent))
+                self.exchange.take(part, part.dense(sent.values()))
+            gradients = {i: g for i, g in gradients.items() if i not in sent}
+        if gradients:
+            part = self._part(number, list(gradients))
+            self.apply(part, grad=part.dense(gradients.values()))
 
     def _part(self, number: int, chosen: list[int]) -> Part:
         group = self.param_groups[number]
@@ -181,9 +184,8 @@ class SparseOptimizer(Optimizer):
         }
         return Part(number, chosen, group, names, params, states, bool(self.selection.cuts), drawing)
 
-    @torch.no_grad()
     def apply(self, part: Part, **source: Any) -> None:
-        """One op call; `source` says where it finds the gradients."""
+        """One op call, which needs no_grad; `source` says where it finds the gradients."""
         group, names, params, states = part.group, part.names, part.params, part.states
         device = params[0].device
         dtypes = self.state_dtypes(group)
@@ -196,7 +198,7 @@ class SparseOptimizer(Optimizer):
             "param": part.values,
             "index": part.index,
             "master": masters,
-            "scale_code": [s.get("scale_code") for s in states] if any("scale_code" in s for s in states) else [],
+            "scale_code": [s.get("scale_code") for s in states] if self.scale_code else [],
             "table": None if self.scale_table is None else self.scale_table.to(device),
             "lr": self._lr_tensor(part.number, group, device),
             "weight_decay": group["weight_decay"],
