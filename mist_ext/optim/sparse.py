@@ -135,9 +135,7 @@ class SparseOptimizer(Optimizer):
             )
         for number, group in enumerate(self.param_groups):
             gradients = {
-                i: g
-                for i, p in enumerate(group["params"])
-                if (g := p.grad) is not None and type(g) is not UsedGradient
+                i: g for i, p in enumerate(group["params"]) if (g := p.grad) is not None and type(g) is not UsedGradient
             }
             self.update_parameters(number, gradients)
         if self.exchange is not None:
