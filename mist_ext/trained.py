@@ -244,6 +244,7 @@ def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifi
     method = methods.create(described.method, **described.method_options)
     state: dict[str, Any] = {name.removeprefix(_METHOD): tensors[name] for name in tensors if name.startswith(_METHOD)}
     if isinstance(method, TrainedMethod):
+        method.check_fits(backbone, state)
         method.attach(backbone)
     method.load_inference_state(state | described.state)
     transform = Transform.named(described.transform)(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mist_ext import backbones, methods, trained
+from mist_ext.methods.trained import TrainedMethod
 
 NAME = trained.FILE.format(seed=1)
 DESCRIPTION = {
@@ -126,3 +128,24 @@ def test_a_state_of_more_tasks_than_its_network_has_is_refused_before_they_take_
         method.load_inference_state({**state, "sessions": torch.arange(1, 100_000)})
     with pytest.raises(ValueError, match="a task that ends at class 1000000000 after 0"):
         method.load_inference_state({**state, "sessions": torch.tensor([10**9])})
+
+
+@pytest.mark.parametrize("name", [name for name in methods.METHODS if issubclass(methods.named(name), TrainedMethod)])
+def test_a_network_that_a_forged_option_makes_huge_is_refused_before_it_takes_memory(name: str) -> None:
+    backbone = backbones.create("vit_nano", "none")
+
+    def made(**options: int) -> Any:
+        method: Any = methods.create(name, **options)
+        return method
+
+    method = made()
+    method.attach(backbone)
+    for classes in (range(3), range(3, 5)):
+        method._extend(classes)
+    state = method._own_state()
+    made().check_fits(backbone, state)
+    assert not any(parameter.is_meta for parameter in backbone.parameters())
+    sizes = {"bottleneck", "pool", "components", "length", "general_length", "expert_length"}
+    for option in sizes & inspect.signature(type(method)).parameters.keys():
+        with pytest.raises((ValueError, RuntimeError), match=r"size mismatch|1000000000"):
+            made(**{option: 10**9}).check_fits(backbone, state)

@@ -345,6 +345,20 @@ def test_steps_within_backward_on_one_rank_alone_are_refused() -> None:
     assert all("enter InBackward on all ranks or on none" in error for error in refusals(lambda: half_within()))
 
 
+def without_exchange() -> None:
+    model = nn.Linear(4, 4)
+    optimizer = SparseSGD(model.named_parameters(), Selection.whole(model.named_parameters()))
+    averaged = nn.parallel.DistributedDataParallel(model)
+    with InBackward(optimizer):
+        averaged(torch.ones(2, 4)).square().sum().backward()
+
+
+def test_steps_within_backward_that_do_not_wait_for_the_other_ranks_are_refused() -> None:
+    for error in refusals(lambda: without_exchange()):
+        assert "would be updated by this rank's gradient alone" in error
+        assert "enter SparseExchange(optimizer) too" in error
+
+
 def test_loading_a_state_changes_what_is_drawn_next(same_bits) -> None:
     one, other = ranks(lambda: resumed())
     assert_same(same_bits, one, other)

@@ -84,7 +84,7 @@ class CodaPrompt(PromptedMethod):
             for earlier in part:
                 earlier.requires_grad_(False)
             drawn = torch.empty(len(self.prompted_blocks), self.components, size).uniform_()
-            part.append(nn.Parameter(orthogonal(drawn, [own.detach().to("cpu") for own in part])))
+            part.append(nn.Parameter(orthogonal(drawn, [own.detach().to(drawn.device) for own in part])))
 
     def _trained(self) -> Iterable[nn.Parameter]:
         return [part[-1] for part in self._lists()]
@@ -110,6 +110,8 @@ def orthogonal(drawn: Tensor, earlier: list[Tensor]) -> Tensor:
     Where there are more components than dimensions that cannot be; the last ones are unit vectors alone.
     """
     made = drawn.clone()
+    if drawn.is_meta:  # for its shape alone
+        return made
     for block in range(len(drawn)):
         basis = [row / row.norm() for part in earlier for row in part[block]]
         frame = torch.linalg.qr(torch.stack(basis, dim=1))[0] if basis else drawn.new_zeros(drawn.shape[2], 0)

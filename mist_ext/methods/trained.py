@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import torch
@@ -144,6 +145,20 @@ class TrainedMethod(Method):
             )
         super().load_state_dict(rest)
         self._load_own(state)
+
+    def check_fits(self, backbone: nn.Module, state: Mapping[str, Entry]) -> None:
+        """Raise ValueError or RuntimeError unless a state's tensors are those of the network; takes no memory.
+
+        The options say how large the network is, so those of a file must not be believed before this.
+        """
+        tensors: Iterable[Tensor] = (*backbone.parameters(), *backbone.buffers())
+        memo = {id(t): nn.Parameter(t.to("meta")) if isinstance(t, nn.Parameter) else t.to("meta") for t in tensors}
+        shapes: dict[str, Any] = dict(state)
+        shapes |= {name: value.to("meta") for name, value in shapes.items() if name.startswith(_NETWORK)}
+        twin = deepcopy(self)
+        with torch.device("meta"):
+            twin.attach(deepcopy(backbone, memo))
+            twin._load_own(shapes)
 
     def inference_state(self) -> dict[str, Entry]:
         return {**super().inference_state(), **self._own_state()}

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mist_ext.arrival import Arrivals, UsedGradient
+from mist_ext.distributed import ranks
+from mist_ext.distributed.shard import is_sharded
 from mist_ext.optim.sparse import SparseOptimizer, unwrapped
 
 
@@ -34,7 +36,8 @@ class InBackward:
     TypeError
         For another optimiser.
     RuntimeError
-        When it is entered: if a parameter has a gradient already, or another context takes its gradients.
+        When it is entered: if a parameter has a gradient already, or another context takes its gradients. In backward:
+        if there are several ranks, and neither `SparseExchange` nor FSDP2 makes their gradients one.
 
     Examples
     --------
@@ -93,6 +96,7 @@ class InBackward:
         if parameter.is_cuda:
             self._streams[block].add(torch.cuda.current_stream(parameter.device))
         if len(arrived) == len(self._members[block]):
+            self._refuse_own_gradients(name, parameter)
             self._wait_for_others(block)
             for number in sorted({self._place[member][0] for member in arrived}):
                 params = self.optimizer.param_groups[number]["params"]
@@ -101,6 +105,14 @@ class InBackward:
                 self.optimizer.update_parameters(number, gradients)
                 for i, member in places.items():
                     params[i].grad = self._used[member]
+
+    def _refuse_own_gradients(self, name: str, parameter: Tensor) -> None:
+        """DistributedDataParallel averages gradients once they have arrived, after a block's update."""
+        if ranks.size() > 1 and self.optimizer.exchange is None and not is_sharded(parameter):
+            raise RuntimeError(
+                f"{name!r} would be updated by this rank's gradient alone, before the ranks' are averaged, so that "
+                "their models part; enter SparseExchange(optimizer) too, or leave InBackward out"
+            )
 
     def _wait_for_others(self, block: str) -> None:
         """Where a network's parts run on streams of their own: a block's update follows all of its gradients.

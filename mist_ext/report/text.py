@@ -9,7 +9,7 @@ from mist_ext.costs import PHASES
 from mist_ext.metrics import Gain
 from mist_ext.names import shown
 from mist_ext.record import Expected
-from mist_ext.report.cells import WHOLE
+from mist_ext.report.cells import WHOLE, Cell
 from mist_ext.report.rows import Group, Row, Spread
 from mist_ext.report.sharing import sharing
 
@@ -163,17 +163,16 @@ def incomplete(rows: Sequence[Row]) -> list[str]:
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
-    """One sentence per cell whose training went wrong without ending: which signs, and in how many tasks."""
-    sentences = []
-    for row in rows:
-        tasks = [task.warnings for run in row.cell.runs for task in run.tasks]
-        counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
-        found = "; ".join(
-            f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count
-        )
-        if found:
-            sentences.append(f"warning: {called(row)}: {found}; a lower learning rate may help")
-    return sentences
+    """One sentence per cell whose training went wrong without ending."""
+    return [sentence for row in rows for sentence in warning(row.cell, called(row))]
+
+
+def warning(cell: Cell, name: str) -> list[str]:
+    """Which signs there are that training went wrong, and in how many tasks: a sentence, or none."""
+    tasks = [task.warnings for run in cell.runs for task in run.tasks]
+    counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
+    found = "; ".join(f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count)
+    return [f"warning: {name}: {found}; a lower learning rate may help"] if found else []
 
 
 def sources(rows: Sequence[Row]) -> list[str]:

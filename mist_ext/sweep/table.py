@@ -83,7 +83,7 @@ class SweepTable:
         return " · ".join(filter(None, (data, shown(options.backbone), seeds)))
 
     def notes(self) -> list[str]:
-        """What was shared, what is missing, what the diagnosis' columns mean, what failed."""
+        """What was shared, what is missing or went wrong, what the diagnosis' columns mean, what failed."""
         grid = self.grid
         runs, cells = text.plural(len(grid.points), "run"), text.plural(grid.cells, "cell")
         notes = [
@@ -94,9 +94,10 @@ class SweepTable:
         notes += [sentence] if (sentence := self.sharing.sentence()) else []
         wanted = set(grid.axes["seeds"])
         for row in self.rows:
+            place = ", ".join(shown(value) for value in (*row.axes.values(), row.method))
             if missing := sorted(wanted - set(row.seeds)):
-                place = ", ".join(shown(value) for value in row.axes.values())
-                notes.append(f"{place}, {shown(row.method)}: without seed {', '.join(map(str, missing))}")
+                notes.append(f"{place}: without seed {', '.join(map(str, missing))}")
+            notes += text.warning(row.reported().cell, place)
         notes += [text.BACKBONE_LEGEND] if self.diagnosed else []
         return notes + [f"failed: {name}: {shown(error, 500)}" for name, error in self.failures.items()]
 

@@ -72,7 +72,7 @@ def main() -> int:
     first, *rest = sys.argv[1:]
     cases = [(first, int(rest[0]))] if first in KINDS else []
     if not cases:
-        cases = [(kind, number) for kind in rest or KINDS for number in range(int(first))]
+        cases = [(kind, number) for kind in rest or KINDS for number in range(0, int(first), KINDS[kind].every)]
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder, made = Path(temporary, "folder"), ""
@@ -88,7 +88,7 @@ def main() -> int:
             if wrong := case(kind, number, folder, whole):
                 failed += 1
                 print(f"{kind} {number}: {wrong}", flush=True)
-            if number == len([one for one in cases if one[0] == kind]) - 1:
+            if number == max(n for k, n in cases if k == kind):
                 print(f"{kind}: {time.perf_counter() - began:.1f} s", flush=True)
     print(f"{len(cases)} cases, {failed} failed")
     return 1 if failed else 0

@@ -22,12 +22,15 @@ from jax_weights import write_jax
 from mutations import Mutation
 from PIL import Image
 from safetensors.torch import save_file
+from scipy.io import savemat
 from timm.models.vision_transformer import VisionTransformer
 
-from mist_ext import backbones, checkpoint, config, manifest, methods, report, run_folder, trained, weights
+from mist_ext import backbones, checkpoint, config, manifest, methods, options, report, run_folder, trained, weights
 from mist_ext.config import Config, TuningOptions
-from mist_ext.data import cifar100, split_lists
+from mist_ext.data import cifar100, matlab, split_lists
 from mist_ext.data.source import Images
+from mist_ext.distributed import stored
+from mist_ext.distributed.shard import Shard
 from mist_ext.report.rows import make_rows
 from mist_ext.report.text import notes
 from mist_ext.sweep import grid
@@ -51,6 +54,8 @@ class Kind:
         Of the folder; an error is to name the file or the folder.
     fit : callable
         Makes checksums fit a damaged file.
+    every : int
+        One of how many cases is tried, where reading takes a process of its own.
     """
 
     file: str
@@ -58,6 +63,7 @@ class Kind:
     damage: Mutation
     read: Callable[[Path], object]
     fit: Callable[[Path], object] = lambda _folder: None
+    every: int = 1
 
 
 def make_results(folder: Path) -> None:
@@ -242,6 +248,43 @@ def make_cifar(folder: Path) -> None:
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"a", b"b", b"c"]}, protocol=2))
 
 
+def make_options(folder: Path) -> None:
+    content = {"tuner": "mist", "seeds": [1, 2], "rate": 0.1, "method_options": {"epochs": 1, "l2p": {"length": 3}}}
+    (folder / "my.yaml").write_text(yaml.safe_dump(content))
+
+
+def read_options(folder: Path) -> None:
+    file = folder / "my.yaml"
+    given = options.read_options(file, Config)
+    try:
+        Config(**given).check()
+    except ValueError as error:  # which names the option
+        raise ValueError(f"{file}: {error}") from error
+
+
+def make_matlab(folder: Path) -> None:
+    names = np.array([(1, "00001.jpg"), (2, "00002.jpg")], dtype=[("class", object), ("fname", object)])
+    savemat(folder / "annotations.mat", {"annotations": names})
+
+
+def read_matlab(folder: Path) -> None:
+    matlab.read(folder / "annotations.mat", "annotations", ("class", "fname"))
+
+
+SHARDS = "shards/shard-00001-model-00001-of-00001.safetensors"
+
+
+def make_shards(folder: Path) -> None:
+    values = {"momentum": torch.randn(40), "index": torch.arange(40, dtype=torch.int32)}
+    stored.write(folder / "shards", {name: Shard(value, 0, 40) for name, value in values.items()})
+
+
+def read_shards(folder: Path) -> None:
+    shards = stored.Shards(folder / "shards")
+    for name, total in shards.totals.items():
+        stored.Stored(shards, name, min(total, 40), torch.float32)[:]
+
+
 def make(folder: Path, kind: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -268,4 +311,7 @@ KINDS = {
     "list": Kind("x_train.txt", make_list, mutations.of_bytes, lambda folder: split_lists.listed_parts(folder, "x")),
     "cifar": Kind("train", make_cifar, mutations.of_bytes, cifar100.read),
     "cifar_names": Kind("meta", make_cifar, mutations.of_bytes, cifar100.read),
+    "options": Kind("my.yaml", make_options, mutations.of_yaml, read_options),
+    "shards": Kind(SHARDS, make_shards, mutations.of_safetensors, read_shards),
+    "matlab": Kind("annotations.mat", make_matlab, mutations.of_bytes, read_matlab, every=10),
 }

@@ -16,6 +16,7 @@ from mist_ext.names import printable
 from mist_ext.record import BackboneRecord
 from mist_ext.report import parse_cell, text
 from mist_ext.report.cells import Cell
+from mist_ext.report.markdown import escape
 from mist_ext.report.sharing import Shared, Sharing, sharing
 from mist_ext.sweep.figure import draw, numeric_axis
 from mist_ext.sweep.grid import Grid, make_grid
@@ -178,6 +179,17 @@ def test_a_seed_that_is_missing_is_named() -> None:
     grid, results = made_up()
     table = SweepTable(grid, make_rows(results[:-1]), {}, {}, sharing([]))
     assert "digits, mist, 0.5, simplecil: without seed 4" in table.notes()
+
+
+def test_training_that_went_wrong_is_told_below_the_table() -> None:
+    grid, results = made_up()
+    for point, found in results:
+        if point.axes.get("rate") == 0.5 and point.seed == 2:
+            found[0].runs[0].tasks[1].warnings.append("loss_rose")
+    table = SweepTable(grid, make_rows(results), {}, {}, sharing([]))
+    told = "warning: digits, mist, 0.5, simplecil: a loss ended higher than it began in 1 of 8 tasks"
+    assert [note for note in table.notes() if note.startswith("warning")] == [f"{told}; a lower learning rate may help"]
+    assert escape(told) in table.markdown()
 
 
 def test_one_numeric_axis_is_drawn() -> None:

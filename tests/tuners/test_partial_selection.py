@@ -55,6 +55,7 @@ def plugged_in(monkeypatch: pytest.MonkeyPatch, every_nth_digit: Callable[[int],
     ("kind", "options"),
     [
         (LastBlock, {}),
+        (BlocksAlone, {}),
         (LastBlock, {"in_backward": True}),
         (LastBlock, {"dynamics": "published"}),
         (LastBlock, {"precision": "bf16-pure"}),
