@@ -17,9 +17,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mist_ext import experiment, report
-from mist_ext.files import write_atomically
-from mist_ext.metrics import average_accuracy, last_accuracy, mean_std
+from mist_ext import report
+from mist_ext.results.metrics import average_accuracy, last_accuracy, mean_std
+from mist_ext.runs import experiment
+from mist_ext.system.files import write_atomically
 
 DIGITS: dict[str, Any] = {"data": "digits", "seeds": [1, 2, 3, 4]}
 GLYPHS: dict[str, Any] = {"data": "glyphs", "seeds": [1]}

@@ -40,10 +40,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mist_ext.distributed import launch, ranks
 from mist_ext.distributed.rows import Rows
-from mist_ext.files import write_atomically
-from mist_ext.objective import MutualInformation
 from mist_ext.optim import InBackward, SparseExchange, SparseSGD
 from mist_ext.selection import Selection
+from mist_ext.system.files import write_atomically
+from mist_ext.tuners.objective import MutualInformation
 
 RATE, KEEP, SEED = 0.05, 0.1, 1993
 SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}

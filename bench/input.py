@@ -34,7 +34,7 @@ from mist_ext import backbones, data
 from mist_ext.data.source import ImageFiles, Images, Source
 from mist_ext.data.stream import Batches, Stream, views_of
 from mist_ext.data.transforms import RandomCrops
-from mist_ext.objective import MutualInformation, TwoViews
+from mist_ext.tuners.objective import MutualInformation, TwoViews
 
 CLASSES = 10
 

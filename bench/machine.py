@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import mist_ext
-from mist_ext import compiled
+from mist_ext.kernels import compiled
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")

@@ -1,7 +1,7 @@
 """How much memory there is, and how much of it a call takes.
 
-A call's peak is that of `mist_ext.peak_memory`, over what was there before: results, torch's temporaries, and what C++
-takes without torch. The C library first gives back what earlier calls have freed, which would hide it. The kernel
+A call's peak is that of `mist_ext.system.peak_memory`, over what was there before: results, torch's temporaries, and
+what C++ takes without torch. The C library first gives back what earlier calls have freed, which would hide it. The kernel
 counts pages per core and sums them up lazily, so a peak is good to about half a megabyte.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mist_ext import peak_memory
+from mist_ext.system import peak_memory
 
 MEMINFO = Path("/proc/meminfo")
 SPARE = 2**30  # bytes left to the rest of the machine

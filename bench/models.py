@@ -8,7 +8,7 @@ from itertools import groupby
 
 import torch
 
-from mist_ext import suggest
+from mist_ext.system import suggest
 
 MODELS = {
     "vit_ti": "vit_tiny_patch16_224",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from models import DTYPES
 from results_file import Row, chosen, most_threads, read
 
-from mist_ext.files import write_atomically
+from mist_ext.system.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

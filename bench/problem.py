@@ -15,8 +15,8 @@ import torch
 from models import Layout
 from torch import Tensor
 
-from mist_ext import ops
 from mist_ext.indices import selected_count
+from mist_ext.kernels import ops
 from mist_ext.optim.adamw import bias_correction
 
 RATE, KEEP, SEED = 0.05, 0.1, 1993

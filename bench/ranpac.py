@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mist_ext.methods.ranpac import RIDGES, RanPAC
-from mist_ext.progress import Progress
+from mist_ext.system.progress import Progress
 
 SOLVES = len(RIDGES) + 1  # one for each lambda, and one for the weights
 TOLERANCE = 1e-4  # of the weights, relative

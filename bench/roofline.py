@@ -35,7 +35,7 @@ from problem import Problem
 from progress import Progress, markdown, say
 from timing import Stopwatch
 
-from mist_ext.files import write_atomically
+from mist_ext.system.files import write_atomically
 
 OPS = [contest.op for contest in CONTESTS] + ["overhead"]
 

@@ -30,7 +30,7 @@ from typing import Any
 from plot import apart
 from progress import markdown
 
-from mist_ext.files import write_atomically
+from mist_ext.system.files import write_atomically
 
 NODE = 8  # GPUs
 SIZES = [NODE * 2**power for power in range(8)]

@@ -17,7 +17,7 @@ from typing import Any
 from models import DTYPES, MODELS
 from results_file import Row, chosen, most_threads, read
 
-from mist_ext.files import write_atomically
+from mist_ext.system.files import write_atomically
 
 README = Path(__file__).parents[1] / "README.md"
 RESULT = Path(__file__).parent / "results" / "epyc-2-cores.json"  # of the machine that the README speaks of

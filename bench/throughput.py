@@ -37,10 +37,10 @@ from others import Others, warn
 from progress import Progress, markdown
 from torch import Tensor, nn
 
-from mist_ext.files import write_atomically
-from mist_ext.objective import MutualInformation
 from mist_ext.optim import InBackward, SparseSGD
 from mist_ext.selection import Selection
+from mist_ext.system.files import write_atomically
+from mist_ext.tuners.objective import MutualInformation
 
 RATE, KEEP, SEED = 0.05, 0.1, 1993
 PRECISIONS = ["fp32", "bf16"]

@@ -15,7 +15,7 @@ from contests import CONTESTS
 from models import DTYPES, SMALL
 from problem import Problem
 
-from mist_ext import compiled
+from mist_ext.kernels import compiled
 
 
 def main() -> None:

@@ -13,35 +13,35 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mist_ext.config import Config as Config
-    from mist_ext.experiment import resume as resume
-    from mist_ext.experiment import run as run
-    from mist_ext.objective import MutualInformation as MutualInformation
-    from mist_ext.objective import TwoViews as TwoViews
     from mist_ext.optim import InBackward as InBackward
     from mist_ext.optim import MaskedGradient as MaskedGradient
     from mist_ext.optim import SparseAdamW as SparseAdamW
     from mist_ext.optim import SparseExchange as SparseExchange
     from mist_ext.optim import SparseSGD as SparseSGD
+    from mist_ext.runs.classifiers import load as load
+    from mist_ext.runs.experiment import resume as resume
+    from mist_ext.runs.experiment import run as run
     from mist_ext.selection import Selection as Selection
     from mist_ext.sensitivity import Sensitivity as Sensitivity
-    from mist_ext.trained import load as load
     from mist_ext.tuners.mist import MIST as MIST
+    from mist_ext.tuners.objective import MutualInformation as MutualInformation
+    from mist_ext.tuners.objective import TwoViews as TwoViews
 
 _HOME = {
     "Config": "config",
     "InBackward": "optim",
     "MIST": "tuners.mist",
     "MaskedGradient": "optim",
-    "MutualInformation": "objective",
+    "MutualInformation": "tuners.objective",
     "Selection": "selection",
     "Sensitivity": "sensitivity",
     "SparseAdamW": "optim",
     "SparseExchange": "optim",
     "SparseSGD": "optim",
-    "TwoViews": "objective",
-    "load": "trained",
-    "resume": "experiment",
-    "run": "experiment",
+    "TwoViews": "tuners.objective",
+    "load": "runs.classifiers",
+    "resume": "runs.experiment",
+    "run": "runs.experiment",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

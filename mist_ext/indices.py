@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mist_ext import ops
+from mist_ext.kernels import ops
 from mist_ext.parameters import with_names
 
 

@@ -8,10 +8,10 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from mist_ext import ops
 from mist_ext.arrival import Arrivals
 from mist_ext.distributed.shard import local
 from mist_ext.distributed.stored import Stored, fill_
+from mist_ext.kernels import ops
 from mist_ext.parameters import dense, named_pairs
 
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from mist_ext import compiled, data
+from mist_ext import data
 from mist_ext.data import digits
+from mist_ext.kernels import compiled
 
 # "repeatable" draws the same cases in every run; `pytest --hypothesis-profile long` draws 20 times as many others.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -97,7 +98,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     By name, since the kernels' tests run where what a run needs is not installed.
     """
-    monkeypatch.setattr("mist_ext.experiment.write_reports", lambda folder: None)
+    monkeypatch.setattr("mist_ext.runs.experiment.write_reports", lambda folder: None)
 
 
 class Surroundings:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 SHAPES = [(), (0,), (1,), (7,), (63,), (64,), (65,), (3, 5, 7), (32767,), (32768,), (32769,), (2, 50001)]
 

@@ -11,7 +11,7 @@ from right_calls import OPS, arguments, function, tensors
 from torch import Tensor
 from wrong_calls import LOOKED_UP, WRONG, Spoil
 
-from mist_ext import compiled, ops, reference
+from mist_ext.kernels import compiled, ops, reference
 
 
 def cases(wrong: dict[str, list[tuple[Spoil, str]]]) -> pytest.MarkDecorator:

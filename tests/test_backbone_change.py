@@ -13,14 +13,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from mist_ext import backbones, data, experiment, trained
+from mist_ext import backbones, data
 from mist_ext.assets.pretrain_vit_nano import CLASSES
-from mist_ext.backbone_change import BackboneChange, linear_probe_accuracy, mean_cosine, new_classes_accuracy
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.letters import PER_CLASS, letters
 from mist_ext.data.stream import Stream
 from mist_ext.report import parse_cell, table, write_summary
+from mist_ext.runs import classifiers, experiment
+from mist_ext.runs.backbone_change import BackboneChange, linear_probe_accuracy, mean_cosine, new_classes_accuracy
 
 
 def drawn(rows: int, seed: int, width: int = 6) -> torch.Tensor:
@@ -143,7 +144,7 @@ def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
     assert found["full"][1]["drift"] < found["mist"][1]["drift"]
 
     # The saved classifier's backbone is the one after the last task.
-    classifier = trained.load(tmp_path / "digits-full-simplecil", 1)
+    classifier = classifiers.load(tmp_path / "digits-full-simplecil", 1)
     (task,) = Stream(letters(), None, 0)
     parts = []
     for images in (task.train, task.test):

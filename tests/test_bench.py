@@ -133,7 +133,7 @@ def test_memory_of_a_call_is_what_it_takes_at_its_peak() -> None:
     import torch
     from memory import peak_extra_bytes
 
-    from mist_ext import peak_memory
+    from mist_ext.system import peak_memory
 
     if not peak_memory.resettable():
         pytest.skip("the system does not let the peak be reset")

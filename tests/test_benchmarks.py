@@ -10,8 +10,8 @@ import miniatures
 import pytest
 from rich.console import Console
 
-from mist_ext import experiment, presets
-from mist_ext.config import Config
+from mist_ext.config import Config, presets
+from mist_ext.runs import experiment
 
 SMALL = {"backbone": "vit_nano", "epochs": 2, "ranpac_width": 200, "lr": 3e-3, "workers": 0}
 

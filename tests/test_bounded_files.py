@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mist_ext import bounded_files
+from mist_ext.system import bounded_files
 
 
 def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:

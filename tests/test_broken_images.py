@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mist_ext import experiment
 from mist_ext.config import Config
 from mist_ext.data.source import BrokenImage
+from mist_ext.runs import experiment
 
 OPTIONS = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "classes_per_task": 2, "workers": 0}
 

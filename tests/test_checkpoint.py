@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mist_ext import checkpoint
-from mist_ext.checkpoint import CheckpointError
+from mist_ext.runs import checkpoint
+from mist_ext.runs.checkpoint import CheckpointError
 
 
 def state(number: int) -> dict:

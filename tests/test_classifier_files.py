@@ -15,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mist_ext import backbones, methods, trained
+from mist_ext import backbones, methods
 from mist_ext.methods.trained import TrainedMethod
+from mist_ext.runs import classifiers
 
-NAME = trained.FILE.format(seed=1)
+NAME = classifiers.FILE.format(seed=1)
 DESCRIPTION = {
     "backbone": "vit_nano",
     "weights": "pretrained",
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     method = methods.create("simplecil")
     method.learn(torch.randn(9, 128), torch.arange(9) % 3)
     weights = backbones.create("vit_nano").state_dict()
-    trained.save_classifier(tmp_path, 1, weights, method, DESCRIPTION)
+    classifiers.save_classifier(tmp_path, 1, weights, method, DESCRIPTION)
     return tmp_path
 
 
@@ -49,13 +50,13 @@ def forged(folder: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], o
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(content, tensors)
     if isinstance(content.get("digests"), dict):
-        content["digests"] |= {name: trained._digest(tensor) for name, tensor in tensors.items()}
+        content["digests"] |= {name: classifiers._digest(tensor) for name, tensor in tensors.items()}
     text = json.dumps(content)
-    save_file(tensors, folder / NAME, {"classifier": f"{trained._digest_of(text.encode())} {text}"})
+    save_file(tensors, folder / NAME, {"classifier": f"{classifiers._digest_of(text.encode())} {text}"})
 
 
 def test_what_was_saved_is_loaded(folder: Path) -> None:
-    classifier = trained.load(folder)
+    classifier = classifiers.load(folder)
     assert classifier.class_names == ["one", "two", "three"]
     assert classifier.scores([Image.new("RGB", (9, 9))]).shape == (1, 3)
 
@@ -66,28 +67,28 @@ def test_a_flipped_bit_is_named(place: float, folder: Path) -> None:
     content[int(len(content) * place)] ^= 1
     (folder / NAME).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{NAME} is no whole classifier .*its tensor '.*' does not have its digest"):
-        trained.load(folder)
+        classifiers.load(folder)
 
 
 def test_a_flipped_bit_of_the_description_is_named(folder: Path) -> None:
     content = (folder / NAME).read_bytes()
     (folder / NAME).write_bytes(content.replace(b"three", b"thref"))
     with pytest.raises(ValueError, match="its description does not have its digest"):
-        trained.load(folder)
+        classifiers.load(folder)
 
 
 def test_equal_classifiers_have_equal_files(folder: Path) -> None:
     content = (folder / NAME).read_bytes()
-    classifier = trained.load(folder)
+    classifier = classifiers.load(folder)
     for _ in range(5):
-        trained.save_classifier(folder, 1, classifier.backbone.state_dict(), classifier.method, DESCRIPTION)
+        classifiers.save_classifier(folder, 1, classifier.backbone.state_dict(), classifier.method, DESCRIPTION)
         assert (folder / NAME).read_bytes() == content
 
 
 def test_a_file_without_digests_is_of_another_version(folder: Path) -> None:
     save_file({"x": torch.zeros(1)}, folder / NAME, {"classifier": json.dumps(DESCRIPTION)})
     with pytest.raises(ValueError, match=rf"{NAME} is no whole classifier of this version: .*digest; repeat the run"):
-        trained.load(folder)
+        classifiers.load(folder)
 
 
 FORGERIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
@@ -115,7 +116,7 @@ def test_a_forged_classifier_is_refused_with_the_reason(case: str, folder: Path)
     change, message = FORGERIES[case]
     forged(folder, change)
     with pytest.raises(ValueError, match=rf"{NAME} is no whole classifier .*{message}"):
-        trained.load(folder)
+        classifiers.load(folder)
 
 
 def test_a_state_of_more_tasks_than_its_network_has_is_refused_before_they_take_memory() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import mist_ext
-from mist_ext import compiled
+from mist_ext.kernels import compiled
 
 SOURCES = Path(mist_ext.__file__).parent
 USE = """
 import warnings
 import torch
-from mist_ext import compiled, ops
+from mist_ext.kernels import compiled, ops
 for _ in range(2):
     assert ops.select([torch.tensor([1.0, 3.0, 2.0])], [2])[0].tolist() == [1, 2]
 print(ops.backend(torch.device("cpu")), compiled.C and compiled.C.__file__)

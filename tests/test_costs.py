@@ -8,8 +8,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from mist_ext import peak_memory
-from mist_ext.costs import PHASES, Costs
+from mist_ext.system import peak_memory
+from mist_ext.system.costs import PHASES, Costs
 from mist_ext.tuners.tuner import Tuned
 
 SIZE = 200 * 10**6

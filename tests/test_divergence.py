@@ -15,11 +15,13 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mist_ext import backbones, checkpoint, cli, experiment, report, warning_signs
+from mist_ext import backbones, cli, report
 from mist_ext.config import Config
-from mist_ext.divergence import Diverged
 from mist_ext.methods.simplecil import SimpleCIL
-from mist_ext.objective import MutualInformation
+from mist_ext.results import warning_signs
+from mist_ext.runs import checkpoint, experiment
+from mist_ext.tuners.divergence import Diverged
+from mist_ext.tuners.objective import MutualInformation
 
 SETTINGS: dict[str, Any] = {"method": ["simplecil"], "seeds": [1], "epochs": 2, "checkpoint_every": "0s"}
 
@@ -102,7 +104,9 @@ def test_the_command_ends_with_a_sentence(
 
 
 def test_features_that_are_not_finite_are_told_with_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mist_ext.task_loop._features", lambda backbone, pixels: torch.full((len(pixels), 3), math.nan))
+    monkeypatch.setattr(
+        "mist_ext.runs.task_loop._features", lambda backbone, pixels: torch.full((len(pixels), 3), math.nan)
+    )
     with pytest.raises(Diverged, match=r"seed 1 none task 1/2: 56 of 56 images .* features that are NaN or infinite"):
         run(tmp_path, tuner=["none"])
 

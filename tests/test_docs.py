@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mist_ext import backbones, data, experiment, methods, tuners
+from mist_ext import backbones, data, methods, tuners
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Stream
+from mist_ext.runs import experiment
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))

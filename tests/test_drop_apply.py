@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 CPU = torch.device("cpu")
 LISTS = ("param", "grad", "index", "master", "scale_code")

@@ -11,12 +11,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from mist_ext import data, experiment
+from mist_ext import data
 from mist_ext.config import Config
-from mist_ext.costs import PHASES, SHARED_EXTRACTION
 from mist_ext.data import digits
 from mist_ext.data.source import Source
-from mist_ext.memory import NotEnoughMemory
+from mist_ext.runs import experiment
+from mist_ext.system.costs import PHASES, SHARED_EXTRACTION
+from mist_ext.system.memory import NotEnoughMemory
 
 TASK_ENTRIES = {
     "classes",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mist_ext.files import write_atomically
+from mist_ext.system.files import write_atomically
 
 
 def test_text_is_written_as_utf8_with_its_line_ends(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from mist_ext import checkpoint, experiment
 from mist_ext.config import Config, TuningOptions
-from mist_ext.interruption import Interrupted, Saver
+from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs.interruption import Interrupted, Saver
 from mist_ext.tuners.lora import LoRA
 from mist_ext.tuners.optimizer_state import load_state
 

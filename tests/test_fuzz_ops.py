@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mist_ext import compiled
+from mist_ext.kernels import compiled
 
 pytestmark = pytest.mark.skipif(compiled.C is None, reason="needs compiled kernels")
 FUZZ = Path(__file__).parent / "fuzz_ops"

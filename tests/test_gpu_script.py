@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mist_ext
-from mist_ext import compiled
+from mist_ext.kernels import compiled
 
 SCRIPT = Path(__file__).parents[1] / "bench" / "gpu.sh"
 # What the package needs beside the kernels' half; a GPU machine need not have it.

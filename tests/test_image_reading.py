@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from mist_ext import data, experiment, trained
+from mist_ext import data
 from mist_ext.config import Config
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Stream
-from mist_ext.setting import Setting
+from mist_ext.runs import classifiers, experiment
+from mist_ext.runs.context import Setting
 
 TIMM = {"backbone": "test_vit", "weights": "none"}
 CHANNELS = (0.5, 0.5, 0.5)  # mean and std of that model
@@ -81,7 +82,7 @@ def test_a_classifier_reads_photos_as_its_run_did(folder: Path, tmp_path: Path, 
     config = Config(data=f"folder:{folder}", tuner=["none"], method=["simplecil"], seeds=[1], workers=0)
     config.out = str(tmp_path / "out")
     experiment.run(config, Console(file=io.StringIO()))
-    classifier = trained.load(tmp_path / "out")
+    classifier = classifiers.load(tmp_path / "out")
     assert classifier.as_shown
     classifier.as_shown = as_shown
     exif = Image.Exif()

@@ -11,7 +11,8 @@ import torch
 from right_calls import OPS, arguments, function
 from torch import Tensor, nn
 
-from mist_ext import InBackward, MaskedGradient, Selection, SparseAdamW, SparseSGD, compiled, ops
+from mist_ext import InBackward, MaskedGradient, Selection, SparseAdamW, SparseSGD
+from mist_ext.kernels import compiled, ops
 
 WRITTEN = {
     "accumulate_": ("score",),

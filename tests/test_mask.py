@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 CPU = torch.device("cpu")
 TABLE = torch.tensor(0.9, dtype=torch.float64).pow(torch.arange(256)).float()

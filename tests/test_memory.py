@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mist_ext import memory
+from mist_ext.system import memory
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mist_ext import metrics
+from mist_ext.results import metrics
 
 # After task 0, 1 and 2; the tasks have 10, 30 and 60 test samples.
 MATRIX = [[90.0], [70.0, 80.0], [75.0, 60.0, 95.0]]

@@ -15,9 +15,10 @@ from miniatures import class_folders
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from mist_ext import backbones, cli, experiment
+from mist_ext import backbones, cli
 from mist_ext.config import Config
-from mist_ext.interruption import Interrupted, Saver
+from mist_ext.runs import experiment
+from mist_ext.runs.interruption import Interrupted, Saver
 
 NAMES = ["ant", "bee", "cat", "dog"]
 

@@ -16,10 +16,11 @@ import miniatures
 import pytest
 from rich.console import Console
 
-from mist_ext import cli, experiment, report
-from mist_ext.names import LONGEST, printable, quoted, say, shown, utf8
-from mist_ext.progress import Progress
+from mist_ext import cli, report
 from mist_ext.report import as_text, parse_cell, read_cells, write_report
+from mist_ext.runs import experiment
+from mist_ext.system.names import LONGEST, printable, quoted, say, shown, utf8
+from mist_ext.system.progress import Progress
 
 EVIL = "[/red]$x$ <b>&|`*_=\x1b]0;t\x07\x9b31m\u202e\udcff{0}%s\\"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mist_ext.objective import MutualInformation, TwoViews, mutual_information_loss
+from mist_ext.tuners.objective import MutualInformation, TwoViews, mutual_information_loss
 
 
 def slow_loss(z: list[list[float]], labels: list[int], temperature: float) -> float:

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from mist_ext import cli, experiment, methods, parsers
-from mist_ext.bounded_files import read_yaml
+from mist_ext import cli, methods
+from mist_ext.cli import parsers
 from mist_ext.config import Config, TuningOptions, to_yaml
-from mist_ext.options import GROUPS, kinds, read_options
-from mist_ext.suggest import unknown
+from mist_ext.config.option import GROUPS, kinds, read_options
+from mist_ext.config.typed import typed
+from mist_ext.runs import experiment
 from mist_ext.sweep import grid
-from mist_ext.typed import typed
+from mist_ext.system.bounded_files import read_yaml
+from mist_ext.system.suggest import unknown
 
 FLOATS = [name for name, kind in kinds(Config).items() if kind is float]
 INTERNAL = ("Parser key", "argument ", "typing.", "<class", "Literal", "msgspec", "Traceback", "object does not")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mist_ext import experiment, manifest, run_folder
 from mist_ext.config import Config
-from mist_ext.interruption import Saver
 from mist_ext.report import read_cells, write_report
+from mist_ext.runs import experiment, manifest, run_folder
+from mist_ext.runs.interruption import Saver
 
 
 @pytest.fixture(autouse=True)

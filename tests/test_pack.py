@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 PIECE = 2048
 DRAW = {"threshold": 6554, "seed": 1993}

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mist_ext import compiled, ops, reference
+from mist_ext.kernels import compiled, ops, reference
 
 # kat_vectors of Random123 (Salmon et al., SC 2011), philox4x32 with 10 rounds: counter, key, result.
 KNOWN = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mist_ext import cli, data, methods, plugins, tuners
+from mist_ext import cli, data, methods, registry, tuners
 from mist_ext.config import Config
 
 MODULES = {
@@ -48,7 +48,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (methods, "METHODS", "methods"),
         (data, "SOURCES", "data"),
     ):
-        monkeypatch.setattr(module, names, {**plugins.plugins(kind), **getattr(module, names)})
+        monkeypatch.setattr(module, names, {**registry.plugins(kind), **getattr(module, names)})
 
 
 @pytest.mark.parametrize(("name", "why"), [(name, why) for name, (_, why) in BROKEN.items()])

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mist_ext import presets
-from mist_ext.config import Config
+from mist_ext.config import Config, presets
 from mist_ext.data import published_splits
 from mist_ext.methods import create
 from mist_ext.methods.options import options_by_method

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from mist_ext import progress
-from mist_ext.progress import Progress
+from mist_ext.system import progress
+from mist_ext.system.progress import Progress
 
 
 def test_plain_lines_tell_what_is_done_and_how_much_time_is_left() -> None:

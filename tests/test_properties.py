@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mist_ext import compiled, ops, reference
+from mist_ext.kernels import compiled, ops, reference
 
 Call = dict[str, Any]
 CASES = 7 * settings().max_examples  # of each op

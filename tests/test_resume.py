@@ -16,13 +16,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from mist_ext import experiment, interruption, lock
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
-from mist_ext.interruption import Interrupted, Saver
-from mist_ext.task_loop import TaskLoop
-from mist_ext.unit import Unit
+from mist_ext.runs import experiment, interruption
+from mist_ext.runs.interruption import Interrupted, Saver
+from mist_ext.runs.seed_run import Unit
+from mist_ext.runs.task_loop import TaskLoop
+from mist_ext.system import lock
 
 VARYING = {"seconds", "peak_memory_bytes"}  # all else is the same bit for bit
 SETTINGS = {
@@ -261,7 +262,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mist_ext.checkpoint.save_file", full)
+    monkeypatch.setattr("mist_ext.runs.checkpoint.save_file", full)
     output = io.StringIO()
     options = Config(out=str(tmp_path), **{**SETTINGS, "tuner": ["mist"], "method": ["simplecil"], "seeds": [1]})
     experiment.run(options, Console(file=output, width=300))

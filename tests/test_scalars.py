@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import torch
 
-from mist_ext.record import TaskRecord
-from mist_ext.scalars import Scalars, require_tensorboard
+from mist_ext.results.record import TaskRecord
+from mist_ext.results.scalars import Scalars, require_tensorboard
 
 RECORD = {
     "classes": [2, 3],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 INFINITY = float("inf")
 

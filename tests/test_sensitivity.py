@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mist_ext import ops
+from mist_ext.kernels import ops
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 

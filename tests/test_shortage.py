@@ -21,15 +21,17 @@ from PIL import Image
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
-from mist_ext import cli, experiment, shortage
+from mist_ext import cli
 from mist_ext.config import Config
 from mist_ext.data.source import ImageFiles
-from mist_ext.interruption import Saver
-from mist_ext.memory import NotEnoughMemory
 from mist_ext.methods.simplecil import SimpleCIL
-from mist_ext.objective import MutualInformation
+from mist_ext.runs import experiment
+from mist_ext.runs.interruption import Saver
 from mist_ext.selection import Selection
-from mist_ext.shortage import Shortage
+from mist_ext.system import shortage
+from mist_ext.system.memory import NotEnoughMemory
+from mist_ext.system.shortage import Shortage
+from mist_ext.tuners.objective import MutualInformation
 
 SETTINGS: dict[str, Any] = {"method": ["simplecil"], "seeds": [1], "epochs": 2, "checkpoint_every": "0s"}
 TOO_MUCH = 2**46  # bytes, beyond what a process can address
@@ -141,9 +143,15 @@ BREAKING = {
     "select": (Selection, "from_scores", 1, "numpy", r"memory ran out in select, .*take a smaller backbone"),
     "learn": (SimpleCIL, "learn", 1, "python", r"memory ran out in learn simplecil, .*lower --ranpac-width"),
     "evaluate": (SimpleCIL, "predict", 1, "torch", r"memory ran out in evaluate simplecil, "),
-    "extract": ("mist_ext.task_loop", "_features", 2, "torch", r"memory ran out in extract, 0 of 1 done, "),
-    "disk": ("mist_ext.results.CellResults", "add_task", 1, "disk", r"the disk is full in save results, "),
-    "files": ("mist_ext.trained", "save_classifier", 1, "files", "too many files are open in save classifiers, "),
+    "extract": ("mist_ext.runs.task_loop", "_features", 2, "torch", r"memory ran out in extract, 0 of 1 done, "),
+    "disk": ("mist_ext.results.writer.CellResults", "add_task", 1, "disk", r"the disk is full in save results, "),
+    "files": (
+        "mist_ext.runs.classifiers",
+        "save_classifier",
+        1,
+        "files",
+        "too many files are open in save classifiers, ",
+    ),
 }
 
 

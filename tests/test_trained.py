@@ -13,11 +13,12 @@ from PIL import Image
 from rich.console import Console
 
 import mist_ext
-from mist_ext import data, experiment, methods, trained
+from mist_ext import data, methods
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.transforms import RandomCrops
+from mist_ext.runs import classifiers, experiment
 
 FROM_FEATURES = ("simplecil", "ranpac")
 
@@ -53,7 +54,7 @@ def test_paths_and_open_images_are_the_same(few_digits, tmp_path: Path) -> None:
     run(tmp_path / "run", tuner=["none"])
     image = few_digits.test.read(5)
     image.save(tmp_path / "five.png")
-    classifier = trained.load(tmp_path / "run" / "digits-none-simplecil")
+    classifier = classifiers.load(tmp_path / "run" / "digits-none-simplecil")
     assert torch.equal(classifier.scores([image]), classifier.scores([tmp_path / "five.png"]))
     names = [name for name, _ in classifier.predict([image], top=99)[0]]
     assert sorted(names) == sorted(few_digits.class_names)
@@ -61,7 +62,7 @@ def test_paths_and_open_images_are_the_same(few_digits, tmp_path: Path) -> None:
 
 def test_grey_and_transparent_images_of_any_size_are_taken(few_digits, tmp_path: Path) -> None:
     run(tmp_path, tuner=["none"])
-    classifier = trained.load(tmp_path)
+    classifier = classifiers.load(tmp_path)
     for mode in ("L", "RGBA", "P", "1", "CMYK"):
         assert classifier.scores([Image.new(mode, (50, 20))]).isfinite().all()
 
@@ -77,19 +78,19 @@ def test_what_is_kept(save: str, there: list[int], few_digits, tmp_path: Path) -
 def test_a_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
     run(tmp_path, tuner=["none"], method=["simplecil", "ranpac"])
     with pytest.raises(FileNotFoundError, match=r"several trained classifiers.*none-ranpac.*none-simplecil"):
-        trained.load(tmp_path)
+        classifiers.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="no trained classifier of seed 2"):
-        trained.load(tmp_path / "digits-none-ranpac", seed=2)
+        classifiers.load(tmp_path / "digits-none-ranpac", seed=2)
     with pytest.raises(FileNotFoundError, match="is no folder"):
-        trained.load(tmp_path / "nowhere")
+        classifiers.load(tmp_path / "nowhere")
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(BrokenImage, match=r"broken\.png"):
-        trained.load(tmp_path / "digits-none-ranpac").predict([tmp_path / "broken.png"])
+        classifiers.load(tmp_path / "digits-none-ranpac").predict([tmp_path / "broken.png"])
 
 
 def test_a_classifier_is_shown_in_three_lines() -> None:
     classes = ["heron", "x" * 1000, "\x1b[31m", "d", "e"]
-    classifier = trained.Classifier(
+    classifier = classifiers.Classifier(
         torch.nn.Linear(3, 2),
         methods.create("simplecil"),
         classes,

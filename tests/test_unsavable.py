@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mist_ext import checkpoint, experiment
 from mist_ext.config import Config
-from mist_ext.interruption import Saver, UnsavableState
 from mist_ext.methods.simplecil import SimpleCIL
+from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs.interruption import Saver, UnsavableState
 from mist_ext.tuners.mist import MIST
 
 

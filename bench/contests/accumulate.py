@@ -11,7 +11,7 @@ from torch import Tensor
 from contests.compiled import compiled
 from contests.contest import PUBLISHED, Call, Contest, Rival, addition, assert_same_bits
 from contests.published import BATCHES, PublishedScore
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 SCALE = 1 / BATCHES
 

@@ -16,7 +16,8 @@ from contests.dense import CompiledAdamW, CompiledSGD, FusedAdamW, FusedAdamWAlo
 from contests.indexed import IndexedAdamW, IndexedSGD
 from contests.lines import step_bytes
 from contests.published import PublishedAdamW, PublishedSGD
-from mist_ext import Selection, SparseAdamW, SparseSGD, ops, reference
+from mist_ext import Selection, SparseAdamW, SparseSGD
+from mist_ext.kernels import ops, reference
 
 
 class DropApply(Contest):

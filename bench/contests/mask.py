@@ -12,7 +12,7 @@ from contests.contest import PUBLISHED, Call, Contest, Rival, assert_same_bits
 from contests.dense import ForeachMask
 from contests.lines import mask_bytes
 from contests.published import PublishedMask
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 
 class Indexed(Rival):

@@ -1,6 +1,6 @@
 """Selection: the positions of the highest scores of each tensor.
 
-The rivals are asked for less than `mist_ext.ops.select` returns: positions in any order, or the k-th value alone.
+The rivals are asked for less than `mist_ext.kernels.ops.select` returns: positions in any order, or the k-th value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from contests.contest import PUBLISHED, Call, Contest, Rival, assert_same_bits
 from contests.published import PublishedSelect
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 
 
 class TopK(Rival):

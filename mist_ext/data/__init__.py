@@ -6,35 +6,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mist_ext.names import quoted
-from mist_ext.plugins import plugins, resolve
-from mist_ext.suggest import unknown
+from mist_ext.registry import EMBEDDED as EMBEDDED
+from mist_ext.registry import FOLDER as FOLDER
+from mist_ext.registry import ON_DISK as ON_DISK
+from mist_ext.registry import SOURCES as SOURCES
+from mist_ext.registry import check_data
+from mist_ext.system.names import quoted
 
 if TYPE_CHECKING:
     from mist_ext.data.source import Source
 
-# Where each is, so that naming them imports no torch. Embedded ones take no argument, the others the folder below
-# which they look for themselves.
-EMBEDDED = {"digits": "mist_ext.data.digits:digits", "glyphs": "mist_ext.data.glyphs:glyphs"}
-ON_DISK = {
-    "cifar100": "mist_ext.data.cifar100:cifar100",
-    "imagenet_r": "mist_ext.data.imagenet_r:imagenet_r",
-    "imagenet_a": "mist_ext.data.imagenet_a:imagenet_a",
-    "cub200": "mist_ext.data.cub200:cub200",
-    "cars196": "mist_ext.data.cars196:cars196",
-}
-SOURCES = {**plugins("data"), **EMBEDDED, **ON_DISK}
-FOLDER = "folder:"
 DEFAULT_ROOT = "data"
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest names, unless there is such a data set."""
-    if name.startswith(FOLDER):
-        if name == FOLDER:
-            raise ValueError(f"data is {name!r}, expected {FOLDER}PATH with the path of a folder")
-    elif name not in SOURCES:
-        raise unknown("data set", name, [*SOURCES, f"{FOLDER}PATH"])
 
 
 def check_test_fraction(fraction: float) -> None:
@@ -73,13 +55,13 @@ def load(
     """
     from mist_ext.data.source import Source
 
-    check_name(name)
+    check_data(name)
     check_test_fraction(test_fraction)
     if name.startswith(FOLDER):
         from mist_ext.data.folder import folder
 
         return folder(Path(name.removeprefix(FOLDER)).expanduser(), test_fraction, called)
-    make = resolve("data", name, SOURCES[name])
+    make = SOURCES.resolve(name)
     source = make() if name in EMBEDDED else make(root_folder(root))
     if not isinstance(source, Source):
         raise ValueError(

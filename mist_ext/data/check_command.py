@@ -5,10 +5,11 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from mist_ext.data import check_name, check_test_fraction, doctor, download, load, root_folder
+from mist_ext.data import check_test_fraction, doctor, download, load, root_folder
 from mist_ext.data.source import Source
-from mist_ext.names import say
-from mist_ext.progress import Progress
+from mist_ext.registry import check_data
+from mist_ext.system.names import say
+from mist_ext.system.progress import Progress
 
 
 def check(name: str, root: str | None, test_fraction: float, fetch: bool, console: Console) -> int:
@@ -24,7 +25,7 @@ def check(name: str, root: str | None, test_fraction: float, fetch: bool, consol
     ValueError
         If there is no such data set, or ``test_fraction`` is out of range, before anything is fetched or read.
     """
-    check_name(name)
+    check_data(name)
     check_test_fraction(test_fraction)
     if fetch:
         download.fetch(name, root_folder(root), console)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mist_ext.bounded_files import read_text
 from mist_ext.data.class_folders import parts, split_layout
 from mist_ext.data.on_disk import Archive, Layout, OnDisk, Parts
 from mist_ext.data.source import Source
 from mist_ext.data.tree import Tree
+from mist_ext.system.bounded_files import read_text
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 

@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mist_ext import shortage
-from mist_ext.bounded_files import opened
-from mist_ext.names import printable
+from mist_ext.system import shortage
+from mist_ext.system.bounded_files import opened
+from mist_ext.system.names import printable
 
 # What Pillow hands on to other programs (Ghostscript) or to libraries that are not there.
 NOT_DECODED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))

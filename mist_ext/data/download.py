@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mist_ext.data import EMBEDDED, ON_DISK, check_name
 from mist_ext.data.on_disk import Archive, OnDisk
+from mist_ext.registry import EMBEDDED, ON_DISK, check_data
 
 BLOCK = 1 << 20
 _FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -42,7 +42,7 @@ def fetch(name: str, root: Path, console: Console) -> None:
     OSError
         If it cannot be fetched. In either case nothing is left behind.
     """
-    check_name(name)
+    check_data(name)
     if name in EMBEDDED:
         return
     if name not in ON_DISK:

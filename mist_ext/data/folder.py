@@ -11,7 +11,7 @@ from mist_ext.data.noticed import Noticed, is_folder
 from mist_ext.data.source import ImageSet, Source
 from mist_ext.data.transforms import RandomCrops
 from mist_ext.data.tree import class_trees, listed, notice_beside
-from mist_ext.names import printable
+from mist_ext.system.names import printable
 
 TEST_FOLDERS = ("test", "val")  # the first that is there
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mist_ext.bounded_files import read_bytes
-from mist_ext.names import printable
+from mist_ext.system.bounded_files import read_bytes
+from mist_ext.system.names import printable
 
 MOST_BYTES = 16 * 2**20  # of a file; Stanford Cars' largest has 0.4 MB
 MOST_ENTRIES = 100_000

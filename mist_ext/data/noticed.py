@@ -6,7 +6,7 @@ import mimetypes
 import os
 from collections import Counter
 
-from mist_ext.names import printable
+from mist_ext.system.names import printable
 
 HIDDEN = "hidden files and folders"
 OTHERS = "files whose suffix is no image's"

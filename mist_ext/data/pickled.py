@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mist_ext.bounded_files import read_bytes
-from mist_ext.names import printable
+from mist_ext.system.bounded_files import read_bytes
+from mist_ext.system.names import printable
 
 # What plain values and arrays are written with; sets and the like are not.
 _OPCODES = re.compile(

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from mist_ext.data.decode import BrokenImage as BrokenImage
 from mist_ext.data.decode import decode
 from mist_ext.data.transforms import AsStored, Transform
-from mist_ext.draws import generator
+from mist_ext.seeding import generator
 
 
 class ImageSet(Dataset[tuple[Tensor, int]], ABC):

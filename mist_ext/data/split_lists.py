@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from mist_ext.bounded_files import read_text
 from mist_ext.data.class_folders import SUFFIXES, parts
 from mist_ext.data.noticed import Noticed
 from mist_ext.data.on_disk import Layout, Parts
 from mist_ext.data.tree import Tree, class_trees
+from mist_ext.system.bounded_files import read_text
 
 UNLISTED = "images that are in neither list"
 

@@ -16,7 +16,7 @@ from mist_ext.data.source import BrokenImage, Source
 from mist_ext.data.views import Views, end_with_the_parent, worker_context
 from mist_ext.distributed import ranks
 from mist_ext.distributed.rows import Rows
-from mist_ext.draws import draw_seed, generator
+from mist_ext.seeding import draw_seed, generator
 
 
 class TaskImages(Dataset[tuple[Tensor, int]]):

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from PIL import Image
 from torchvision.transforms import v2
 
-from mist_ext.suggest import unknown
+from mist_ext.system.suggest import unknown
 
 LONGEST = 100  # times its width, or height, that is looked at: more would be resized to gigabytes
 PUBLISHED_SIZE = 224  # pixels: the input that the other sizes below belong to

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mist_ext.data.noticed import AGAIN, BESIDE, HIDDEN, INNER, Noticed, hidden, is_folder, suffix_of
-from mist_ext.names import printable
+from mist_ext.system.names import printable
 
 Tree = dict[str, list[Path]]  # the images of each class
 

@@ -11,42 +11,20 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-from mist_ext.plugins import plugins, resolve
-from mist_ext.suggest import unknown
-from mist_ext.typed import typed
+from mist_ext.config.typed import typed
+from mist_ext.registry import METHODS as METHODS
+from mist_ext.system.suggest import unknown
 
 if TYPE_CHECKING:
     from mist_ext.methods.method import Method
 
-# Where each is, so that naming them imports no torch.
-METHODS = {
-    "simplecil": "mist_ext.methods.simplecil:SimpleCIL",
-    "ranpac": "mist_ext.methods.ranpac:RanPAC",
-    "ranpac_adapter": "mist_ext.methods.ranpac_adapted:RanPACAdapter",
-    "ranpac_ssf": "mist_ext.methods.ranpac_adapted:RanPACSSF",
-    "ranpac_vpt_deep": "mist_ext.methods.ranpac_adapted:RanPACVPTDeep",
-    "fecam": "mist_ext.methods.fecam:FeCAM",
-    "aper_adapter": "mist_ext.methods.aper:AperAdapter",
-    "aper_ssf": "mist_ext.methods.aper:AperSSF",
-    "aper_vpt_shallow": "mist_ext.methods.aper:AperVPTShallow",
-    "aper_vpt_deep": "mist_ext.methods.aper:AperVPTDeep",
-    "aper_finetune": "mist_ext.methods.aper:AperFinetune",
-    "ease": "mist_ext.methods.ease:Ease",
-    "slca": "mist_ext.methods.slca:SLCA",
-    "l2p": "mist_ext.methods.l2p:L2P",
-    "dualprompt": "mist_ext.methods.dualprompt:DualPrompt",
-    "coda_prompt": "mist_ext.methods.coda_prompt:CodaPrompt",
-}
-METHODS |= {name: where for name, where in plugins("methods").items() if name not in METHODS}
-
 
 def named(name: str) -> type[Method]:
-    """The class of a method; ValueError for an unknown name, or as `resolve` raises it for one of another package."""
+    """The class of a method; ValueError as `Registry.resolve` raises it."""
     from mist_ext.methods.method import Method
 
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return resolve("methods", name, METHODS[name], Method)
+    found: type[Method] = METHODS.resolve(name, Method)
+    return found
 
 
 def options_of(name: str) -> list[str]:

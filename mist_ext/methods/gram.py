@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mist_ext import memory
+from mist_ext.system import memory
 
 _STEPS, _FAST, _ENOUGH = 6, 1e-2, 1e-11  # of a refinement: most steps, each one's gain, and the last one's size
 _BLOCK = 512  # rows: products of this size run at full speed, and 2.5 % of the work at M = 10,000 is done twice

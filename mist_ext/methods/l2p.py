@@ -12,7 +12,7 @@ from torch.nn import functional
 from mist_ext.methods.attachments import Hook, pooled_tokens, positions, tokens, within_budget
 from mist_ext.methods.prompted import Classifier, PromptedMethod
 from mist_ext.methods.training import Recipe, constant
-from mist_ext.suggest import unknown
+from mist_ext.system.suggest import unknown
 
 Head = Literal["prompt", "token"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mist_ext.methods import options_of
-from mist_ext.suggest import unknown
+from mist_ext.system.suggest import unknown
 
 
 def options_by_method(given: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:

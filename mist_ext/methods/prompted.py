@@ -15,7 +15,7 @@ from mist_ext.methods.attachments import Hook, attached
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, TaskHeads
-from mist_ext.suggest import unknown
+from mist_ext.system.suggest import unknown
 from mist_ext.tuners.tuner import Track
 
 Classifier = Literal["linear", "prototypes"]

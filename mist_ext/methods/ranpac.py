@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mist_ext import memory
 from mist_ext.methods.gram import add_gram_
 from mist_ext.methods.method import PREDICT_ROWS, Method
 from mist_ext.methods.ridge import best_ridge, solve_ridge
+from mist_ext.system import memory
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
 WIDTH = 2000  # of the random features, unless another is given

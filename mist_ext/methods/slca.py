@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from mist_ext.draws import generator
 from mist_ext.methods.gaussians import ClassGaussians
 from mist_ext.methods.modules import Copy, at_least_one
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, TaskHeads, fit, last_tenth
+from mist_ext.seeding import generator
 from mist_ext.tuners.tuner import Track, untracked
 
 

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from mist_ext.backbones import train_mode
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
-from mist_ext.draws import draw_seed
 from mist_ext.methods.attachments import borrowed, check_vit
 from mist_ext.methods.method import Entry, Method
 from mist_ext.methods.training import Recipe, fit
+from mist_ext.seeding import draw_seed
 from mist_ext.tuners.tuner import Track, untracked
 
 _SESSIONS, _NETWORK = "sessions", "network/"

@@ -14,8 +14,8 @@ from torch.nn import functional
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.rows import Rows
-from mist_ext.divergence import OF_STEP, UNTOUCHED, Course, Diverged
-from mist_ext.draws import draw_seed
+from mist_ext.seeding import draw_seed
+from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged
 from mist_ext.tuners.tuner import Track
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from mist_ext import ops
+from mist_ext.kernels import ops
 from mist_ext.optim.sparse import Part, SparseOptimizer, unwrapped
 
 Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and places of parameters in it

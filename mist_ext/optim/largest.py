@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mist_ext import ops
 from mist_ext.distributed.shard import is_sharded
 from mist_ext.indices import selected_count
+from mist_ext.kernels import ops
 from mist_ext.optim.sgd import SparseSGD
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mist_ext import ops
 from mist_ext.distributed.shard import is_sharded, local
+from mist_ext.kernels import ops
 from mist_ext.optim.checks import check_complete, check_draw, check_shape, check_sizes
 from mist_ext.optim.groups import selected_pairs
 from mist_ext.optim.saving import check_selection

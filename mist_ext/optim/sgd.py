@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mist_ext import ops
+from mist_ext.kernels import ops
 from mist_ext.optim.sparse import NamedParameters, SparseOptimizer
 from mist_ext.selection import Selection
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mist_ext import ops
 from mist_ext.arrival import UsedGradient
 from mist_ext.distributed.shard import is_sharded, local
+from mist_ext.kernels import ops
 from mist_ext.optim.checks import (
     check_complete,
     check_draw,

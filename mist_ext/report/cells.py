@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from mist_ext import metrics
-from mist_ext.names import shown
-from mist_ext.record import Described, Expected, RunRecord, TaskRecord
+from mist_ext.results import metrics
+from mist_ext.results.record import Described, Expected, RunRecord, TaskRecord
+from mist_ext.system.names import shown
 
 WHOLE = "whole"  # in the place of a phase: all of a task
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 import mist_ext
-from mist_ext.bounded_files import read_bytes
 from mist_ext.report.cells import Cell
+from mist_ext.system.bounded_files import read_bytes
 
 _MOST_BYTES = 64 * 2**20  # of a figure or page
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import mist_ext
-from mist_ext.bounded_files import MOST_YAML_BYTES, read_bytes
-from mist_ext.names import printable_lines, shown
 from mist_ext.report import text
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures import Drawing
 from mist_ext.report.rows import Row, groups, is_best
+from mist_ext.system.bounded_files import MOST_YAML_BYTES, read_bytes
+from mist_ext.system.names import printable_lines, shown
 
 _TEMPLATE = "page.html.jinja"
 _METRICS = {"A_avg": "average_accuracy", "A_last": "last_accuracy", "forgetting": "forgetting"}

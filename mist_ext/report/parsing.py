@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from mist_ext.bounded_files import decode_json
-from mist_ext.record import SCHEMA, CellRecord
 from mist_ext.report.cells import Cell
+from mist_ext.results.record import SCHEMA, CellRecord
+from mist_ext.system.bounded_files import decode_json
 
 REPEAT = "repeat that run or leave it out"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mist_ext import metrics
-from mist_ext.record import RunRecord
 from mist_ext.report.cells import Cell
+from mist_ext.results import metrics
+from mist_ext.results.record import RunRecord
 
 
 class ClassMatrix(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mist_ext import bounded_files
 from mist_ext.report.cells import Cell
 from mist_ext.report.parsing import ResultsError, parse_cell
+from mist_ext.system import bounded_files
 
 FILE_NAME = "results.json"
 MOST_BYTES = 2**28
@@ -55,7 +55,7 @@ def read_cells(folders: Iterable[str | Path], without: Callable[[str], None] | N
 
 def _why_none(folder: Path) -> str:
     """Why a folder has no results, and what to do."""
-    from mist_ext.run_folder import CONFIG
+    from mist_ext.runs.run_folder import CONFIG
 
     if (folder / CONFIG).is_file():
         return (

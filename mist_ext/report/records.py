@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from mist_ext.names import printable
-from mist_ext.record import SCHEMA, Expected
 from mist_ext.report.rows import Row
+from mist_ext.results.record import SCHEMA, Expected
+from mist_ext.system.names import printable
 
 _FORMULA = ("=", "+", "-", "@")  # what begins one; a tab or another control code does not once it is `printable`
 _SPREADS = {

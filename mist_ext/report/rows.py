@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mist_ext import metrics
-from mist_ext.costs import PHASES
 from mist_ext.report.cells import WHOLE, Cell
+from mist_ext.results import metrics
+from mist_ext.system.costs import PHASES
 
 
 class Group(NamedTuple):

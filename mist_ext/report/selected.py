@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mist_ext import metrics
-from mist_ext.record import TensorRecord
 from mist_ext.report.cells import Cell
+from mist_ext.results import metrics
+from mist_ext.results.record import TensorRecord
 
 Place = tuple[str, str]  # layer, kind
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mist_ext.costs import SHARED_EXTRACTION, TUNING_PHASES
-from mist_ext.record import RunRecord
 from mist_ext.report.cells import Cell
+from mist_ext.results.record import RunRecord
+from mist_ext.system.costs import SHARED_EXTRACTION, TUNING_PHASES
 
 
 @dataclass(frozen=True)

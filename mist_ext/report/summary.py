@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mist_ext.files import write_atomically
 from mist_ext.report import digests, text
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures import Drawing, cell_drawings, comparison, figure_names
@@ -16,6 +15,7 @@ from mist_ext.report.markdown import markdown
 from mist_ext.report.page import configuration, page
 from mist_ext.report.records import csv_lines, json_text
 from mist_ext.report.rows import Row, groups, make_rows
+from mist_ext.system.files import write_atomically
 
 PAGE = "report.html"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mist_ext import warning_signs
-from mist_ext.costs import PHASES
-from mist_ext.metrics import Gain
-from mist_ext.names import shown
-from mist_ext.record import Expected
 from mist_ext.report.cells import WHOLE, Cell
 from mist_ext.report.rows import Group, Row, Spread
 from mist_ext.report.sharing import sharing
+from mist_ext.results import warning_signs
+from mist_ext.results.metrics import Gain
+from mist_ext.results.record import Expected
+from mist_ext.system.costs import PHASES
+from mist_ext.system.names import shown
 
 DASH = "–"  # noqa: RUF001 - an en dash: what was not measured
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mist_ext.names import shown
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import LABEL, OTHER_COLOURS, TUNER_COLOURS, open_axes, plain
 from mist_ext.sweep.grid import Grid
 from mist_ext.sweep.rows import Row
+from mist_ext.system.names import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mist_ext import presets
-from mist_ext.bounded_files import read_yaml
-from mist_ext.config import Config
-from mist_ext.names import quoted
-from mist_ext.options import option_value
-from mist_ext.suggest import unknown
+from mist_ext.config import Config, presets
+from mist_ext.config.option import option_value
+from mist_ext.system.bounded_files import read_yaml
+from mist_ext.system.names import quoted
+from mist_ext.system.suggest import unknown
 
 # A point has one tuner and one seed, wherever the grid names them, so that points are independent. Methods stay
 # together: they learn from one tuned backbone.

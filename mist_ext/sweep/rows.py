@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mist_ext import metrics
 from mist_ext.report import rows as report_rows
 from mist_ext.report.cells import Cell
+from mist_ext.results import metrics
 from mist_ext.sweep.grid import Point
 from mist_ext.sweep.significance import paired_p
 

@@ -10,21 +10,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mist_ext import bounded_files, config, lock, manifest, names, run_folder
-from mist_ext.bounded_files import MOST_YAML_BYTES
+from mist_ext import config
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.doctor import cores
-from mist_ext.files import write_atomically
-from mist_ext.metrics import last_accuracy
-from mist_ext.progress import Progress
 from mist_ext.report.cells import Cell
 from mist_ext.report.reading import read_cells
 from mist_ext.report.sharing import sharing
+from mist_ext.results.metrics import last_accuracy
+from mist_ext.runs import manifest, run_folder
 from mist_ext.sweep.figure import draw
 from mist_ext.sweep.grid import Grid, Point, read_grid
 from mist_ext.sweep.pool import finished, run_points
 from mist_ext.sweep.rows import make_rows
 from mist_ext.sweep.table import SweepTable
+from mist_ext.system import bounded_files, lock, names
+from mist_ext.system.bounded_files import MOST_YAML_BYTES
+from mist_ext.system.files import write_atomically
+from mist_ext.system.progress import Progress
 
 GRID = "grid.yaml"
 
@@ -150,8 +152,8 @@ def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
 
 
 def _check_points(points: Sequence[Point], console: Console) -> bool:
-    """Find before any work what `mist_ext.experiment` would only find in each run; whether a GPU is used."""
-    from mist_ext.setting import Setting
+    """Find before any work what `mist_ext.runs.experiment` would only find in each run; whether a GPU is used."""
+    from mist_ext.runs.context import Setting
 
     # What is loaded follows from these; points that share them differ in how they tune alone.
     loading = {"compile", "checkpointing", "precision", "shard"}

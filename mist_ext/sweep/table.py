@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mist_ext.names import shown
 from mist_ext.report import text
 from mist_ext.report.markdown import escape, line
 from mist_ext.report.records import text_cells
@@ -18,6 +17,7 @@ from mist_ext.report.sharing import Sharing
 from mist_ext.sweep.grid import Grid
 from mist_ext.sweep.rows import METRICS, Row
 from mist_ext.sweep.significance import LEAST
+from mist_ext.system.names import shown
 
 SCHEMA = 1
 LEGEND = (

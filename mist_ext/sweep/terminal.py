@@ -8,8 +8,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from mist_ext.names import printable, shown
 from mist_ext.sweep.table import SweepTable
+from mist_ext.system.names import printable, shown
 
 
 class SweepTables:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mist_ext import experiment, lock
-from mist_ext.files import write_atomically
-from mist_ext.interruption import Interrupted
+from mist_ext.runs import experiment
+from mist_ext.runs.interruption import Interrupted
 from mist_ext.sweep.pool import ERROR
+from mist_ext.system import lock
+from mist_ext.system.files import write_atomically
 
 
 def main(folder: Path) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from mist_ext import ops
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import local
+from mist_ext.kernels import ops
 from mist_ext.selection import Selection
 from mist_ext.tuners.tuner import Tuned
 

@@ -15,15 +15,15 @@ from torch.utils.data import Dataset
 
 from mist_ext.backbones import train_mode
 from mist_ext.config import TuningOptions
-from mist_ext.costs import Costs
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import averaging
 from mist_ext.distributed.shard import is_sharded
-from mist_ext.divergence import OF_STEP, UNTOUCHED, Course, Diverged, largest_norm
-from mist_ext.draws import draw_seed
-from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
-from mist_ext.record import Count
+from mist_ext.results.record import Count
+from mist_ext.seeding import draw_seed
+from mist_ext.system.costs import Costs
+from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged, largest_norm
+from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
 from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
 
 

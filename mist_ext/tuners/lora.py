@@ -15,8 +15,8 @@ from mist_ext import backbones
 from mist_ext.config import TuningOptions
 from mist_ext.distributed import agreement
 from mist_ext.distributed.stored import fill_
-from mist_ext.divergence import Diverged, largest_norm
-from mist_ext.draws import draw_seed
+from mist_ext.seeding import draw_seed
+from mist_ext.tuners.divergence import Diverged, largest_norm
 from mist_ext.tuners.full import Full
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 

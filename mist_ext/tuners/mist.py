@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mist_ext import ops
 from mist_ext.config import TuningOptions
 from mist_ext.distributed import agreement, partial_sums, ranks
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import Shard, local
 from mist_ext.distributed.stored import Stored, check_entries, taken
-from mist_ext.draws import draw_seed
+from mist_ext.kernels import ops
 from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
-from mist_ext.record import Count
+from mist_ext.results.record import Count
+from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import described, kept_fraction, measure_step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.utils.data import Dataset
 
-from mist_ext.draws import draw_seed
+from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
 from mist_ext.tuners.changes import described
 from mist_ext.tuners.mist import MIST

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
-from mist_ext.costs import Costs
-from mist_ext.record import Cost, Count, Fraction, Measured, TensorRecord
+from mist_ext.results.record import Cost, Count, Fraction, Measured, TensorRecord
+from mist_ext.system.costs import Costs
 
 T = TypeVar("T")
 Pause = Callable[[], None]

@@ -21,7 +21,7 @@ from rich.console import Console
 from mist_ext.data import doctor, load, published_splits
 from mist_ext.data.check_command import check
 from mist_ext.data.source import Images, Source
-from mist_ext.progress import Progress
+from mist_ext.system.progress import Progress
 
 NAMES = ["ant", "bee", "cat"]
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mist_ext import experiment
 from mist_ext.config import Config
+from mist_ext.runs import experiment
 
 SETTINGS = {
     "tuner": ["mist"],

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from mist_ext.distributed import ranks
-from mist_ext.interruption import Saver
+from mist_ext.runs.interruption import Saver
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, moment: int, rank: int) -> None:

@@ -8,8 +8,8 @@ import torch
 from processes import together
 
 from mist_ext.distributed.rows import Rows
-from mist_ext.divergence import Course, Diverged
 from mist_ext.methods.training import Recipe, fit
+from mist_ext.tuners.divergence import Course, Diverged
 from mist_ext.tuners.tuner import untracked
 
 

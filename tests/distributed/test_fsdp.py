@@ -18,12 +18,13 @@ from processes import together
 from torch import Tensor, nn
 from torch.distributed import checkpoint as distributed_checkpoint
 
-from mist_ext import checkpoint, ops
 from mist_ext.distributed.rows import Rows
 from mist_ext.distributed.shard import Shard, alike, local
 from mist_ext.distributed.sharding import shard
 from mist_ext.distributed.stored import Stored, fill_, gathered, taken
+from mist_ext.kernels import ops
 from mist_ext.optim import InBackward, LargestGradientSGD, MaskedGradient, SparseAdamW, SparseSGD
+from mist_ext.runs import checkpoint
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 

@@ -17,7 +17,7 @@ from processes import Failed, outcomes_of, together
 from rich.console import Console
 from small_runs import run, weights
 
-from mist_ext import checkpoint, experiment
+from mist_ext.runs import checkpoint, experiment
 
 pytestmark = pytest.mark.slow
 SIZE, MOST = 2, 8  # processes; disturbances of a chain

@@ -16,9 +16,10 @@ from processes import Failed, environment, free_port, outcomes_of
 from small_runs import run
 
 import mist_ext
-from mist_ext import backbones, cli, data, experiment
+from mist_ext import backbones, cli, data
 from mist_ext.data import digits
 from mist_ext.distributed import agreement
+from mist_ext.runs import experiment
 
 
 @pytest.mark.parametrize(

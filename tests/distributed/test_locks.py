@@ -17,10 +17,11 @@ from rich.console import Console
 from small_runs import run
 from stopping import stop_at
 
-from mist_ext import experiment, lock
-from mist_ext.interruption import Interrupted, Saver
+from mist_ext.runs import experiment
+from mist_ext.runs.interruption import Interrupted, Saver
 from mist_ext.sweep import pool
 from mist_ext.sweep.run import sweep
+from mist_ext.system import lock
 
 PROCESSES = multiprocessing.get_context("fork")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.rows import Rows, gather_turns
-from mist_ext.objective import CrossEntropy, MutualInformation, TwoViews
+from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
 
 
 @pytest.mark.parametrize("size", range(1, 6))

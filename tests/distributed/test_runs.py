@@ -13,11 +13,13 @@ from rich.console import Console
 from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
-from mist_ext import backbones, checkpoint, data, experiment, manifest, ops, task_loop, tuners
+from mist_ext import backbones, data, tuners
 from mist_ext.config import TuningOptions
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Stream
-from mist_ext.interruption import Interrupted, Saver
+from mist_ext.kernels import ops
+from mist_ext.runs import checkpoint, experiment, manifest, task_loop
+from mist_ext.runs.interruption import Interrupted, Saver
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from rich.console import Console
 from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
-from mist_ext import checkpoint, experiment, manifest, trained
-from mist_ext.interruption import Interrupted
+from mist_ext.runs import checkpoint, classifiers, experiment, manifest
+from mist_ext.runs.interruption import Interrupted
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_reduced_precision_stays_close(alone: Callable[..., Path], spread: Calla
 
 
 def test_a_classifier_of_a_sharded_run_predicts(spread: Callable[..., Path]) -> None:
-    classifier = trained.load(spread(2) / "digits-mist-simplecil")
+    classifier = classifiers.load(spread(2) / "digits-mist-simplecil")
     ((best, *_),) = classifier.predict([Image.new("L", (32, 32))])
     assert best[0] in classifier.class_names
 

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).parents[1] / "data"))  # for what writes weig
 
 from kinds import KINDS, make
 
-from mist_ext import peak_memory
+from mist_ext.system import peak_memory
 
 SECONDS, BYTES = 20, 2**28  # that a case may take, beside what the process has
 MARK = "case"

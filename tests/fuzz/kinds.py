@@ -25,17 +25,19 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 from timm.models.vision_transformer import VisionTransformer
 
-from mist_ext import backbones, checkpoint, config, manifest, methods, options, report, run_folder, trained, weights
-from mist_ext.config import Config, TuningOptions
+from mist_ext import backbones, config, methods, report
+from mist_ext.backbones import weights
+from mist_ext.config import Config, TuningOptions, option
 from mist_ext.data import cifar100, matlab, split_lists
 from mist_ext.data.source import Images
 from mist_ext.distributed import stored
 from mist_ext.distributed.shard import Shard
 from mist_ext.report.rows import make_rows
 from mist_ext.report.text import notes
+from mist_ext.runs import checkpoint, classifiers, manifest, run_folder
+from mist_ext.runs.seed_run import Unit
 from mist_ext.sweep import grid
 from mist_ext.tuners.mist import MIST
-from mist_ext.unit import Unit
 
 
 @dataclass
@@ -162,7 +164,7 @@ def fit_checkpoint(folder: Path) -> None:
     (newest / "checksums.json").write_text(json.dumps(sums))
 
 
-CLASSIFIER = trained.FILE.format(seed=1)
+CLASSIFIER = classifiers.FILE.format(seed=1)
 
 
 def make_classifier(folder: Path) -> None:
@@ -177,7 +179,7 @@ def make_classifier(folder: Path) -> None:
         "class_names": ["a", "b", "c"], "transform": "AsStored", "size": 32, "mean": (0.0, 0.0, 0.0),
         "std": (1.0, 1.0, 1.0), "as_shown": False,
     }  # fmt: skip
-    trained.save_classifier(folder, 1, None, method, description)
+    classifiers.save_classifier(folder, 1, None, method, description)
 
 
 def fit_classifier(folder: Path) -> None:
@@ -187,7 +189,7 @@ def fit_classifier(folder: Path) -> None:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
         description = header["__metadata__"]["classifier"].partition(" ")[2]
-        header["__metadata__"]["classifier"] = f"{trained._digest_of(description.encode())} {description}"
+        header["__metadata__"]["classifier"] = f"{classifiers._digest_of(description.encode())} {description}"
         text = json.dumps(header).encode()
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError):
         return
@@ -255,7 +257,7 @@ def make_options(folder: Path) -> None:
 
 def read_options(folder: Path) -> None:
     file = folder / "my.yaml"
-    given = options.read_options(file, Config)
+    given = option.read_options(file, Config)
     try:
         Config(**given).check()
     except ValueError as error:  # which names the option
@@ -298,7 +300,7 @@ KINDS = {
         "000001/tensors.safetensors", make_checkpoint, mutations.of_safetensors, read_checkpoint, fit_checkpoint
     ),
     "checksums": Kind("000001/checksums.json", make_checkpoint, mutations.of_json, read_checkpoint),
-    "classifier": Kind(CLASSIFIER, make_classifier, damage_classifier, trained.load, fit_classifier),
+    "classifier": Kind(CLASSIFIER, make_classifier, damage_classifier, classifiers.load, fit_classifier),
     "run": Kind("run.yaml", make_run, mutations.of_yaml, run_folder.read_config),
     "manifest": Kind(
         "manifest.json", make_run, mutations.of_json, lambda folder: (manifest.read(folder), run_folder.used(folder))

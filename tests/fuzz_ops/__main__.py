@@ -26,7 +26,7 @@ from arrays import Array, Call, memory, placed, read, surroundings, tensors
 from drawing import draw
 from spoiling import spoil
 
-from mist_ext import compiled, ops
+from mist_ext.kernels import compiled, ops
 
 HERE = str(Path(__file__).parent)
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from mist_ext import backbones
 from mist_ext.data.source import Images
 from mist_ext.distributed.rows import Rows
-from mist_ext.divergence import Diverged
 from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, constant, fit
+from mist_ext.tuners.divergence import Diverged
 from mist_ext.tuners.tuner import untracked
 
 TRAINED = [name for name in METHODS if issubclass(named(name), TrainedMethod)]

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mist_ext import memory
 from mist_ext.methods import ridge as regression
 from mist_ext.methods.gram import Factored, add_gram_, pivoted_cholesky, rounding
 from mist_ext.methods.ranpac import RIDGES, RanPAC
 from mist_ext.methods.ridge import best_ridge, solve_ridge
+from mist_ext.system import memory
 
 Array = NDArray[np.float64]
 

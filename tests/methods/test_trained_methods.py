@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mist_ext import backbones, checkpoint, data
+from mist_ext import backbones, data
 from mist_ext.data.stream import Batches, Stream, TaskImages
 from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
+from mist_ext.runs import checkpoint
 
 TRAINED = [name for name in METHODS if issubclass(named(name), TrainedMethod)]
 PROMPTED = ["l2p", "dualprompt", "coda_prompt"]

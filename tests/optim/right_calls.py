@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mist_ext import reference
+from mist_ext.kernels import reference
 
 Arguments = dict[str, Any]
 DROP_APPLY = ("drop_apply_sgd_", "drop_apply_adamw_")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mist_ext import ops, reference
+from mist_ext.kernels import ops, reference
 from mist_ext.optim import SparseAdamW, SparseSGD
 from mist_ext.selection import Selection
 

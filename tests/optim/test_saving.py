@@ -15,7 +15,7 @@ import torch
 from small_networks import KINDS, TABLE, Kind, assert_same, give_gradients, network, selected, train
 from torch import Tensor, nn
 
-from mist_ext import ops
+from mist_ext.kernels import ops
 from mist_ext.selection import Selection
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mist_ext import experiment, report
+from mist_ext import report
 from mist_ext.config import Config
 from mist_ext.report import Cell, parse_cell
 from mist_ext.report.rows import make_rows
 from mist_ext.report.sharing import Shared, duration, sharing
 from mist_ext.report.text import shared
+from mist_ext.runs import experiment
 
 
 def cell(folder: str, tuner: str, method: str, seconds: dict[str, float], seeds: tuple[int, ...] = (1,)) -> Cell:

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from mist_ext import cli
-from mist_ext.costs import PHASES
 from mist_ext.report import Cell, ResultsError, as_text, parse_cell, table, write_summary
 from mist_ext.report.text import DASH
+from mist_ext.system.costs import PHASES
 
 Result = Callable[..., dict[str, Any]]
 EXPECTED = {"average_accuracy": 87.57, "last_accuracy": 81.26, "source": "EASE repository, table 2"}

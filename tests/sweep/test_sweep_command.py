@@ -15,9 +15,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from mist_ext import data, lock
+from mist_ext import data
 from mist_ext.sweep import pool, run
 from mist_ext.sweep.grid import Point, make_grid
+from mist_ext.system import lock
 
 SMALLEST = {"method": ["simplecil"], "classes_per_task": 5, "epochs": 2, "save": "none"}
 

@@ -12,18 +12,18 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from mist_ext.names import printable
-from mist_ext.record import BackboneRecord
 from mist_ext.report import parse_cell, text
 from mist_ext.report.cells import Cell
 from mist_ext.report.markdown import escape
 from mist_ext.report.sharing import Shared, Sharing, sharing
+from mist_ext.results.record import BackboneRecord
 from mist_ext.sweep.figure import draw, numeric_axis
 from mist_ext.sweep.grid import Grid, make_grid
 from mist_ext.sweep.rows import make_rows
 from mist_ext.sweep.significance import paired_p
 from mist_ext.sweep.table import SweepTable
 from mist_ext.sweep.terminal import SweepTables
+from mist_ext.system.names import printable
 
 
 def cells(point, last: dict[str, float]) -> list:

@@ -13,9 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mist_ext.data.source import Images
-from mist_ext.divergence import Course, Diverged, largest_norm, require_finite
-from mist_ext.objective import MutualInformation
 from mist_ext.tuners import create
+from mist_ext.tuners.divergence import Course, Diverged, largest_norm, require_finite
+from mist_ext.tuners.objective import MutualInformation
 from mist_ext.tuners.tuner import TuningOptions
 
 NEEDS_PEFT = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")

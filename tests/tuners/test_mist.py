@@ -12,15 +12,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import mist_ext.tuners.mist as mist_module
-from mist_ext import ops, reference
 from mist_ext.data.source import Images
 from mist_ext.data.stream import Batches
-from mist_ext.draws import draw_seed
 from mist_ext.indices import selected_count
-from mist_ext.objective import TwoViews
+from mist_ext.kernels import ops, reference
 from mist_ext.optim import SparseSGD
+from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
+from mist_ext.tuners.objective import TwoViews
 from mist_ext.tuners.random import Random
 from mist_ext.tuners.tuner import Tuned, TuningOptions
 

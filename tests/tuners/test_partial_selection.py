@@ -16,10 +16,11 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from mist_ext import backbones, checkpoint, data, experiment, tuners
+from mist_ext import backbones, data, tuners
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.stream import Stream
-from mist_ext.interruption import Interrupted, Saver
+from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs.interruption import Interrupted, Saver
 from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
 

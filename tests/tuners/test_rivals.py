@@ -12,16 +12,16 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext import ops, reference
 from mist_ext.config import Config
 from mist_ext.data.source import Images
 from mist_ext.data.stream import Batches
-from mist_ext.draws import draw_seed
 from mist_ext.indices import selected_count
-from mist_ext.objective import CrossEntropy, TwoViews, mutual_information_loss
+from mist_ext.kernels import ops, reference
 from mist_ext.optim import LargestGradientSGD, SparseSGD
+from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
 from mist_ext.tuners import create, named
+from mist_ext.tuners.objective import CrossEntropy, TwoViews, mutual_information_loss
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
 
 COUNT, BATCH = 20, 8  # three batches, the last one short

@@ -12,8 +12,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mist_ext import peak_memory
 from mist_ext.data.source import Images
+from mist_ext.system import peak_memory
 from mist_ext.tuners import TUNERS, create
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
 

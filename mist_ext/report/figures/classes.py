@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mist_ext import metrics
 from mist_ext.report import text
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
@@ -20,6 +19,7 @@ from mist_ext.report.figures.style import (
     plain,
 )
 from mist_ext.report.per_class import ClassMatrix, class_matrix, forgetting_by_class, recorded
+from mist_ext.results import metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from mist_ext import metrics
-from mist_ext.costs import PHASES
 from mist_ext.report import text
 from mist_ext.report.cells import WHOLE, Cell, memory_by_phase
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import PHASE_COLOURS, cell_title, open_axes, task_axis
+from mist_ext.results import metrics
+from mist_ext.system.costs import PHASES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mist_ext.names import shown
 from mist_ext.report.cells import Cell
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import LABEL, cell_title, plain
 from mist_ext.report.selected import Place, Shares, recorded, shares
+from mist_ext.system.names import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

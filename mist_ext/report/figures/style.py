@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mist_ext.names import shown
 from mist_ext.report.cells import Cell
 from mist_ext.report.rows import Row
+from mist_ext.system.names import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # is left.
 TUNER_COLOURS = {"none": "#7F7F7F", "mist": "#0072B2", "full": "#009E73", "random": "#E69F00"}
 OTHER_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#000000")
-PHASE_COLOURS = {  # of `mist_ext.costs.PHASES`
+PHASE_COLOURS = {  # of `mist_ext.system.costs.PHASES`
     "score": "#56B4E9",
     "select": "#CC79A7",
     "tune": "#0072B2",

@@ -1,0 +1,214 @@
+"""What each command of ``mist`` takes. Only names are read here; `mist_ext.config.option` gives values their types."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import shutil
+import typing
+from typing import Any, Literal, NoReturn
+
+from mist_ext.config.option import GROUPS, kinds
+from mist_ext.system.names import quoted
+from mist_ext.system.suggest import unknown
+
+WIDEST = 100  # columns of a help text
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=min(WIDEST, shutil.get_terminal_size().columns) - 1)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, a ValueError, and suggest the nearest options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, add_help=False, formatter_class=_Help, **options)
+        self.add_argument("-h", "--help", action="help", help="show this text")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; what is left over is an error of this command, not of the one above it."""
+        found, rest = super().parse_known_args(args, namespace)
+        flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        if rest and rest[0].startswith("-"):
+            raise unknown("option", rest[0].partition("=")[0], flags)
+        if rest:
+            raise ValueError(f"{quoted(rest[0])} belongs to no option; switches take no value; see {self.prog} --help")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError with argparse's message in this program's words."""
+        if found := re.match(r"argument (\S+): expected", message):
+            raise ValueError(f"{found[1]} needs a value; one that begins with a dash is given as {found[1]}=VALUE")
+        if found := re.match(r"argument (\S+): ignored explicit argument", message):
+            raise ValueError(f"{found[1]} is a switch and takes no value; give it to turn it on")
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                if found := re.search(r"invalid choice: '?(.*?)'? \(choose", message):
+                    raise unknown("command", found[1], action.choices)
+                raise ValueError(f"{self.prog} needs a command: {', '.join(action.choices)}; see {self.prog} --help")
+        missing = message.partition("required: ")[2]
+        raise ValueError(f"{self.prog} needs {missing or message}; see {self.prog} --help")
+
+
+def make() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(prog="mist", description="Mutual Information-guided Sparse Tuning: continual-learning benchmarks.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _run(commands.add_parser("run", help="run a benchmark: data, backbone, tuners, methods, seeds"))
+    _sweep(commands.add_parser("sweep", help="run every point of a grid of options, and compare them"))
+    _predict(commands.add_parser("predict", help="name what is on images, with a trained classifier"))
+    _report(commands.add_parser("report", help="table and figures of finished or interrupted runs"))
+    data = commands.add_parser("data", help="examine a data set on the disk")
+    actions = data.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    _check(actions.add_parser("check", help="layout, counts, unreadable images, images in both parts"))
+    commands.add_parser("info", help="versions, backend and devices")
+    return parser
+
+
+def _run(parser: Parser) -> None:
+    """One flag for each field of `mist_ext.config.Config`, in its group; a YAML file holds the same names."""
+    from mist_ext.config import Config
+
+    parser.usage = "mist run [CONFIG.yaml] [--OPTION VALUE ...]"
+    parser.description = (
+        "Run every combination of tuner and method for every seed. Options come from the YAML file given as first "
+        "argument, then from flags; both know the same names."
+    )
+    for name, explanation in GROUPS.items():
+        group = parser.add_argument_group(name, explanation)
+        if name == "run":
+            group.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file with options")
+            group.add_argument(
+                "--print-config", "--print_config", action="store_true", help="print all options as YAML and do nothing"
+            )
+            group.add_argument(
+                "--resume",
+                metavar="FOLDER",
+                help="output folder of an interrupted run to go on with; other options as they were, or left out",
+            )
+        members = [field for field in dataclasses.fields(Config) if field.metadata["group"] == name]
+        for field in sorted(members, key=lambda field: field.name != name):  # the tuner before how it tunes
+            _add_option(group, field)
+
+
+def _sweep(parser: Parser) -> None:
+    """A grid, and where and how it is run."""
+    parser.description = (
+        "Run every point of a grid in a process of its own, and join them in one table: mean and std over seeds, gains "
+        "over the tuner none with a paired t-test, and a figure where one number was swept. The grid is YAML: below "
+        "`fixed` any options of mist run with their value, below `axes` any with a list of values. Exit status 1 if a "
+        "point failed."
+    )
+    parser.add_argument("grid", metavar="GRID.yaml", help="YAML file with fixed and axes")
+    parser.add_argument("--out", metavar="FOLDER", help="output folder; by default below runs/, named after the grid")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        help="runs at a time, which share the cores; by default one for each core, on few cores the last ones "
+        "together, or one where they use a GPU",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip what is finished in the output folder, go on with what was interrupted, repeat what failed",
+    )
+
+
+def _predict(parser: Parser) -> None:
+    """A run and any number of images."""
+    parser.description = "Name what is on images: the best classes and their scores."
+    parser.add_argument("run", metavar="RUN", help="folder of a cell, or of a run that has one only")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="paths of images")
+    parser.add_argument("--top", default=5, metavar="N", help="how many classes are shown for each image (default: 5)")
+    parser.add_argument("--seed", metavar="N", help="whose classifier; by default the first saved")
+
+
+FORMATS = Literal["text", "markdown", "csv", "latex"]
+
+
+def _report(parser: Parser) -> None:
+    """Any number of run folders."""
+    parser.description = (
+        "Print the table of any number of runs, and write it, figures and a page as files. A folder without results is "
+        "named and left out; exit status 1 if none has any."
+    )
+    parser.add_argument(
+        "folders", nargs="+", metavar="FOLDER", help="output folders of mist run, or single cells' folders"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where the joint table, figure and report.html go; by default the only folder given",
+    )
+    parser.add_argument(
+        "--format",
+        default="text",
+        metavar=_choices(FORMATS),
+        help="how the table is printed; for other forms than text nothing else is printed, and files need --out "
+        "(default: text)",
+    )
+    parser.add_argument(
+        "--no-figures", action="store_true", help="write the tables and the page alone; figures take longest"
+    )
+
+
+def _check(parser: Parser) -> None:
+    """A data source, and those options of `mist run` that say where it is."""
+    from mist_ext.config import Config
+
+    parser.description = (
+        "Say which layout of a data set is there, compare its counts with the published ones, read every image, and "
+        "look for images in both parts. Exit status 1 if something is wrong."
+    )
+    parser.add_argument(
+        "source", metavar="DATA", help="digits, cifar100, cub200, ..., or folder:PATH; as --data of mist run"
+    )
+    for field in dataclasses.fields(Config):
+        if field.name in CHECKED:
+            _add_option(parser, field)
+
+
+CHECKED = ("data_root", "test_fraction", "download")  # the options of a run that `mist data check` has, too
+
+
+def given_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a run that a command line names, as text: what is not given is left out."""
+    from mist_ext.config import Config
+
+    texts = {name: getattr(options, name, None) for name in kinds(Config)}
+    return {
+        name: None if text == "null" and type(None) in typing.get_args(kinds(Config)[name]) else text
+        for name, text in texts.items()
+        if text is not None
+    }
+
+
+def _add_option(parser: Any, field: dataclasses.Field[Any]) -> None:
+    """The flag of an option: None where it is not given, else text."""
+    from mist_ext.config import Config
+
+    kind = kinds(Config)[field.name]
+    flag, explanation = "--" + field.name.replace("_", "-"), field.metadata["help"].replace("%", "%%")
+    if kind is bool:
+        parser.add_argument(flag, action="store_true", default=None, help=explanation)
+        return
+    several = typing.get_origin(kind) is list
+    default = getattr(Config(), field.name)
+    if default not in (None, []):
+        explanation += f" (default: {' '.join(map(str, default)) if several else default})"
+    of = typing.get_args(kind)[0] if several else kind
+    parser.add_argument(flag, nargs="+" if several else None, metavar=_metavar(of), help=explanation)
+
+
+def _metavar(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return _choices(kind)
+    parts = typing.get_args(kind) or (kind,)
+    return "{true,false,null}" if bool in parts else "N" if int in parts else "X" if float in parts else "TEXT"
+
+
+def _choices(kind: Any) -> str:
+    return f"{{{','.join(typing.get_args(kind))}}}"

@@ -1,0 +1,80 @@
+"""Values that users give, in the type that is expected of them."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from mist_ext.system.names import quoted
+from mist_ext.system.suggest import unknown
+
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", types.NoneType: "null"}
+_NOTHING = object()
+
+
+def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:
+    """A value in the type of its annotation, whether it comes from Python, from a file or, as text, from a flag.
+
+    A whole number may stand for a float, a list for a tuple, and text for what it says: ``"1e-3"`` for 0.001.
+
+    Parameters
+    ----------
+    value
+        As it was given.
+    kind : type or type hint
+        Of Python's plain types, lists, tuples, unions and literals.
+    subject : str
+        What the value is of, with the verb before it: ``length is``.
+    purpose : str
+        What the error ends with.
+
+    Raises
+    ------
+    ValueError
+        If it is of another type, none of a literal's values, or a number that is not finite.
+    """
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise unknown(subject.rpartition(" ")[0], value, typing.get_args(kind))
+        return value
+    found = _converted(value, kind)
+    if found is _NOTHING or not all(map(math.isfinite, _floats(found))):
+        expected = words(kind) if found is _NOTHING else words(float)
+        raise ValueError(f"{subject} {quoted(value)}, expected {expected}{purpose}")
+    return found
+
+
+def words(kind: Any) -> str:
+    """A type in plain words: ``a whole number or null``."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(map(words, parts))
+    if typing.get_origin(kind) in (list, tuple):
+        inner = dict.fromkeys(words(part) for part in parts if part is not ...)
+        return f"a list, each {' or '.join(inner)}"
+    return _WORDS.get(kind, str(kind))
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """The value in a type, that of a union which takes it as it is first; `_NOTHING` where it is of no such type."""
+    import msgspec
+
+    union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    for strict in (True, False) if isinstance(value, str | list | tuple) else (True,):  # text may stand for a number
+        for part in typing.get_args(kind) if union else (kind,):
+            try:
+                return msgspec.convert(value, part, strict=strict)
+            except (msgspec.ValidationError, RecursionError):
+                continue
+    return _NOTHING
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _floats(each)

@@ -1,0 +1,44 @@
+"""What the ops do to tensors without values, for `torch.compile` and its like: they check devices and make outputs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mist_ext.kernels.checker import piece_count
+
+IN_PLACE = ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_")
+
+
+def register() -> None:
+    """Tell torch of them, once the schemas are known."""
+    for name in IN_PLACE:  # they return nothing, so their fakes compute nothing
+        torch.library.register_fake(f"mist_ext::{name}", functools.partial(_check_device, name))
+    torch.library.register_fake("mist_ext::select", _select)
+    torch.library.register_fake("mist_ext::places", _places)
+
+
+def _check_device(op: str, *arguments: Any) -> None:
+    """A tensor on meta among others brings a call here, past the kernels' own check."""
+    first: Tensor = next(value[0] for value in arguments if isinstance(value, list) and value)
+    # Arguments that have their default values are left out.
+    for declared, value in zip(getattr(torch.ops.mist_ext, op).default._schema.arguments, arguments, strict=False):
+        for i, tensor in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(tensor, Tensor) and tensor.device != first.device:
+                name = f"{declared.name}[{i}]" if isinstance(value, list) else declared.name
+                raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like the rest")
+
+
+def _select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
+    _check_device("select", score, k)
+    return [scores.new_empty(count, dtype=torch.int32) for scores, count in zip(score, k, strict=True)]
+
+
+def _places(
+    count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
+) -> Tensor:
+    return torch.empty(piece_count(count, first) + 1, dtype=torch.int64)

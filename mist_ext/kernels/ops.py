@@ -1,0 +1,299 @@
+"""The ops: typed wrappers of ``torch.ops.mist_ext.*`` that fall back to `reference` where nothing is compiled.
+
+All take lists of tensors and make one pass over them. All check their arguments first and change nothing on an error.
+Tensors are contiguous and lie on one device; scores and optimiser state are float32, parameters and gradients float32,
+bfloat16 or float16. No memory that is written overlaps that of another argument.
+
+Autograd treats what an op writes as written by torch's own in-place functions: the tensors' versions are raised, so
+that a backward pass which needs the old values raises, and tensors that require grad are refused while autograd
+records, as are inference tensors outside of inference mode. Nothing is differentiated through an op.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mist_ext.kernels import compiled, fakes, reference
+from mist_ext.kernels.arguments import check_keep_mask
+from mist_ext.kernels.in_place import write
+from mist_ext.kernels.reference import pack_bits as pack_bits
+from mist_ext.kernels.reference import unpack_bits as unpack_bits
+
+backend = compiled.backend
+if compiled.C is not None:
+    fakes.register()
+
+
+def keep_threshold(keep: float) -> int:
+    """The keep rule's integer T = floor(keep * 65536 + 0.5).
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is outside [0, 1], or so small (below 2^-17) that nothing would ever be kept.
+    """
+    if not 0 <= keep <= 1:
+        raise ValueError(f"keep is {keep}, expected a probability from 0 to 1")
+    if 0 < keep < 2**-17:
+        raise ValueError(
+            f"keep is {keep}, which rounds to keeping nothing; expected 0 or at least 2^-17 = {2**-17:.2e}"
+        )
+    return math.floor(keep * 65536 + 0.5)
+
+
+def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
+    """Which of a tensor's ``n`` selected entries from ``first`` on keep their gradient: bool, ``[n]``, on the CPU.
+
+    Raises
+    ------
+    RuntimeError
+        For an argument out of range: a threshold above 65536, say.
+    """
+    check_keep_mask(seed, ordinal, step, n, threshold, first)
+    if compiled.C is None:
+        return reference.keep_mask(seed, ordinal, step, n, threshold, first)
+    packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold, first))
+    return torch.frombuffer(packed, dtype=torch.bool) if n else torch.empty(0, dtype=torch.bool)
+
+
+def _implementation(op: str, **lists: Sequence) -> Any:
+    """The op for the device of the first list; a list may be empty by mistake."""
+    (name, first), *others = lists.items()
+    for other, values in others:
+        if not (first and values):
+            raise RuntimeError(f"{op}: {other} has {len(values)} tensors, but {name} has {len(first)}")
+    return getattr(torch.ops.mist_ext if compiled.available(first[0].device) else reference, op)
+
+
+def accumulate_(
+    score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None] | None = None, scale: float = 1.0
+) -> None:
+    """``score += scale * grad**2``, except where an entry is frozen.
+
+    Parameters
+    ----------
+    score : sequence of Tensor
+        float32, of the gradients' shapes.
+    grad : sequence of Tensor
+    frozen : sequence of Tensor or None, optional
+        uint8 ``[(numel + 7) // 8]`` each, one bit an entry, least significant first (`pack_bits`).
+    scale : float
+    """
+    if score or grad:
+        frozen = [None] * len(score) if frozen is None else frozen
+        add = _implementation("accumulate_", score=score, grad=grad)
+        write("accumulate_", add, score, grad, frozen, scale, score=score)
+
+
+def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
+    """The flat positions of the ``k[i]`` largest entries of ``score[i]``: int32, ascending, ties by lowest position.
+
+    Raises
+    ------
+    RuntimeError
+        If a score is NaN; the message names the tensor and the entry.
+    """
+    return list(_implementation("select", score=score, k=k)(score, k)) if score or k else []
+
+
+def drop_apply_sgd_(
+    param: Sequence[Tensor],
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    momentum_buffer: Sequence[Tensor],
+    master: Sequence[Tensor],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    *,
+    lr: Tensor,
+    momentum: float,
+    weight_decay: float,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+    found_inf: Tensor | None = None,
+    grad_scale: Tensor | None = None,
+    first: Sequence[int] = (),
+    packed: Tensor | None = None,
+    places: Tensor | None = None,
+) -> None:
+    """One SGD step of the entries that the keep rule keeps; the others are neither read nor written.
+
+    For a kept entry: ``g = grad / grad_scale * table[scale_code]``, ``g += weight_decay * param``,
+    ``buffer = momentum * buffer + g``, ``param -= lr * buffer``.
+
+    Parameters
+    ----------
+    param, grad : sequence of Tensor
+    index : sequence of Tensor or None
+        int32, ascending positions of the selected entries; None where a tensor is selected whole. Not checked here.
+    momentum_buffer : sequence of Tensor
+        float32, one value a selected entry. May be empty where ``momentum`` is 0.
+    master : sequence of Tensor
+        Empty where all parameters are float32; else float32 copies of the selected entries of 16-bit parameters, and
+        tensors of size 0 for the float32 ones.
+    scale_code : sequence of Tensor or None
+        uint8, one code a selected entry; None where nothing is scaled, empty where nothing is in any tensor.
+    table : Tensor or None
+        float32 ``[256]``, code to factor.
+    ordinal : sequence of int
+        Each tensor's number in the selection.
+    lr, step, found_inf, grad_scale : Tensor
+        Single values on the parameters' device, float32 but for the int64 ``step``, so that no step waits for the host.
+        Where ``found_inf`` is not 0, nothing happens.
+    threshold : int
+        `keep_threshold` of the keep probability.
+    seed : int
+        0 to 2^63 - 1.
+    first : sequence of int, optional
+        Where the tensors are parts of larger ones: the place of each part's entry 0 in the whole tensor's selection,
+        which the keep rule draws by. Empty: 0 for all. A list may have 2^31 entries in all.
+    packed, places : Tensor, optional
+        The kept entries' gradients as `pack_` packs them, and the `places` of this step on the parameters' device;
+        ``grad`` is then empty. On the CPU places that are not this step's are an error before any change; on a GPU,
+        where that would wait for the device, they end the process's work there with a trap.
+    """
+    given = {"param": param, "index": index} if packed is not None else {"param": param, "grad": grad, "index": index}
+    if any(given.values()):
+        write(
+            "drop_apply_sgd_", _implementation("drop_apply_sgd_", **given),
+            param, grad, index, momentum_buffer, master, scale_code, table, ordinal, lr, momentum, weight_decay,
+            threshold, seed, step, found_inf, grad_scale, first, packed, places,
+            param=param, momentum_buffer=momentum_buffer, master=master,
+        )  # fmt: skip
+
+
+def drop_apply_adamw_(
+    param: Sequence[Tensor],
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    exp_avg: Sequence[Tensor],
+    exp_avg_sq: Sequence[Tensor],
+    updates: Sequence[Tensor],
+    master: Sequence[Tensor],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    *,
+    lr: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    correction: Tensor,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+    found_inf: Tensor | None = None,
+    grad_scale: Tensor | None = None,
+    first: Sequence[int] = (),
+    packed: Tensor | None = None,
+    places: Tensor | None = None,
+) -> None:
+    """One AdamW step of the entries that the keep rule keeps; the others are neither read nor written.
+
+    For a kept entry, with g as in `drop_apply_sgd_` and n its own number of updates, this one included:
+    ``exp_avg = beta1 * exp_avg + (1 - beta1) * g``, ``exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2``,
+    ``param = param * (1 - lr * weight_decay) - lr * (exp_avg / c1 / (sqrt(exp_avg_sq) / c2 + eps))``
+    with ``c1, c2 = correction[:, n]``.
+
+    Parameters
+    ----------
+    param, grad, index, master, scale_code, table, ordinal, lr, threshold, seed, step, found_inf, grad_scale
+        As in `drop_apply_sgd_`.
+    exp_avg, exp_avg_sq : sequence of Tensor
+        float32, one value a selected entry.
+    updates : sequence of Tensor
+        int32, one count a selected entry.
+    correction : Tensor
+        float32 ``[2, m]``: ``1 - beta1**n`` and ``sqrt(1 - beta2**n)``. Later updates take the last column.
+    first, packed, places
+        As in `drop_apply_sgd_`.
+    """
+    given = {"param": param, "index": index} if packed is not None else {"param": param, "grad": grad, "index": index}
+    if any(given.values()):
+        write(
+            "drop_apply_adamw_", _implementation("drop_apply_adamw_", **given),
+            param, grad, index, exp_avg, exp_avg_sq, updates, master, scale_code, table, ordinal, lr, beta1, beta2,
+            eps, weight_decay, correction, threshold, seed, step, found_inf, grad_scale, first, packed, places,
+            param=param, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, updates=updates, master=master,
+        )  # fmt: skip
+
+
+def mask_(
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    scale_code: Sequence[Tensor | None],
+    table: Tensor | None,
+    ordinal: Sequence[int],
+    *,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+    first: Sequence[int] = (),
+) -> None:
+    """Make every entry but the kept ones zero, and multiply those by ``table[scale_code]``. Arguments as above."""
+    if grad or index:
+        mask = _implementation("mask_", grad=grad, index=index)
+        write("mask_", mask, grad, index, scale_code, table, ordinal, threshold, seed, step, first, grad=grad)
+
+
+def places(
+    count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], *, threshold: int, seed: int, step: int
+) -> Tensor:
+    """Where the kept entries of a step lie in a packed vector; the host alone knows it, from the keep rule.
+
+    The selection lists are cut into pieces where the positions in the whole list are multiples of 2048.
+
+    Parameters
+    ----------
+    count : sequence of int
+        How many entries of each tensor are selected, in this part of it.
+    first, ordinal, threshold, seed
+        As in `drop_apply_sgd_`.
+    step : int
+        The value that the other ops get as a tensor.
+
+    Returns
+    -------
+    Tensor
+        int64 ``[pieces + 1]`` on the CPU: for each piece of each tensor, in order, the place of its first kept entry;
+        last the length of the packed vector.
+    """
+    host = torch.ops.mist_ext if compiled.available(torch.device("cpu")) else reference
+    return host.places(count, first, ordinal, threshold, seed, step)
+
+
+def pack_(
+    packed: Tensor,
+    grad: Sequence[Tensor],
+    index: Sequence[Tensor | None],
+    places: Tensor,
+    first: Sequence[int],
+    ordinal: Sequence[int],
+    *,
+    threshold: int,
+    seed: int,
+    step: Tensor,
+) -> None:
+    """Gather the kept entries' gradients of all tensors into one vector, tensor by tensor, in order of selection.
+
+    Parameters
+    ----------
+    packed : Tensor
+        float32 or bfloat16, ``[places[-1]]``.
+    grad : sequence of Tensor
+    places : Tensor
+        What `places` returns for the same lists and step, on the gradients' device.
+    index, first, ordinal, threshold, seed, step
+        As in `drop_apply_sgd_`.
+    """
+    if grad or index:
+        pack = _implementation("pack_", grad=grad, index=index)
+        write("pack_", pack, packed, grad, index, places, first, ordinal, threshold, seed, step, packed=[packed])

@@ -1,0 +1,198 @@
+"""What a cell's `results.json` holds: one typed record, which runs write and reports read.
+
+Every number is bounded: no sum or square that is made of them overflows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from mist_ext.results.warning_signs import Sign
+
+SCHEMA = 1
+
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Cost = Annotated[float, Meta(ge=0, le=1e100)]  # seconds or bytes
+Measured = Annotated[float, Meta(ge=-1e100, le=1e100)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Plain = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | str | None
+Option = Plain | list[Plain | list[Plain]]
+
+
+class MeanMax(Struct, forbid_unknown_fields=True):
+    """A fraction over the sampled steps of a task."""
+
+    mean: Fraction
+    max: Fraction
+
+
+class TensorRecord(Struct, forbid_unknown_fields=True):
+    """What a task selected in one tensor.
+
+    Attributes
+    ----------
+    name : str
+    entries, selected : int
+    score_share : float or None
+        Its share of the sum of all scores; None where nothing was scored, as the next.
+    score_selected : float or None
+        The share of its own score that the selected entries hold.
+    """
+
+    name: str
+    entries: Count
+    selected: Count
+    score_share: Measured | None = None
+    score_selected: Measured | None = None
+
+    def __post_init__(self) -> None:
+        if self.selected > self.entries:
+            raise ValueError(f"{self.selected} of {self.entries} entries are selected")
+
+
+class BackboneRecord(Struct, forbid_unknown_fields=True):
+    """What tuning did to the backbone (`mist_ext.runs.backbone_change`); None for what a task has not."""
+
+    drift: Measured | None = None
+    letters: Percent | None = None
+    plasticity: Percent | None = None
+
+
+class TaskRecord(Struct, forbid_unknown_fields=True):
+    """A finished task.
+
+    Attributes
+    ----------
+    classes : list of int
+        Their numbers in the data set.
+    accuracy_seen : float
+        On the classes seen so far, percent.
+    accuracy_per_task : list of float
+        On each task so far, percent.
+    accuracy_per_class : list of float or None
+        On each class so far, percent; None for a class without a test image.
+    seconds : dict of str to float
+        By phase; None for what there was not.
+    peak_memory_bytes : dict of str to float, or float
+        By phase, or of the whole task as earlier versions wrote it.
+    selected_fraction, kept_fraction, changed_fraction, changed_fraction_all : float or MeanMax
+        In 0..1; None where it was not measured.
+    selection : list of TensorRecord
+        Of each tensor of the backbone; empty or None for a tuner that selects nothing.
+    losses : dict of list of float
+        The mean loss of every epoch, by phase.
+    warnings : list of str
+        Signs of training that went wrong without ending.
+    backbone : BackboneRecord
+        Absent where no diagnosis was asked for.
+    """
+
+    classes: list[int]
+    accuracy_seen: Percent
+    accuracy_per_task: list[Percent]
+    accuracy_per_class: list[Percent | None] | None = None
+    seconds: dict[str, Cost | None] | None = None
+    peak_memory_bytes: dict[str, Cost | None] | Cost | None = None
+    selected_fraction: Fraction | None = None
+    kept_fraction: MeanMax | None = None
+    changed_fraction: MeanMax | None = None
+    changed_fraction_all: MeanMax | None = None
+    selection: list[TensorRecord] | None = None
+    losses: dict[str, list[Measured]] = {}
+    warnings: list[Sign] = []
+    backbone: BackboneRecord | UnsetType | None = UNSET
+
+
+class RunRecord(Struct, forbid_unknown_fields=True):
+    """One seed: its finished tasks, and their metrics once there is one."""
+
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    tasks: list[TaskRecord]
+    average_accuracy: Percent | None = None
+    last_accuracy: Percent | None = None
+    forgetting: Measured | None = None
+    accuracy_matrix: list[list[Percent]] | None = None
+
+    def __post_init__(self) -> None:
+        classes = 0
+        for number, task in enumerate(self.tasks, 1):
+            classes += len(task.classes)
+            for name, values, expected in (
+                ("accuracy_per_task", task.accuracy_per_task, number),
+                ("accuracy_per_class", task.accuracy_per_class, classes),
+            ):
+                if values is not None and len(values) != expected:
+                    raise ValueError(f"tasks[{number - 1}].{name} has {len(values)} numbers, expected {expected}")
+
+    @property
+    def classes(self) -> tuple[tuple[int, ...], ...]:
+        """The classes of each task."""
+        return tuple(tuple(task.classes) for task in self.tasks)
+
+    @property
+    def seen(self) -> list[float]:
+        """The accuracy on the classes seen after each task, percent."""
+        return [task.accuracy_seen for task in self.tasks]
+
+    @property
+    def matrix(self) -> list[list[float]]:
+        """The accuracy matrix, percent."""
+        return [task.accuracy_per_task for task in self.tasks]
+
+
+class Expected(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What was published for a cell's protocol, in percent; None where it was not published.
+
+    Attributes
+    ----------
+    average_accuracy, last_accuracy : float or None
+    source : str
+        Where it was published.
+    """
+
+    average_accuracy: Percent | None = None
+    last_accuracy: Percent | None = None
+    source: str
+
+
+class Described(Struct, forbid_unknown_fields=True):
+    """A cell's configuration: each part has its ``name`` and its options."""
+
+    data: dict[str, Option]
+    backbone: dict[str, Option]
+    tuner: dict[str, Option]
+    method: dict[str, Option]
+    seeds: list[int] | None = None
+    class_order_seed: int | None = None
+    deterministic: bool | None = None
+    preset: str | None = None
+    expected: Expected | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        for part in ("data", "backbone", "tuner", "method"):
+            if not isinstance(name := getattr(self, part).get("name"), str):
+                raise ValueError(f"{part}.name is {name!r}, expected str")
+
+
+class CellRecord(Struct, forbid_unknown_fields=True):
+    """The whole file.
+
+    Attributes
+    ----------
+    schema : int
+    config : Described
+    environment : dict
+        Versions and device; empty where an earlier version did not write them.
+    runs : list of RunRecord
+    summary : dict
+        Mean and standard deviation of each metric over seeds; absent until all are finished.
+    """
+
+    schema: int
+    config: Described
+    runs: list[RunRecord]
+    environment: dict[str, Plain] = {}
+    summary: dict[str, dict[str, Measured]] | UnsetType = UNSET

@@ -1,0 +1,163 @@
+"""The files that a run leaves in a cell's folder: what was measured so far, after every task."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from msgspec import UNSET
+
+import mist_ext
+from mist_ext.config import Config, TuningOptions, to_yaml
+from mist_ext.config.presets import expected
+from mist_ext.data import published_splits
+from mist_ext.data.stream import Stream
+from mist_ext.distributed import ranks
+from mist_ext.kernels import compiled
+from mist_ext.results import metrics
+from mist_ext.results.record import SCHEMA, CellRecord, Described, Expected, RunRecord, TaskRecord
+from mist_ext.runs.context import method_options
+from mist_ext.system.files import write_atomically
+from mist_ext.system.names import utf8
+
+METRICS = ("average_accuracy", "last_accuracy", "forgetting")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a figure depends on besides the configuration."""
+    return {
+        "mist_ext": mist_ext.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "backend": compiled.backend(device),
+        "instruction_set": compiled.C.instruction_set() if compiled.C else None,
+        "threads": torch.get_num_threads(),
+        "ranks": ranks.size(),
+    }
+
+
+def cell_folders(out: Path, data: str, options: Config) -> list[Path]:
+    """The folders of a run's cells, by the data set's name as folders are called after it."""
+    return [out / f"{data}-{tuner}-{method}" for tuner in options.tuner for method in options.method]
+
+
+class CellResults:
+    """One cell's ``results.json`` and ``log.jsonl``, written after every task: an interruption loses nothing finished.
+
+    Of the ranks of a distributed run, which all have the same content, the first one writes.
+
+    Parameters
+    ----------
+    out : Path
+        The run's folder; the cell's is made in it.
+    options : Config
+        With one tuner and one method.
+    data : str
+        The data set's name, as folders are called after it.
+    stream : Stream
+        Of any class order.
+    environment : dict
+    """
+
+    def __init__(self, out: Path, options: Config, data: str, stream: Stream, environment: dict[str, Any]) -> None:
+        (self.folder,) = cell_folders(out, data, options)
+        described = _described(options, data, stream)
+        self.record = CellRecord(SCHEMA, described, [], environment)
+        if ranks.is_first():
+            self.folder.mkdir(exist_ok=True)
+            write_atomically(self.folder / "config.yaml", to_yaml(options))
+            for name in ("log.jsonl", "results.json"):  # of an interrupted run; its checkpoint brings them back
+                (self.folder / name).unlink(missing_ok=True)
+
+    def restore(self, runs: list[RunRecord]) -> None:
+        """Go back to the tasks that were finished when a checkpoint was written."""
+        self.record.runs = runs
+        lines = [_log_line(run.seed, number, task) for run in runs for number, task in enumerate(run.tasks)]
+        if ranks.is_first():
+            write_atomically(self.folder / "log.jsonl", b"".join(lines))
+        self._write()
+
+    def add_task(self, seed: int, task: dict[str, Any], counts: list[int]) -> float:
+        """Add a finished task's record, complete its metrics and write.
+
+        Parameters
+        ----------
+        seed : int
+        task : dict
+            What a `TaskRecord` has, but ``accuracy_seen``.
+        counts : list of int
+            Test images of each of the seed's tasks so far.
+
+        Returns
+        -------
+        float
+            The accuracy on all classes seen, in percent.
+        """
+        runs = self.record.runs
+        if not runs or runs[-1].seed != seed:
+            runs.append(RunRecord(seed, []))
+        run = runs[-1]
+        matrix = [*run.matrix, task["accuracy_per_task"]]
+        seen = metrics.accuracy_seen(matrix, counts)
+        # By way of JSON, in which what is no number is null.
+        text = msgspec.json.encode({**task, "accuracy_seen": seen[-1]})
+        run.tasks.append(msgspec.json.decode(text, type=TaskRecord))
+        run.average_accuracy = metrics.average_accuracy(seen)
+        run.last_accuracy = metrics.last_accuracy(seen)
+        run.forgetting = metrics.forgetting(matrix)
+        run.accuracy_matrix = matrix
+        self._write()
+        if ranks.is_first():
+            with open(self.folder / "log.jsonl", "ab") as log:
+                log.write(_log_line(seed, len(matrix) - 1, run.tasks[-1]))
+        return seen[-1]
+
+    def finish(self) -> None:
+        """Write the summary over all seeds."""
+        spreads = {name: metrics.mean_std([getattr(run, name) for run in self.record.runs]) for name in METRICS}
+        self.record.summary = {name: {"mean": mean, "std": std} for name, (mean, std) in spreads.items()}
+        self._write()
+
+    def _write(self) -> None:
+        if ranks.is_first():
+            text = msgspec.json.format(msgspec.json.encode(self.record), indent=1)
+            write_atomically(self.folder / "results.json", text + b"\n")
+
+
+def _log_line(seed: int, number: int, task: TaskRecord) -> bytes:
+    return msgspec.json.encode({"seed": seed, "task": number, **msgspec.to_builtins(task)}) + b"\n"
+
+
+def _described(options: Config, data: str, stream: Stream) -> Described:
+    """A cell's configuration as it stands in results.json."""
+    tuning = {field.name: getattr(options, field.name) for field in dataclasses.fields(TuningOptions)}
+    (name,) = options.method
+    arguments = {option: value for option, value in method_options(options, name, 0).items() if option != "seed"}
+    source = stream.source
+    split = published_splits.matching(source.name, len(source.train), len(source.test))
+    found = expected(options, "" if split is None else split.words)
+    return Described(
+        data={
+            "name": utf8(data),
+            "layout": utf8(source.layout),
+            "tasks": len(stream),
+            "classes_per_task": len(stream.tasks[0].classes),
+            "class_names": list(map(utf8, source.class_names)),
+            "evaluated_on": options.evaluate_on,
+            "normalize": options.normalize,
+        },
+        backbone={"name": options.backbone, "weights": utf8(options.weights)},
+        tuner={"name": options.tuner[0], **tuning},
+        method={"name": name, **arguments},
+        seeds=options.seeds,
+        class_order_seed=options.class_order_seed,
+        deterministic=options.deterministic,
+        preset=options.preset,
+        expected=Expected(**found) if found else UNSET,
+    )
