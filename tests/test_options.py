@@ -87,6 +87,7 @@ def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         ('compile: "true"', {"compile": True}),
         ("compile: yes", {"compile": True}),
         ("in_backward: null", {"in_backward": None}),
+        ("weights: null", {"weights": "none"}),
         ('workers: "2"', {"workers": 2}),
         ("", {}),
         ("# all defaults\n", {}),
@@ -103,7 +104,6 @@ def test_a_value_in_yaml_works_as_the_flag_does(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("weights: null", "weights of FILE is None, expected text"),
         ("whole: null", "whole of FILE is None, expected text"),
         ("tuner: []", "tuner is [], expected one or more different names of: none, mist"),
         ("tuner: {mist: 1}", "unknown tuner 'mist=1'; did you mean 'mist'"),

@@ -61,14 +61,16 @@ def test_a_folder_that_never_was_a_runs_is_refused_and_nothing_in_it_changed(
 def test_what_is_put_into_a_runs_folder_stops_it_before_anything_is_removed(tmp_path: Path, no_figures: None) -> None:
     run(tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    put(tmp_path, "digits-none-simplecil/mine.txt", "backup-digits-none-simplecil/results.json", "checkpoint/2024/a")
+    put(tmp_path, "digits-none-simplecil/mine.txt", "backup-digits-none-simplecil/results.json")
+    put(tmp_path, "checkpoint/2024/a", "checkpoint/000012 my backup/tensors.safetensors")
     (tmp_path / "digits-none-simplecil" / "accuracy.png").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "empty").mkdir()
     before = content(tmp_path)
     with pytest.raises(FileExistsError) as raised:
         run(tmp_path, overwrite=True)
     told = str(raised.value)
-    for name in ("backup-digits-none-simplecil", "digits-none-simplecil/mine.txt", "checkpoint/2024", "empty"):
+    others = ("backup-digits-none-simplecil", "digits-none-simplecil/mine.txt", "checkpoint/2024", "empty")
+    for name in (*others, "000012 my backup"):
         assert name in told
     assert "accuracy.png" not in told  # the run's own name: the link goes, what it leads to stays
     assert content(tmp_path) == before
@@ -96,7 +98,8 @@ def test_a_run_that_was_killed_while_it_saved_is_replaced(
     def killed(self: Saver, state: Callable) -> None:
         self.save(state())
         newest = max((tmp_path / "checkpoint").iterdir())
-        newest.rename(newest.with_name(f".{newest.name}.99.unfinished"))
+        newest = newest.rename(newest.with_name(f".{newest.name}.99.unfinished"))
+        put(newest, ".tmpUCYvsr")  # safetensors' own, before it has its name
         self.save(state())
         raise Killed
 

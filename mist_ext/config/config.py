@@ -217,7 +217,7 @@ class Config(TuningOptions):
         "vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.", group="backbone"
     )
     weights: str = option(
-        "pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.", group="backbone"
+        "pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.", group="backbone", null="none"
     )
     tuner: list[str] = option(
         ["none", "mist"], f"How the backbone is adapted: {', '.join(registry.TUNERS)}.", group="tuner"

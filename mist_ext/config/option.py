@@ -26,9 +26,12 @@ GROUPS = {
 }
 
 
-def option(default: Any, explanation: str, group: str = "run") -> Any:
-    """A dataclass field with a default, the sentence that ``--help`` shows for it, and which of `GROUPS` it is in."""
-    metadata = {"help": explanation, "group": group}
+def option(default: Any, explanation: str, group: str = "run", null: str | None = None) -> Any:
+    """A dataclass field with a default, the sentence that ``--help`` shows for it, and which of `GROUPS` it is in.
+
+    ``null`` is the word that YAML's null and Python's None stand for.
+    """
+    metadata = {"help": explanation, "group": group, "null": null}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: copy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -46,6 +49,8 @@ def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "
     One value may stand for a list of one, and a mapping for texts of the form ``NAME=VALUE``.
     """
     kind = kinds(of)[name]
+    if value is None:
+        value = of.__dataclass_fields__[name].metadata["null"]  # type: ignore[attr-defined] # a dataclass has them
     if typing.get_origin(kind) is not list:
         return typed(value, kind, subject, purpose)
     if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -15,10 +16,9 @@ FLOATING = (torch.float32, torch.bfloat16, torch.float16)
 
 def check_draw(seed: int, step: int) -> None:
     """Raise ValueError unless the keep rule can draw by them."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed is {seed}, expected 0 to 2^63 - 1")
-    if not 0 <= step < 2**63:
-        raise ValueError(f"step is {step}, expected 0 or more")
+    for what, value in (("seed", seed), ("step", step)):
+        if not isinstance(value, Integral) or not 0 <= value < 2**63:
+            raise ValueError(f"{what} is {value!r}, expected a whole number from 0 to 2^63 - 1")
 
 
 def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:

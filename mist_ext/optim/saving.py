@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mist_ext.optim.sparse import SparseOptimizer
 
 IDENTITY = "identity"  # the key in a parameter group
+_IDENTITY_KEYS = {"optimizer", "seed", "scale_table", "ordinals", "shapes"}
 SAME = "select the same entries as before (Selection.from_state_dict restores a selection)"
 States = dict[Tensor, dict[str, Tensor]]
 
@@ -69,6 +70,8 @@ def matched(optimizer: SparseOptimizer, state_dict: Mapping[str, Any]) -> tuple[
     where = {name: (number, i) for number, group in enumerate(saved) for i, name in enumerate(group["param_names"])}
     own = [name for group in optimizer.param_groups for name in group["param_names"]]
     _check_names(set(own), set(where))
+    for number, group in enumerate(saved):
+        _check_lists(number, group)
     if len(saved) != len(optimizer.param_groups):
         raise ValueError(f"the state has {len(saved)} parameter groups, this optimiser {len(optimizer.param_groups)}")
     empty = [group for group in saved if not group["param_names"]]
@@ -93,6 +96,22 @@ def matched(optimizer: SparseOptimizer, state_dict: Mapping[str, Any]) -> tuple[
             else:
                 states[parameter] = _state(optimizer, theirs, name, parameter, state)
     return groups, states
+
+
+def _check_lists(number: int, group: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the lists of a saved group are those of as many parameters as it names."""
+    own = group[IDENTITY]
+    if not isinstance(own, Mapping) or (lacking := sorted(_IDENTITY_KEYS - own.keys())):
+        lack = "is no dict" if not isinstance(own, Mapping) else f"has no {lacking[0]!r}"
+        raise ValueError(f"the {IDENTITY} of group {number} {lack}: the state is damaged, or another version's")
+    lists = {"params": group.get("params"), "ordinals": own["ordinals"], "shapes": own["shapes"]}
+    for key, values in lists.items():
+        if not isinstance(values, list) or len(values) != len(group["param_names"]):
+            has = len(values) if isinstance(values, list) else type(values).__name__
+            raise ValueError(
+                f"group {number} names {len(group['param_names'])} parameters, but its {key} are {has}: the state is "
+                "damaged"
+            )
 
 
 def _listed(names: list[str]) -> str:

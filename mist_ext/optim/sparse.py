@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -88,8 +89,8 @@ class SparseOptimizer(Optimizer):
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for an option out of range."""
         for option in self.NOT_NEGATIVE:
-            if not isinstance(group[option], Tensor) and not group[option] >= 0:
-                raise ValueError(f"{option} is {group[option]}, expected 0 or more")
+            if not isinstance(group[option], Tensor) and not 0 <= group[option] < math.inf:
+                raise ValueError(f"{option} is {group[option]}, expected a finite number, 0 or more")
         if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
             raise ValueError(f"lr is a tensor of shape {list(group['lr'].shape)}, expected one number")
         ops.keep_threshold(group["keep"])

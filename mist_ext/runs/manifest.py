@@ -18,12 +18,13 @@ from mist_ext.system.files import write_atomically
 FILE = "manifest.json"
 CONFIG = "run.yaml"
 CHECKPOINTS = "checkpoint"  # the folder that holds them while a run is unfinished
-_NUMBER = "[0-9]" * 6 + "*"
+_NUMBERS = ("[0-9]" * 6, "[0-9]" * 7)  # of checkpoints
 _CHECKPOINT = ("tensors.safetensors", "state.json", "checksums.json", "shards/*")
 _FIGURES = ("accuracy", "matrix", "forgetting", "selection", "costs")
 _SHAPES = ("png", "svg")
 _EVENTS = "events.out.tfevents.*"
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # what `write_atomically` leaves when it is killed
+_UNNAMED = re.compile(r"\.tmp\w{6}")  # the same of safetensors, which does not say what it is to become
 # What any run may write; `of_cells` adds what it depends on.
 OF_EVERY_RUN = (
     FILE,
@@ -31,7 +32,12 @@ OF_EVERY_RUN = (
     *(f"summary.{kind}" for kind in ("json", "md", "csv", "tex")),
     *(f"accuracy.{kind}" for kind in _SHAPES),
     "report.html",
-    *(f"{CHECKPOINTS}/{one}/{name}" for one in (_NUMBER, f".{_NUMBER}.unfinished") for name in _CHECKPOINT),
+    *(
+        f"{CHECKPOINTS}/{one}/{name}"
+        for number in _NUMBERS
+        for one in (number, f".{number}.[0-9]*.unfinished")
+        for name in _CHECKPOINT
+    ),
 )
 
 
@@ -121,5 +127,8 @@ def _stands_for(pattern: list[str], parts: tuple[str, ...], is_folder: bool) -> 
     if is_folder:
         return len(parts) < len(pattern) and all(map(fnmatchcase, parts, pattern))
     *above, last = parts
-    whole = _TEMPORARY.fullmatch(last)
-    return len(parts) == len(pattern) and all(map(fnmatchcase, [*above, whole[1] if whole else last], pattern))
+    if _UNNAMED.fullmatch(last) and (pattern[-1] == "*" or pattern[-1].endswith(".safetensors")):
+        last = pattern[-1]
+    elif whole := _TEMPORARY.fullmatch(last):
+        last = whole[1]
+    return len(parts) == len(pattern) and all(map(fnmatchcase, [*above, last], pattern))

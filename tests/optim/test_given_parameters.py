@@ -95,7 +95,7 @@ def test_codes_of_what_is_not_selected_are_refused(kind) -> None:
     for make in (kind.sparse, MaskedGradient):
         with pytest.raises(ValueError, match=r"scale_code names '2.wieght', which is not in the selection"):
             make(model.named_parameters(), selected(model), scale_code=codes)
-        with pytest.raises(ValueError, match="step is -1, expected 0 or more"):
+        with pytest.raises(ValueError, match="step is -1, expected a whole number from 0"):
             make(model.named_parameters(), selected(model), step=-1)
 
 

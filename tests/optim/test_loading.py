@@ -146,9 +146,16 @@ FORGED: list[tuple[str, Any, str]] = [
     ("group/step", torch.tensor(-1), r"the step of group 0 is tensor\(-1\), expected an int64 tensor"),
     ("group/step", torch.tensor(1.5), "expected an int64 tensor"),
     ("group/step", 3, "expected an int64 tensor"),
-    ("group/lr", -1.0, "lr is -1.0, expected 0 or more"),
+    ("group/lr", -1.0, "lr is -1.0, expected a finite number, 0 or more"),
     ("group/keep", 2.0, "keep is 2.0"),
+    ("group/lr", float("inf"), "lr is inf, expected a finite number"),
     ("group/param_names", lambda names: names[:-1], "selected, but not saved, was '2.bias'"),
+    ("group/params", lambda params: params[:-1], r"group 0 names \d parameters, but its params are \d"),
+    ("group/params", 5, r"group 0 names \d parameters, but its params are int"),
+    ("group/identity", {}, "the identity of group 0 has no 'optimizer'"),
+    ("group/identity", None, "the identity of group 0 is no dict"),
+    ("group/identity/ordinals", [], r"group 0 names \d parameters, but its ordinals are 0"),
+    ("group/identity/shapes", lambda shapes: shapes[:-1], r"group 0 names \d parameters, but its shapes are \d"),
 ]
 
 

@@ -15,20 +15,22 @@ from mist_ext.optim import MaskedGradient, SparseAdamW, SparseSGD
 from mist_ext.selection import Selection
 
 DRAWING = [
-    ({"seed": -1}, "seed is -1, expected 0 to"),
+    ({"seed": -1}, "seed is -1, expected a whole number from 0"),
     ({"seed": 2**63}, "seed is 9223372036854775808"),
+    ({"seed": 1.5}, r"seed is 1\.5, expected a whole number from 0"),
     ({"keep": 2**-18}, "keep is .* rounds to keeping nothing"),
     ({"keep": 1.5}, "keep is 1.5"),
 ]
 STEPPING = [
-    ({"lr": -0.1}, "lr is -0.1, expected 0 or more"),
-    ({"lr": float("nan")}, "lr is nan, expected 0 or more"),
+    ({"lr": -0.1}, "lr is -0.1, expected a finite number, 0 or more"),
+    ({"lr": float("nan")}, "lr is nan, expected a finite number"),
+    ({"lr": float("inf")}, "lr is inf, expected a finite number"),
     ({"weight_decay": -1}, "weight_decay is -1"),
     ({"lr": torch.tensor([0.1, 0.2])}, r"lr is a tensor of shape \[2\], expected one number"),
 ]
 SGD = [({"momentum": -0.1}, "momentum is -0.1")]
 ADAMW = [
-    ({"eps": -1e-8}, "eps is -1e-08, expected 0 or more"),
+    ({"eps": -1e-8}, "eps is -1e-08, expected a finite number, 0 or more"),
     ({"betas": (-0.1, 0.9)}, r"betas\[0\] is -0.1, expected 0 to 0.99998"),
     ({"betas": (0.9, 1.0)}, r"betas\[1\] is 1.0, expected 0 to 0.99998"),
     ({"betas": (0.9, 0.99999)}, r"betas\[1\] is 0.99999"),
