@@ -12,7 +12,7 @@ import torch
 
 from mist_ext.report.text import DASH
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "device" / "logic.cpp"
 CASES = re.findall(r'^    \{"(\w+)", \1\},$', SOURCE.read_text(), re.MULTILINE)
 CXX = next(filter(shutil.which, filter(None, [os.environ.get("CXX"), "c++", "g++", "clang++"])), None)

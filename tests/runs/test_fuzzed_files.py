@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = Path(__file__).parent / "fuzz"
+FUZZ = Path(__file__).parents[1] / "fuzz"
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(700, marks=pytest.mark.slow)])

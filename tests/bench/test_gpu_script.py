@@ -15,7 +15,7 @@ import torch
 import mist_ext
 from mist_ext.kernels import compiled
 
-SCRIPT = Path(__file__).parents[1] / "bench" / "gpu.sh"
+SCRIPT = Path(__file__).parents[2] / "bench" / "gpu.sh"
 # What the package needs beside the kernels' half; a GPU machine need not have it.
 ABSENT = ["kornia", "matplotlib", "rich", "safetensors", "sklearn"]
 
@@ -154,7 +154,7 @@ def test_a_python_that_lacks_something_is_told_what(environment: dict[str, str],
 
 def test_it_runs_every_gpu_test_of_the_suite() -> None:
     """Its lists hold the files and the folder that have tests marked gpu."""
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "gpu", "-p", "no:cacheprovider", tests]
     done = subprocess.run(command, cwd=tests.parent, capture_output=True, text=True, check=True)
     marked = {line.partition("::")[0].split("/")[1] for line in done.stdout.splitlines() if "::" in line}

@@ -20,7 +20,7 @@ from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Stream
 from mist_ext.runs import experiment
 
-TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 SCREEN = 50  # lines
 
@@ -94,7 +94,7 @@ def test_the_command_finds_what_entry_points_declare(modules: Path) -> None:
     (installed / "entry_points.txt").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-W", "ignore", "-m", "mist_ext", "run", "--data", "stripes", "--tuner", "last_block"]
     command += ["--method", "nearest_mean", "--seeds", "1", "--epochs", "1", "--out", "out"]
-    paths = os.pathsep.join([str(modules), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(modules), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )

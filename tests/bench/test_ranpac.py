@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "bench" / "ranpac.py"
+SCRIPT = Path(__file__).parents[2] / "bench" / "ranpac.py"
 
 
 def bench(*options: str | Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 from mist_ext.kernels import compiled
 
 pytestmark = pytest.mark.skipif(compiled.C is None, reason="needs compiled kernels")
-FUZZ = Path(__file__).parent / "fuzz_ops"
+FUZZ = Path(__file__).parents[1] / "fuzz_ops"
 
 
 def fuzz(*options: str) -> subprocess.CompletedProcess[str]:

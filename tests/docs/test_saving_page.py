@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mist_ext import Selection, SparseSGD
 
-TEXT = (Path(__file__).parents[1] / "docs" / "saving.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "saving.md").read_text(encoding="utf-8")
 LOOP, PARTS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 

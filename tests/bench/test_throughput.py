@@ -15,7 +15,7 @@ import throughput
 import torch
 from models import model_name
 
-BENCH = Path(__file__).parents[1] / "bench"
+BENCH = Path(__file__).parents[2] / "bench"
 
 
 def run(*options: str | Path) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import pytest
 from models import SMALL
 from table import BEGIN, END, README, placed
 
-BENCH = Path(__file__).parents[1] / "bench"
+BENCH = Path(__file__).parents[2] / "bench"
 OPS = ["accumulate_", "select", "drop_apply_sgd_", "SparseSGD.step", "drop_apply_adamw_", "SparseAdamW.step", "mask_"]
 PROMISED = {
     "op", "model", "dtype", "device", "threads", "ms", "bytes", "gb_per_s", "share_of_stream", "x_eager",
