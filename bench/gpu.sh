@@ -95,9 +95,9 @@ build() {
 }
 
 # The tests of the package's kernels, which need no more than the kernels do.
-gpu_tests=("$root/tests/optim")
-for name in accumulate arguments costs drop_apply in_backward in_place largest mask pack philox properties select selection sensitivity; do
-  gpu_tests+=("$root/tests/test_$name.py")
+gpu_tests=()
+for name in kernels optim system/test_costs.py test_selection.py test_sensitivity.py; do
+  gpu_tests+=("$root/tests/$name")
 done
 roofline() { # LIMIT NAME OPTIONS...
   local limit=$1 name=$2

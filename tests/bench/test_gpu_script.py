@@ -153,13 +153,13 @@ def test_a_python_that_lacks_something_is_told_what(environment: dict[str, str],
 
 
 def test_it_runs_every_gpu_test_of_the_suite() -> None:
-    """Its lists hold the files and the folder that have tests marked gpu."""
+    """Its list holds the files and folders that have tests marked gpu."""
     tests = Path(__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "gpu", "-p", "no:cacheprovider", tests]
     done = subprocess.run(command, cwd=tests.parent, capture_output=True, text=True, check=True)
-    marked = {line.partition("::")[0].split("/")[1] for line in done.stdout.splitlines() if "::" in line}
-    listed = re.search(
-        r'^gpu_tests=\("\$root/tests/(\w+)"\)\nfor name in (.*); do\n  gpu_tests', SCRIPT.read_text(), re.MULTILINE
-    )
+    marked = {line.partition("::")[0].removeprefix("tests/") for line in done.stdout.splitlines() if "::" in line}
+    listed = re.search(r"^gpu_tests=\(\)\nfor name in (.*); do\n  gpu_tests", SCRIPT.read_text(), re.MULTILINE)
     assert listed
-    assert marked == {listed[1], *(f"test_{name}.py" for name in listed[2].split())}
+    places = listed[1].split()
+    assert all(any(f"{file}/".startswith(f"{place}/") for place in places) for file in marked)
+    assert all(any(f"{file}/".startswith(f"{place}/") for file in marked) for place in places)
