@@ -1,8 +1,8 @@
 """How much memory there is, and how much of it a call takes.
 
 A call's peak is that of `mist_ext.system.peak_memory`, over what was there before: results, torch's temporaries, and
-what C++ takes without torch. The C library first gives back what earlier calls have freed, which would hide it. The kernel
-counts pages per core and sums them up lazily, so a peak is good to about half a megabyte.
+what C++ takes without torch. The C library first gives back what earlier calls have freed, which would hide it. The
+kernel counts pages per core and sums them up lazily, so a peak is good to about half a megabyte.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def read_cells(folders: Iterable[str | Path], without: Callable[[str], None] | N
 
 def _why_none(folder: Path) -> str:
     """Why a folder has no results, and what to do."""
-    from mist_ext.runs.run_folder import CONFIG
+    from mist_ext.results.manifest import CONFIG
 
     if (folder / CONFIG).is_file():
         return (

@@ -16,10 +16,10 @@ import mist_ext
 from mist_ext import config, data, report
 from mist_ext.config import Config
 from mist_ext.distributed import agreement, ranks
-from mist_ext.results import writer
-from mist_ext.runs import checkpoint, manifest, run_folder
+from mist_ext.results import manifest
+from mist_ext.results.manifest import CHECKPOINTS
+from mist_ext.runs import cell_results, checkpoint, run_folder
 from mist_ext.runs.context import Setting
-from mist_ext.runs.manifest import CHECKPOINTS
 from mist_ext.runs.task_loop import TaskLoop
 from mist_ext.system import lock, names, shortage
 
@@ -112,7 +112,7 @@ def resume(
         agreement.on_first(lambda: stack.enter_context(lock.locked(out)))
         options = agreement.everywhere(lambda: _options_of(out, changes))
         setting = _setting(options, console, agreement.on_first(lambda: run_folder.data_name(out)))
-        if run_folder.finished(writer.cell_folders(out, setting.source.name, options)):
+        if run_folder.finished(cell_results.cell_folders(out, setting.source.name, options)):
             say(f"The run in {out} is finished; nothing to go on with.")
             return _wound_up(out, figures)  # which may be where it was interrupted
         saved = agreement.everywhere(lambda: checkpoint.load_latest(out / CHECKPOINTS, say))
@@ -160,7 +160,7 @@ def _options_of(out: Path, changes: dict[str, Any]) -> Config:
 def _claim(out: Path, setting: Setting) -> None:
     """Name what the run will write, and what it works on, before it does."""
     options, source = setting.options, setting.source
-    cells = writer.cell_folders(out, source.name, options)
+    cells = cell_results.cell_folders(out, source.name, options)
     files = manifest.of_cells(cells, options.tuner, options.seeds)
     weights = setting.weights if run_folder.weights_file(options) else None
     agreement.on_first(lambda: run_folder.claim(out, files, source.name, source.fingerprint(), weights))

@@ -15,8 +15,8 @@ import msgspec
 import mist_ext
 from mist_ext import config, data
 from mist_ext.config import Config
-from mist_ext.runs import manifest
-from mist_ext.runs.manifest import CONFIG, Manifest
+from mist_ext.results import manifest
+from mist_ext.results.manifest import CONFIG, Manifest
 from mist_ext.system import lock
 from mist_ext.system.bounded_files import read_json, read_yaml
 from mist_ext.system.files import write_atomically

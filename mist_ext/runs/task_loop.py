@@ -26,14 +26,14 @@ from mist_ext.distributed.sharding import shard
 from mist_ext.distributed.stored import gathered
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.trained import TrainedMethod
-from mist_ext.results import warning_signs, writer
-from mist_ext.results.writer import CellResults
+from mist_ext.results import warning_signs
+from mist_ext.results.manifest import CHECKPOINTS
 from mist_ext.results.record import RunRecord
 from mist_ext.results.scalars import Scalars
-from mist_ext.runs import classifiers
+from mist_ext.runs import cell_results, classifiers
+from mist_ext.runs.cell_results import CellResults
 from mist_ext.runs.context import Setting, method_options, new_learner
 from mist_ext.runs.interruption import Saver
-from mist_ext.runs.manifest import CHECKPOINTS
 from mist_ext.runs.seed_run import SHARED, Unit
 from mist_ext.seeding import draw_seed
 from mist_ext.system import shortage
@@ -82,7 +82,7 @@ class TaskLoop:
         self.setting = setting
         self.options = setting.options
         self.out = out
-        env = writer.environment(setting.device)
+        env = cell_results.environment(setting.device)
         self.cells = {
             (tuner, method): CellResults(out, self._cell(tuner, method), setting.source.name, setting.streams(0), env)
             for tuner in self.options.tuner

@@ -16,8 +16,9 @@ from mist_ext.data.doctor import cores
 from mist_ext.report.cells import Cell
 from mist_ext.report.reading import read_cells
 from mist_ext.report.sharing import sharing
+from mist_ext.results import manifest
 from mist_ext.results.metrics import last_accuracy
-from mist_ext.runs import manifest, run_folder
+from mist_ext.runs import run_folder
 from mist_ext.sweep.figure import draw
 from mist_ext.sweep.grid import Grid, Point, read_grid
 from mist_ext.sweep.pool import finished, run_points

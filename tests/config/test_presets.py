@@ -46,7 +46,7 @@ def test_the_embedded_data_have_settings_that_the_methods_know() -> None:
 def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
     options = Config(**presets.preset("zhou/simplecil-cifar100"))
     assert options.classes_per_task == 5
-    found = presets.expected(options, OFFICIAL)
+    found = published.expected(options, OFFICIAL)
     assert found is not None
     assert (found["average_accuracy"], found["last_accuracy"]) == (87.57, 81.26)
     assert "EASE" in found["source"]
@@ -63,16 +63,16 @@ def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
         {"method_options": ["epochs=1"]},
         {"preset": None},
     ):
-        assert presets.expected(replace(options, **change), OFFICIAL) is None
-    assert presets.expected(replace(options, batch_size=7, workers=3), OFFICIAL) == found  # does not depend on these
-    assert presets.expected(options, "") is None  # a part of the images
-    assert presets.expected(Config(**presets.preset("mist/cifar100")), OFFICIAL) is None
+        assert published.expected(replace(options, **change), OFFICIAL) is None
+    assert published.expected(replace(options, batch_size=7, workers=3), OFFICIAL) == found  # does not depend on these
+    assert published.expected(options, "") is None  # a part of the images
+    assert published.expected(Config(**presets.preset("mist/cifar100")), OFFICIAL) is None
 
 
 def test_no_expectation_stands_beside_the_official_birds() -> None:
     options = Config(**presets.preset("zhou/ease-cub200"))
     resampled, official = (split.words for split in published_splits.SPLITS["cub200"])
-    found = presets.expected(options, resampled)
+    found = published.expected(options, resampled)
     assert found is not None
     assert (found["average_accuracy"], found["last_accuracy"]) == (92.23, 86.81)
-    assert presets.expected(options, official) is None
+    assert published.expected(options, official) is None

@@ -18,7 +18,8 @@ from mist_ext.config import TuningOptions
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Stream
 from mist_ext.kernels import ops
-from mist_ext.runs import checkpoint, experiment, manifest, task_loop
+from mist_ext.results import manifest
+from mist_ext.runs import checkpoint, experiment, task_loop
 from mist_ext.runs.interruption import Interrupted, Saver
 
 

@@ -14,7 +14,8 @@ from small_runs import run, weights
 from stopping import stop_at
 
 from mist_ext.distributed import partial_sums
-from mist_ext.runs import checkpoint, experiment, manifest
+from mist_ext.results import manifest
+from mist_ext.runs import checkpoint, experiment
 from mist_ext.runs.interruption import Interrupted
 
 OPTIONS = {"method": ["simplecil"], "batch_size": 12, "epochs": 2}  # five batches an epoch, the last one's turn is odd

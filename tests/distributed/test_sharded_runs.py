@@ -16,7 +16,8 @@ from rich.console import Console
 from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
-from mist_ext.runs import checkpoint, classifiers, experiment, manifest
+from mist_ext.results import manifest
+from mist_ext.runs import checkpoint, classifiers, experiment
 from mist_ext.runs.interruption import Interrupted
 
 

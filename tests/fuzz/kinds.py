@@ -34,7 +34,8 @@ from mist_ext.distributed import stored
 from mist_ext.distributed.shard import Shard
 from mist_ext.report.rows import make_rows
 from mist_ext.report.text import notes
-from mist_ext.runs import checkpoint, classifiers, manifest, run_folder
+from mist_ext.results import manifest
+from mist_ext.runs import checkpoint, classifiers, run_folder
 from mist_ext.runs.seed_run import Unit
 from mist_ext.sweep import grid
 from mist_ext.tuners.mist import MIST

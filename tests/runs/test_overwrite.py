@@ -13,7 +13,8 @@ from rich.console import Console
 
 from mist_ext.config import Config
 from mist_ext.report import read_cells, write_report
-from mist_ext.runs import experiment, manifest, run_folder
+from mist_ext.results import manifest
+from mist_ext.runs import experiment, run_folder
 from mist_ext.runs.interruption import Saver
 
 

@@ -144,7 +144,7 @@ BREAKING = {
     "learn": (SimpleCIL, "learn", 1, "python", r"memory ran out in learn simplecil, .*lower --ranpac-width"),
     "evaluate": (SimpleCIL, "predict", 1, "torch", r"memory ran out in evaluate simplecil, "),
     "extract": ("mist_ext.runs.task_loop", "_features", 2, "torch", r"memory ran out in extract, 0 of 1 done, "),
-    "disk": ("mist_ext.results.writer.CellResults", "add_task", 1, "disk", r"the disk is full in save results, "),
+    "disk": ("mist_ext.runs.cell_results.CellResults", "add_task", 1, "disk", r"the disk is full in save results, "),
     "files": (
         "mist_ext.runs.classifiers",
         "save_classifier",

@@ -13,12 +13,12 @@ from msgspec import UNSET
 
 import mist_ext
 from mist_ext.config import Config, TuningOptions, to_yaml
-from mist_ext.config.presets import expected
 from mist_ext.data import published_splits
 from mist_ext.data.stream import Stream
 from mist_ext.distributed import ranks
 from mist_ext.kernels import compiled
 from mist_ext.results import metrics
+from mist_ext.results.published import expected
 from mist_ext.results.record import SCHEMA, CellRecord, Described, Expected, RunRecord, TaskRecord
 from mist_ext.runs.context import method_options
 from mist_ext.system.files import write_atomically

@@ -1,0 +1,62 @@
+"""What was published for exactly the protocol of a run, beside which its own figures stand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mist_ext.config import Config, presets
+from mist_ext.data import published_splits
+
+_ZHOU = "result table of the EASE repository (Zhou et al., arXiv 2403.12030), ViT-B/16-IN21K"
+# A_avg and A_last in percent, for the data sets in the order of `presets.ZHOU_CLASSES_PER_TASK`.
+_ZHOU_ACCURACIES = {
+    "l2p": ((85.94, 79.93), (67.05, 56.25), (66.53, 59.22), (49.39, 41.71)),
+    "dualprompt": ((87.87, 81.15), (77.47, 66.54), (63.31, 55.22), (53.71, 41.67)),
+    "coda_prompt": ((89.11, 81.96), (84.00, 73.37), (64.42, 55.08), (53.54, 42.73)),
+    "simplecil": ((87.57, 81.26), (92.20, 86.73), (62.58, 54.55), (59.77, 48.91)),
+    "aper_adapter": ((90.65, 85.15), (92.21, 86.73), (72.35, 64.33), (60.47, 49.37)),
+    "aper_ssf": ((87.78, 81.98), (91.72, 86.13), (68.94, 60.60), (61.30, 50.03)),
+    "aper_vpt_deep": ((88.46, 82.17), (91.02, 84.99), (68.79, 60.48), (58.48, 48.52)),
+    "ease": ((91.51, 85.80), (92.23, 86.81), (78.31, 70.58), (65.34, 55.04)),
+}
+# A figure was published for these settings together; others, such as the number of workers, do not matter to it.
+_PROTOCOL = (
+    "data",
+    "classes_per_task",
+    "class_order_seed",
+    "normalize",
+    "evaluate_on",
+    "skip_broken",
+    "backbone",
+    "weights",
+    "precision",
+    "tuner",
+    "method",
+    "method_options",
+)
+
+
+def expected(options: Config, split: str) -> dict[str, Any] | None:
+    """What was published for a cell's protocol: average and last accuracy in percent, and the source.
+
+    None where nothing was, or where an option that it depends on was changed.
+
+    Parameters
+    ----------
+    options : Config
+    split : str
+        Which published split of the data set is there, in words (`published_splits`), or nothing.
+    """
+    if options.preset is None or not options.preset.startswith("zhou/"):
+        return None
+    default = dataclasses.replace(type(options)(), **presets.preset(options.preset))
+    if options.normalize == "published":  # which auto stands for, as these are published data sets
+        options = dataclasses.replace(options, normalize=default.normalize)
+    if any(getattr(options, name) != getattr(default, name) for name in _PROTOCOL):
+        return None
+    if split != published_splits.SPLITS[options.data][0].words:  # the official CUB, or only a part
+        return None
+    place = list(presets.ZHOU_CLASSES_PER_TASK).index(options.data)
+    average, last = _ZHOU_ACCURACIES[options.method[0]][place]
+    return {"average_accuracy": average, "last_accuracy": last, "source": _ZHOU}
