@@ -10,6 +10,7 @@ from mist_ext.config import Config, presets
 from mist_ext.data import published_splits
 from mist_ext.methods import create
 from mist_ext.methods.options import options_by_method
+from mist_ext.results import published
 
 OFFICIAL = published_splits.SPLITS["cifar100"][0].words
 DATA = ("cifar100", "imagenet_r", "imagenet_a", "cub200", "cars196")

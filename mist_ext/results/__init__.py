@@ -1,0 +1,1 @@
+"""What a run has measured: one typed record, its metrics, and what was published."""

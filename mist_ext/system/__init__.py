@@ -1,0 +1,1 @@
+"""Files, names, memory and progress: no word of learning."""
