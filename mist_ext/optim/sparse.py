@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -26,6 +25,8 @@ from mist_ext.optim.saving import IDENTITY, States, as_parts, identity, matched
 from mist_ext.optim.state import initial_state
 from mist_ext.parameters import named_pairs, with_names
 from mist_ext.selection import Selection
+
+LARGEST = torch.finfo(torch.float32).max  # of what the ops compute with
 
 
 class SparseOptimizer(Optimizer):
@@ -89,8 +90,8 @@ class SparseOptimizer(Optimizer):
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for an option out of range."""
         for option in self.NOT_NEGATIVE:
-            if not isinstance(group[option], Tensor) and not 0 <= group[option] < math.inf:
-                raise ValueError(f"{option} is {group[option]}, expected a finite number, 0 or more")
+            if not isinstance(group[option], Tensor) and not 0 <= group[option] <= LARGEST:
+                raise ValueError(f"{option} is {group[option]}, expected 0 or more, at most float32's {LARGEST:.2g}")
         if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
             raise ValueError(f"lr is a tensor of shape {list(group['lr'].shape)}, expected one number")
         ops.keep_threshold(group["keep"])

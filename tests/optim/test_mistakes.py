@@ -22,15 +22,15 @@ DRAWING = [
     ({"keep": 1.5}, "keep is 1.5"),
 ]
 STEPPING = [
-    ({"lr": -0.1}, "lr is -0.1, expected a finite number, 0 or more"),
-    ({"lr": float("nan")}, "lr is nan, expected a finite number"),
-    ({"lr": float("inf")}, "lr is inf, expected a finite number"),
+    ({"lr": -0.1}, "lr is -0.1, expected 0 or more, at most"),
+    ({"lr": float("nan")}, "lr is nan, expected 0 or more, at most"),
+    ({"lr": float("inf")}, "lr is inf, expected 0 or more, at most"),
     ({"weight_decay": -1}, "weight_decay is -1"),
     ({"lr": torch.tensor([0.1, 0.2])}, r"lr is a tensor of shape \[2\], expected one number"),
 ]
 SGD = [({"momentum": -0.1}, "momentum is -0.1")]
 ADAMW = [
-    ({"eps": -1e-8}, "eps is -1e-08, expected a finite number, 0 or more"),
+    ({"eps": -1e-8}, "eps is -1e-08, expected 0 or more, at most"),
     ({"betas": (-0.1, 0.9)}, r"betas\[0\] is -0.1, expected 0 to 0.99998"),
     ({"betas": (0.9, 1.0)}, r"betas\[1\] is 1.0, expected 0 to 0.99998"),
     ({"betas": (0.9, 0.99999)}, r"betas\[1\] is 0.99999"),
