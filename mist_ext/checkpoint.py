@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mist_ext.bounded_files import opened, read_json
+from mist_ext.bounded_files import opened, read_json, utf8_path
 from mist_ext.checkpoint_state import Dict, described, restored
 from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.shard import Shard, is_sharded
@@ -191,7 +191,8 @@ def _read(checkpoint: Path) -> dict[str, Any]:
             raise ValueError(f"{name} does not have its checksum")
     tree = read_json(checkpoint / STATE, Dict, MOST_STATE_BYTES)
     try:
-        tensors = load_file(checkpoint / TENSORS)
+        with utf8_path(checkpoint / TENSORS) as name:
+            tensors = load_file(name)
     except SafetensorError as error:
         raise ValueError(f"{TENSORS} cannot be read: {error}") from error
     return restored(tree, tensors, Shards(checkpoint / SHARDS) if shards else None)

@@ -12,7 +12,18 @@ from typing import Any
 from mist_ext.names import quoted
 
 # What importing somebody else's module raises where it is not there, not finished, or does not suit what it finds.
-_BROKEN = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError, KeyError, RuntimeError, OSError)
+_BROKEN = (
+    ImportError,
+    AttributeError,
+    NameError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    OSError,
+    SystemExit,
+)
 
 
 def plugins(kind: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mist_ext import backbones, methods
-from mist_ext.bounded_files import decode_json, opened
+from mist_ext.bounded_files import decode_json, utf8_path
 from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
 from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
@@ -200,9 +200,8 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
         If it is damaged, or of another version; the message names the file and what is wrong in it.
     """
     path = _found(Path(run), seed)
-    opened(path).close()
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as name, safe_open(name, framework="pt") as file:
             described = _described(file.metadata() or {}, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         _check_tensors(tensors, described.digests)
