@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,3 +73,16 @@ def check_ordinals(ordinal: Mapping[str, int]) -> None:
             raise ValueError(f"the ordinal of {name!r} is {number!r}, expected a number from 0 to 2^32 - 1")
         if (other := first.setdefault(number, name)) != name:
             raise ValueError(f"{other!r} and {name!r} have the ordinal {number}; each tensor needs one of its own")
+
+
+def check_form(state: Any) -> None:
+    """Raise ValueError unless this may be what `Selection.state_dict` returned."""
+    told = "this is not the state of a selection"
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{told}, but a {type(state).__name__}")
+    for key, kind in {"names": list, "shapes": list, "ordinals": list, "index": dict}.items():
+        if not isinstance(state.get(key), kind):
+            has = f"{key!r} is a {type(state[key]).__name__}" if key in state else f"it has no {key!r}"
+            raise ValueError(f"{told}: {has}")
+    if not len(state["names"]) == len(state["shapes"]) == len(state["ordinals"]):
+        raise ValueError(f"{told}: names, shapes and ordinals are not as many")

@@ -15,7 +15,18 @@ from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
 
 # What importing somebody else's module raises where it is not there, not finished, or does not suit what it finds.
-_BROKEN = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError, KeyError, RuntimeError, OSError)
+_BROKEN = (
+    ImportError,
+    AttributeError,
+    NameError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    OSError,
+    SystemExit,
+)
 
 
 def declared(group: str) -> dict[str, str]:

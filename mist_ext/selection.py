@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from mist_ext.distributed.cut import Cut, cut
 from mist_ext.distributed.shard import Shard, alike, is_sharded
 from mist_ext.distributed.stored import taken
-from mist_ext.indices import check_ordinals, checked_index, highest, is_whole, same_index
+from mist_ext.indices import check_form, check_ordinals, checked_index, highest, is_whole, same_index
 from mist_ext.parameters import named_pairs, pattern
 
 Pairs = Iterable[tuple[str, Tensor]]
@@ -144,6 +145,11 @@ class Selection(Mapping[str, "Tensor | None"]):
             If the scores are no mapping.
         ValueError
             If a score is NaN, in which case the message names the parameter, or if all of them are 0.
+
+        Warns
+        -----
+        UserWarning
+            If all scores of a tensor are 0.
         """
         if not isinstance(scores, Mapping):
             kind = type(scores).__name__
@@ -154,18 +160,26 @@ class Selection(Mapping[str, "Tensor | None"]):
         index.update(highest({name: scores[name] for name in sparse if not is_sharded(scores[name])}, rate))
         shape = {name: tuple(score.shape) for name, score in scores.items()}
         cuts = {}
-        scored = any(bool(scores[name].any()) for name in sparse if not is_sharded(scores[name]))
+        filled = [name for name in sparse if scores[name].numel()]
+        dead = [name for name in filled if not is_sharded(scores[name]) and not scores[name].any()]
         for name, score in scores.items():
             if is_sharded(score):
                 if name in sparse:
                     together = score.full_tensor()  # type: ignore[attr-defined]
-                    scored = scored or bool(together.any())
+                    dead += [] if together.any() else [name]
                     index.update(highest({name: together}, rate))
                 index[name], shape[name], cuts[name] = cut(name, index[name], score)
-        if not scored and any(scores[name].numel() for name in sparse):
+        if dead and len(dead) == len(filled):
             raise ValueError(
                 "all scores are 0, so none is the highest; to score by Sensitivity, call backward() while it is "
                 "entered, from a loss that depends on the parameters"
+            )
+        if dead:
+            more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+            warnings.warn(
+                f"all scores of {dead[0]!r}{more} are 0, so their first entries are selected; leave out what no loss "
+                "depends on",
+                stacklevel=2,
             )
         return cls(index, shape, cuts)
 
@@ -229,7 +243,11 @@ class Selection(Mapping[str, "Tensor | None"]):
         ------
         ValueError
             If a tensor is in both with different shapes, or is sharded.
+        TypeError
+            If ``other`` is something else.
         """
+        if not isinstance(other, Selection):
+            raise TypeError(f"a selection is united with a Selection, not a {type(other).__name__}")
         index, shape, ordinal = dict(self), {**other.shape, **self.shape}, dict(self.ordinal)
         free = itertools.count(1 + max([*self.ordinal.values(), *other.ordinal.values()], default=0))
         for name, theirs in other.items():
@@ -275,11 +293,8 @@ class Selection(Mapping[str, "Tensor | None"]):
         ValueError
             If it is not the state of a selection, or one of other shapes than the parameters given.
         """
-        if missing := [key for key in ("names", "shapes", "ordinals", "index") if key not in state]:
-            raise ValueError(f"this is not the state of a selection: it has no {missing[0]!r}")
+        check_form(state)
         names, parameters = state["names"], dict(named_parameters)
-        if not len(names) == len(state["shapes"]) == len(state["ordinals"]):
-            raise ValueError("this is not the state of a selection: names, shapes and ordinals are not as many")
         shape = {name: tuple(sizes) for name, sizes in zip(names, state["shapes"], strict=True)}
         ordinal = dict(zip(names, state["ordinals"], strict=True))
         if unknown := sorted(state["index"].keys() - shape.keys()):

@@ -14,6 +14,7 @@ MODULES = {
     "crashing": "raise RuntimeError('no licence')\n",
     "unfinished": "def half(:\n",
     "importing": "import a_package_that_is_not_there\n",
+    "ending": "import sys\nsys.exit(3)\n",
     "other": "def function(root):\n    return 5\nNUMBER = 5\nclass Unrelated: ...\n",
 }
 BROKEN = {
@@ -22,6 +23,7 @@ BROKEN = {
     "crash": ("crashing:Thing", "RuntimeError: no licence"),
     "syntax": ("unfinished:Thing", "SyntaxError"),
     "needs": ("importing:Thing", "No module named 'a_package_that_is_not_there'"),
+    "exit": ("ending:Thing", "SystemExit: 3"),
     "number": ("other:NUMBER", "is 5, expected"),
 }
 

@@ -110,6 +110,8 @@ def test_a_restored_selection_is_the_saved_one_with_its_ordinals() -> None:
     ("change", "message"),
     [
         ({"names": ["a", "b"]}, "names, shapes and ordinals are not as many"),
+        ({"names": 3}, "'names' is a int"),
+        ({"index": None}, "'index' is a NoneType"),
         ({"shapes": [[3, 3]]}, r"'a' holds 11, expected positions from 0 to 8"),
         ({"shapes": [[4, 4]]}, r"'a' has shape \[3, 4\], but was selected as \[4, 4\]"),
         ({"ordinals": [-1]}, "the ordinal of 'a' is -1"),
@@ -125,6 +127,10 @@ def test_a_state_that_cannot_be_a_selection_s_is_refused_and_nothing_changed(cha
     assert kept == chosen([2, 11])
     with pytest.raises(ValueError, match="not the state of a selection: it has no 'ordinals'"):
         Selection.from_state_dict({"names": [], "shapes": [], "index": {}})
+    with pytest.raises(ValueError, match="not the state of a selection, but a NoneType"):
+        Selection.from_state_dict(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a selection is united with a Selection, not a int"):
+        chosen([1]).union(3)  # type: ignore[arg-type]
 
 
 def test_two_tensors_of_one_ordinal_are_refused() -> None:
@@ -163,6 +169,7 @@ def test_scores_that_are_all_zero_are_refused_unless_all_is_selected_anyway() ->
     zeros = {"a": torch.zeros(3, 4), "b": torch.zeros(5)}
     with pytest.raises(ValueError, match="all scores are 0"):
         Selection.from_scores(zeros, 0.5)
-    assert Selection.from_scores({**zeros, "c": torch.eye(3)}, 0.5)["a"].tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.warns(UserWarning, match="all scores of 'a' are 0, so their first entries are selected; leave out"):
+        assert Selection.from_scores({**zeros, "c": torch.eye(3)}, 0.5)["a"].tolist() == [0, 1, 2, 3, 4, 5]
     assert Selection.from_scores({"b": zeros["b"]}, 0.5)["b"] is None
     assert Selection.from_scores(zeros, 0.5, whole="a")["a"] is None

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(error, "on_every_rank", False):
             _fail_together(_sentence(error))
         _fail(_sentence(error))
+    except ImportError as error:  # of a library that is damaged, or for which there is no memory
+        _fail(f"{error.name or 'a library'} cannot be imported: {error}")
     except RuntimeError as error:
         from mist_ext.system import shortage
 
@@ -220,7 +222,8 @@ def _sentence(error: Exception) -> str:
     """What is wrong, without the number that an operating system has for it."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error) or "memory ran out"  # which a MemoryError leaves unsaid
+    out_of_memory = "memory ran out; lower --batch-size, --image-memory or --workers, or take a smaller backbone"
+    return str(error) or out_of_memory  # which a MemoryError leaves unsaid
 
 
 def _tell(message: str) -> None:

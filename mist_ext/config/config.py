@@ -13,7 +13,6 @@ from mist_ext.config.option import option, option_value
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
 
-MOST: dict[type, float] = {bool: 1, int: 2**32 - 1, float: 3e38}  # that an option may be: what float32 can hold
 IN_BACKWARD = (
     "Update each block as soon as backward has made its gradients, which are then freed; the bits are the same. Exact "
     "dynamics only; null: where the dynamics allow it."
@@ -121,9 +120,6 @@ class TuningOptions:
     def check(self) -> None:
         """Raise ValueError for the first option that is out of range."""
         TuningOptions.__post_init__(self)  # for what was assigned
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, int | float) and value > (most := MOST[type(value)]):
-                raise ValueError(f"{name} is {quoted(value)}, expected at most {most:g}")
         rates = ("lr", "full_lr", "bitfit_lr", "lora_lr", "projector_lr", "classifier_lr", "rate", "keep")
         for name in ("epochs", "batch_size", *rates, "lora_rank", "lora_alpha", "strike_factor"):
             if getattr(self, name) <= 0:

@@ -13,6 +13,11 @@ from mist_ext.system.suggest import unknown
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", types.NoneType: "null"}
 _NOTHING = object()
+MOST: dict[type, float] = {
+    bool: 1,
+    int: 2**63 - 1,
+    float: 3e38,
+}  # of a number, either way: int64, and what float32 can hold
 
 
 def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:
@@ -34,16 +39,20 @@ def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:
     Raises
     ------
     ValueError
-        If it is of another type, none of a literal's values, or a number that is not finite.
+        If it is of another type, none of a literal's values, or a number that is not finite or larger than anything
+        that computes with it can hold.
     """
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
             raise unknown(subject.rpartition(" ")[0], value, typing.get_args(kind))
         return value
     found = _converted(value, kind)
-    if found is _NOTHING or not all(map(math.isfinite, _floats(found))):
+    if found is _NOTHING or not all(math.isfinite(number) for number in _numbers(found) if isinstance(number, float)):
         expected = words(kind) if found is _NOTHING else words(float)
         raise ValueError(f"{subject} {quoted(value)}, expected {expected}{purpose}")
+    for number in _numbers(found):
+        if abs(number) > (most := MOST[type(number)]):
+            raise ValueError(f"{subject} {quoted(value)}, expected at most {most:g}{purpose}")
     return found
 
 
@@ -72,9 +81,9 @@ def _converted(value: Any, kind: Any) -> Any:
     return _NOTHING
 
 
-def _floats(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
         yield value
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _floats(each)
+            yield from _numbers(each)

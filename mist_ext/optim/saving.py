@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mist_ext.distributed.shard import Shard
 from mist_ext.distributed.stored import Stored, taken, total
-from mist_ext.indices import same_index
+from mist_ext.indices import check_form, same_index
 from mist_ext.optim.state import fixed_dtypes
 from mist_ext.selection import Selection
 
@@ -178,6 +178,7 @@ def _state(
 
 def check_selection(selection: Selection, saved: Mapping[str, Any]) -> None:
     """Raise ValueError unless this is a selection's own state; the message has the difference."""
+    check_form(saved)
     _check_names(set(selection), set(saved["names"]))
     _check_tensors(selection, saved["names"], saved)
     for name in selection:

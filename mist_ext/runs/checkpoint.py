@@ -23,7 +23,7 @@ from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.shard import Shard, is_sharded
 from mist_ext.distributed.stored import Shards, Stored, write
 from mist_ext.runs.checkpoint_state import Dict, described, restored
-from mist_ext.system.bounded_files import opened, read_json
+from mist_ext.system.bounded_files import opened, read_json, utf8_path
 from mist_ext.system.files import sync_folder, write_atomically
 
 MOST_STATE_BYTES = 2**28
@@ -191,7 +191,8 @@ def _read(checkpoint: Path) -> dict[str, Any]:
             raise ValueError(f"{name} does not have its checksum")
     tree = read_json(checkpoint / STATE, Dict, MOST_STATE_BYTES)
     try:
-        tensors = load_file(checkpoint / TENSORS)
+        with utf8_path(checkpoint / TENSORS) as name:
+            tensors = load_file(name)
     except SafetensorError as error:
         raise ValueError(f"{TENSORS} cannot be read: {error}") from error
     return restored(tree, tensors, Shards(checkpoint / SHARDS) if shards else None)

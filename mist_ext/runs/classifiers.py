@@ -23,7 +23,7 @@ from mist_ext.data.transforms import Transform
 from mist_ext.methods.method import Method
 from mist_ext.methods.trained import MOST_CLASSES, TrainedMethod
 from mist_ext.results.record import Option
-from mist_ext.system.bounded_files import decode_json, opened
+from mist_ext.system.bounded_files import decode_json, utf8_path
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import shown
 
@@ -200,9 +200,8 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
         If it is damaged, or of another version; the message names the file and what is wrong in it.
     """
     path = _found(Path(run), seed)
-    opened(path).close()
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as name, safe_open(name, framework="pt") as file:
             described = _described(file.metadata() or {}, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         _check_tensors(tensors, described.digests)

@@ -144,5 +144,7 @@ class Saver:
         try:
             checkpoint.save(self.folder, state)
         except OSError as error:  # a full disk: the run is worth more than its checkpoint, and the last one is whole
-            self.say(f"the checkpoint could not be written ({error}); the last one that could is kept")
+            last = checkpoint.latest(self.folder)
+            kept = f"{last.name}, the last one that could, is kept" if last else "there is none to go on from yet"
+            self.say(f"the checkpoint could not be written ({error}); the run goes on, {kept}")
         self._saved = time.monotonic()

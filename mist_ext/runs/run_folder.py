@@ -15,10 +15,11 @@ import msgspec
 import mist_ext
 from mist_ext import config, data
 from mist_ext.config import Config
+from mist_ext.config.option import read_options
 from mist_ext.results import manifest
 from mist_ext.results.manifest import CONFIG, Manifest
 from mist_ext.system import lock
-from mist_ext.system.bounded_files import read_json, read_yaml
+from mist_ext.system.bounded_files import read_json
 from mist_ext.system.files import write_atomically
 
 _SHOWN = 10  # files that an error names
@@ -212,9 +213,12 @@ def read_config(out: Path) -> Config:
     if not file.is_file():
         raise FileNotFoundError(f"no run was begun in {out}: there is no {CONFIG}; give the output folder of a run")
     try:
-        options = Config(**read_yaml(file), out=str(out))
+        given = read_options(file, Config)
+        if not given:
+            raise ValueError("it is empty")
+        options = Config(**given, out=str(out))
         options.check()
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{file} is damaged or of another version of mist_ext ({error}); start the run anew with --overwrite"
         ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
@@ -32,6 +34,18 @@ def opened(path: str | os.PathLike[str]) -> BinaryIO:
     except OSError:
         os.close(descriptor)
         raise
+
+
+@contextmanager
+def utf8_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A path of a regular file for libraries that take UTF-8 alone; errors as `opened`."""
+    name = os.fspath(path)
+    with opened(path) as file:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            name = f"/dev/fd/{file.fileno()}"
+        yield name
 
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:

@@ -38,8 +38,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if (
+            isinstance(error, OSError) and error.errno is not None and error.filename is None
+        ):  # of what was written through a descriptor
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
 

@@ -9,13 +9,13 @@ from typing import Literal
 
 from mist_ext.system.memory import NotEnoughMemory
 
-Kind = Literal["memory", "disk", "files", "worker", "processes"]
+Kind = Literal["memory", "disk", "size", "files", "worker", "processes"]
 
 NUMBERS: dict[int | None, Kind] = {
     errno.ENOMEM: "memory",
     errno.ENOSPC: "disk",
     errno.EDQUOT: "disk",
-    errno.EFBIG: "disk",
+    errno.EFBIG: "size",
     errno.EMFILE: "files",
     errno.ENFILE: "files",
     errno.EAGAIN: "processes",
@@ -38,12 +38,14 @@ SIGNS: tuple[tuple[str, Kind], ...] = (
 WORDS: dict[Kind, str] = {
     "memory": "memory ran out",
     "disk": "the disk is full",
+    "size": "no file may be larger",
     "files": "too many files are open",
     "worker": "a process that decodes images was killed, as happens where memory runs out",
     "processes": "no process or thread more can be started",
 }
 ADVICE: dict[Kind, str] = {
     "disk": "make room on the disk",
+    "size": "raise the limit (ulimit -f), or write to another disk",
     "files": "raise the limit (ulimit -n) or lower --workers",
     "worker": "lower --workers or --image-memory",
     "processes": "raise the limit (ulimit -u) or lower --workers",

@@ -33,7 +33,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
     if near:
         return ValueError(f"unknown {kind} {quoted(name)}; did you mean {_either(near)}?")
     listed = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
-    return ValueError(f"unknown {kind} {quoted(name)}; choose one of: {listed}")
+    return ValueError(f"unknown {kind} {quoted(name)}; {f'choose one of: {listed}' if listed else 'there is none'}")
 
 
 def _near(name: str, names: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from mist_ext.cli import parsers
 from mist_ext.config import Config, TuningOptions, to_yaml
 from mist_ext.config.option import GROUPS, kinds, read_options
 from mist_ext.config.typed import typed
-from mist_ext.runs import experiment
+from mist_ext.runs import experiment, run_folder
 from mist_ext.sweep import grid
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.suggest import unknown
@@ -160,6 +160,7 @@ def test_a_wrong_value_in_yaml_is_answered_by_one_sentence(
         (["run", "--preset"], "--preset needs a value"),
         (["run", "--compile", "yes"], "'yes' belongs to no option; switches take no value"),
         (["run", "--compile=yes"], "--compile is a switch and takes no value"),
+        (["run", "--method", "simplecil", "--method-options", "x.y=1"], "unknown method in 'x.y=1'"),
         (["run", "--lr", "fast"], "lr is 'fast', expected a finite number"),
         (["run", "--lr", "1e400"], "lr is '1e400', expected a finite number"),
         (["run", "--epochs", "2.5"], "epochs is '2.5', expected a whole number"),
@@ -168,7 +169,15 @@ def test_a_wrong_value_in_yaml_is_answered_by_one_sentence(
         (["run", "--in-backward", "x"], "in_backward is 'x', expected true or false or null"),
         (["run", "--dynamics", "foo"], "unknown dynamics 'foo'; choose one of: exact, published"),
         (["run", "--checkpoint-every", "9" * 400 + "s"], "expected a duration such as 30s"),
-        (["run", "--image-memory", "1e308"], "image_memory is 1e+308 GB, expected 0 to 1e9"),
+        (["run", "--image-memory", "1e10"], "image_memory is 10000000000.0 GB, expected 0 to 1e9"),
+        (["run", "--image-memory", "1e308"], "image_memory is '1e308', expected at most 3e+38"),
+        (["run", "--bitfit-lr", "1e39"], "bitfit_lr is '1e39', expected at most 3e+38"),
+        (["run", "--epochs", "9" * 20], "epochs is '99999999999999999999', expected at most 9.22337e+18"),
+        (
+            ["run", "--method", "ease", "--method-options", "lr=1e308"],
+            "lr of method 'ease' is 1e+308, expected at most",
+        ),
+        (["run", "--method", "ranpac", "--method-options", f"width={'9' * 20}"], "width of method 'ranpac' is 9999"),
         (["run", "missing.yaml"], "missing.yaml: No such file or directory"),
         (["report", "x", "--format", "txt"], "unknown format 'txt'; did you mean 'text'?"),
         (["report", "x", "--figure"], "unknown option '--figure'"),
@@ -278,3 +287,13 @@ def test_a_key_that_stands_twice_is_named_with_its_place(tmp_path: Path) -> None
     (tmp_path / "a.yaml").write_text("fixed:\n  rate: 1\n  rate: 2\n")
     with pytest.raises(ValueError, match="'rate' stands twice"):
         read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "it is empty"), ("nope: 5", "unknown option of .*run.yaml 'nope'"), ("[1]", "expected options with their")],
+)
+def test_a_damaged_configuration_of_a_run_is_told_in_words(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ValueError, match=rf"run\.yaml is damaged or of another version of mist_ext \(.*{message}"):
+        run_folder.read_config(tmp_path)

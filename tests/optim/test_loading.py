@@ -284,5 +284,8 @@ def test_a_mask_s_state_of_other_draws_is_refused_with_the_difference(options: d
     assert again.steps == 5
     with pytest.raises(ValueError, match=re.escape("this is not the state of a MaskedGradient: it has no 'seed'")):
         again.load_state_dict({"step": 3})
+    for selection in (None, {}, {**saved.state_dict()["selection"], "index": 3}):
+        with pytest.raises(ValueError, match="this is not the state of a selection"):
+            again.load_state_dict({**saved.state_dict(), "selection": selection})
     with pytest.raises(ValueError, match="step is -3"):
         again.load_state_dict({**saved.state_dict(), "step": -3})

@@ -267,6 +267,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     options = Config(out=str(tmp_path), **{**SETTINGS, "tuner": ["mist"], "method": ["simplecil"], "seeds": [1]})
     experiment.run(options, Console(file=output, width=300))
     assert "the checkpoint could not be written" in output.getvalue()
+    assert "the run goes on, there is none to go on from yet" in output.getvalue()
     assert "summary" in json.loads((tmp_path / "digits-mist-simplecil" / "results.json").read_text())
 
 

@@ -196,9 +196,10 @@ def test_an_error_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) ->
 def test_a_run_on_folders_of_any_name_ends_and_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a checkpoint that is read, and a classifier."""
     monkeypatch.chdir(tmp_path)
     classes = ["=1+1", "$x$ <b>", "\x1b[31mred", os.fsdecode(b"caf\xe9")]
-    images, out = Path("[red]" + os.fsdecode(b"\xff")), Path("[", "red]\x1b[2J")
+    images, out = Path("[red]" + os.fsdecode(b"\xff")), Path("[", "red]\x1b[2J" + os.fsdecode(b"\xfe"))
     miniatures.class_folders(images, classes, {"train": 3, "test": 2})
     arguments = ["--data", f"folder:{images}", "--tuner", "none", "--method", "simplecil", "--seeds", "1"]
     assert cli.main(["run", *arguments, "--classes-per-task", "2", "--workers", "0", "--out", str(out)]) == 0

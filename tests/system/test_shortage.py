@@ -10,6 +10,7 @@ import os
 import pkgutil
 import resource
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from mist_ext.runs import experiment
 from mist_ext.runs.interruption import Saver
 from mist_ext.selection import Selection
 from mist_ext.system import shortage
+from mist_ext.system.files import write_atomically
 from mist_ext.system.memory import NotEnoughMemory
 from mist_ext.system.shortage import Shortage
 from mist_ext.tuners.objective import MutualInformation
@@ -78,12 +80,23 @@ def full_disk() -> None:
         file.write(b"1")
 
 
+def too_large_a_file() -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+        try:
+            write_atomically(Path(folder, "results.json"), "12")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 REAL: dict[str, tuple[Callable[[], object], str]] = {
     "torch": (lambda: torch.empty(TOO_MUCH, dtype=torch.uint8), "memory"),
     "numpy": (lambda: np.empty(TOO_MUCH * 4), "memory"),
     "python": (lambda: bytearray(TOO_MUCH), "memory"),
     "files": (too_many_files, "files"),
     "disk": (full_disk, "disk"),
+    "size": (too_large_a_file, "size"),
     "worker": (lambda: list(DataLoader(Killing(), num_workers=1, multiprocessing_context="fork")), "worker"),
 }
 
@@ -98,6 +111,11 @@ def test_what_really_runs_out_is_known(what: str) -> None:
     words = rf"^{shortage.WORDS[kind]} in tune 1/4( \(.+\))?; .*; go on$"
     with pytest.raises(expected, match=words), shortage.explained("tune 1/4", "; go on"):
         cause()
+
+
+def test_a_file_that_may_not_be_larger_is_named() -> None:
+    with pytest.raises(OSError, match=r"File too large: '.*results\.json'"):
+        too_large_a_file()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +262,9 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_every_command_ends_in_a_sentence(told: Callable[[Any], str]) -> None:
-    assert told(MemoryError()) == "mist: memory ran out\n"
+    assert told(MemoryError()).startswith("mist: memory ran out; lower --batch-size")
+    no_library = ImportError("libtorch.so: failed to map segment from shared object", name="torch._C")
+    assert told(no_library).startswith("mist: torch._C cannot be imported: libtorch.so: failed to map")
     assert told(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes")).startswith(
         "mist: memory ran out (DefaultCPUAllocator"
     )
