@@ -45,12 +45,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-tools\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for module, names, kind in (
-        (tuners, "TUNERS", "tuners"),
-        (methods, "METHODS", "methods"),
-        (data, "SOURCES", "data"),
-    ):
-        monkeypatch.setattr(module, names, {**registry.plugins(kind), **getattr(module, names)})
+    for known in (registry.TUNERS, registry.METHODS, registry.SOURCES):
+        for name, place in registry.declared(known.group).items():
+            if name not in known:
+                monkeypatch.setitem(known, name, place)
 
 
 @pytest.mark.parametrize(("name", "why"), [(name, why) for name, (_, why) in BROKEN.items()])

@@ -9,13 +9,14 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from mist_ext import backbones, data, methods, tuners
+from mist_ext import backbones, data, registry
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Stream
 from mist_ext.runs import experiment
@@ -30,7 +31,7 @@ def blocks(text: str, language: str = "python") -> list[str]:
 
 
 @pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with every module that the page shows."""
     for block in blocks(TEXT):
         if named := re.match(r"# (\w+\.py)\n", block):
@@ -38,9 +39,12 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert len(list(tmp_path.iterdir())) == 3
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    for module, names in ((tuners, "TUNERS"), (methods, "METHODS"), (data, "SOURCES")):
-        monkeypatch.setattr(module, names, dict(getattr(module, names)))  # what the page adds to them does not stay
-    return tmp_path
+    registries = (registry.TUNERS, registry.METHODS, registry.SOURCES)
+    before = [dict(known) for known in registries]
+    yield tmp_path
+    for known, names in zip(registries, before, strict=True):  # what the page adds to them does not stay
+        known.clear()
+        known.update(names)
 
 
 def accuracy(folder: Path, cell: str) -> float:

@@ -1,4 +1,4 @@
-"""The README's example runs as it stands, and its tables have the numbers of the committed sweeps."""
+"""The README is a page; its example runs as it stands, and tables have the numbers of the committed sweeps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mist_ext.report.text import DASH
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_the_training_loop_of_the_readme() -> None:
@@ -32,13 +33,22 @@ def test_the_training_loop_of_the_readme() -> None:
     assert any(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
 
+def test_the_readme_is_one_page_and_leads_to_every_other() -> None:
+    assert len(README.splitlines()) <= 130
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert all((ROOT / link).exists() for link in links if "://" not in link)
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - {"docs/index.md"}
+    assert pages <= set(links)
+
+
 def rows_of(sweep: str) -> list[dict[str, Any]]:
     return json.loads((ROOT / "bench" / "results" / sweep / "sweep.json").read_text())["rows"]
 
 
-def table_below(heading: str) -> list[list[str]]:
+def table_below(heading: str, text: str = BENCHMARKS) -> list[list[str]]:
     """The cells of the first table below a heading, its own heading first."""
-    lines = README.partition(heading)[2].splitlines()
+    assert heading in text
+    lines = text.partition(heading)[2].splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("|"))
     table = []
     for line in lines[first:]:
@@ -59,6 +69,11 @@ def test_the_tables_of_tuners_are_the_embedded_sweep(data: str) -> None:
         gain, changed = row["gain_over_none"], row["changed_fraction"]
         expected += [f"{gain['mean']:+.2f} ± {gain['std']:.2f}", f"{100 * changed:.2f} %"] if gain else [DASH, DASH]
         assert shown[row["method"], row["axes"]["tuner"]] == expected
+
+
+def test_the_table_of_the_readme_is_a_part_of_that() -> None:
+    shown = table_below("**digits**, ", README)[1:]
+    assert shown == [cells for method, *cells in table_below("**digits**, ")[1:] if method == "simplecil"]
 
 
 def test_the_table_of_every_tuner_before_every_method_is_its_sweep() -> None:

@@ -1,0 +1,23 @@
+"""Shows the committed results of bench/results in the built site, whose pages reach nothing outside of docs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+RESULTS = Path(__file__).parents[1] / "bench" / "results"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add every figure and the settings, where their links will lead to."""
+    for picture in [*sorted(RESULTS.rglob("*.png")), RESULTS / "settings.json"]:
+        place = f"results/{picture.relative_to(RESULTS).as_posix()}"
+        files.append(File.generated(config, place, abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Make links that fit the repository fit the site."""
+    return markdown.replace("](../bench/results/", "](results/")
