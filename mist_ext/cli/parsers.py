@@ -89,7 +89,7 @@ def _run(parser: Parser) -> None:
                 metavar="FOLDER",
                 help="output folder of an interrupted run to go on with; other options as they were, or left out",
             )
-        members = [field for field in dataclasses.fields(Config) if field.metadata["group"] == name]
+        members = [field for field in dataclasses.fields(Config) if field.metadata["about"].group == name]
         for field in sorted(members, key=lambda field: field.name != name):  # the tuner before how it tunes
             _add_option(group, field)
 
@@ -191,7 +191,7 @@ def _add_option(parser: Any, field: dataclasses.Field[Any]) -> None:
     from mist_ext.config import Config
 
     kind = kinds(Config)[field.name]
-    flag, explanation = "--" + field.name.replace("_", "-"), field.metadata["help"].replace("%", "%%")
+    flag, explanation = "--" + field.name.replace("_", "-"), field.metadata["about"].help.replace("%", "%%")
     if kind is bool:
         parser.add_argument(flag, action="store_true", default=None, help=explanation)
         return

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from copy import copy
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -26,21 +28,80 @@ GROUPS = {
 }
 
 
-def option(default: Any, explanation: str, group: str = "run", null: str | None = None) -> Any:
-    """A dataclass field with a default, the sentence that ``--help`` shows for it, and which of `GROUPS` it is in.
+@dataclass(frozen=True)
+class About:
+    """What is known of an option besides its type and default.
 
-    ``null`` is the word that YAML's null and Python's None stand for.
+    Attributes
+    ----------
+    help : str
+        The sentence that ``--help`` shows.
+    group : str
+        Of `GROUPS`.
+    above, at_least, at_most, below : float, optional
+        Bounds of a number.
+    pattern : bool
+        Whether it is a regular expression.
+    tuners : tuple of str, optional
+        Those of this package that use it; None: all of them, or none of their business.
+    null : str, optional
+        The word that YAML's null and Python's None stand for.
     """
-    metadata = {"help": explanation, "group": group, "null": null}
+
+    help: str
+    group: str = "run"
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    pattern: bool = False
+    tuners: tuple[str, ...] | None = None
+    null: str | None = None
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError for a value that is out of bounds, or no regular expression."""
+        if self.pattern:
+            try:
+                re.compile(value)
+            except (re.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"{name} is {quoted(value)}, which is no regular expression: {error}") from None
+        if value is None:
+            return
+        for bound, within, words in (
+            (self.above, lambda bound: value > bound, "more than {:g}"),
+            (self.at_least, lambda bound: value >= bound, "{:g} or more"),
+            (self.at_most, lambda bound: value <= bound, "at most {:g}"),
+            (self.below, lambda bound: value < bound, "less than {:g}"),
+        ):
+            if bound is not None and not within(bound):
+                raise ValueError(f"{name} is {quoted(value)}, expected {words.format(bound)}")
+
+
+def option(default: Any, explanation: str, group: str = "run", **about: Any) -> Any:
+    """A dataclass field with a default, and what `About` it is known."""
+    metadata = {"about": About(explanation, group, **about)}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: copy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @cache
+def about(of: type) -> dict[str, About]:
+    """What is known of each option of a dataclass."""
+    return {field.name: field.metadata["about"] for field in dataclasses.fields(of)}
+
+
+@cache
 def kinds(of: type) -> dict[str, Any]:
     """The type of each option of a dataclass."""
     return typing.get_type_hints(of)
+
+
+def check_all(options: Any) -> None:
+    """Raise ValueError for the first option of a dataclass that is out of bounds."""
+    of: type = type(options)
+    for name, what in about(of).items():
+        what.check(name, getattr(options, name))
 
 
 def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "") -> Any:
@@ -50,7 +111,7 @@ def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "
     """
     kind = kinds(of)[name]
     if value is None:
-        value = of.__dataclass_fields__[name].metadata["null"]  # type: ignore[attr-defined] # a dataclass has them
+        value = about(of)[name].null
     if typing.get_origin(kind) is not list:
         return typed(value, kind, subject, purpose)
     if isinstance(value, Mapping):

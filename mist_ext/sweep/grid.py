@@ -15,6 +15,7 @@ from typing import Any
 
 from mist_ext.config import Config, presets
 from mist_ext.config.option import option_value
+from mist_ext.config.tuning import unused_by
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
@@ -26,23 +27,6 @@ _LISTS = (*_SPLIT, "method")
 _OWN = ("out", "overwrite")  # the sweep's business
 MOST_VALUES, MOST_POINTS = 1000, 100_000
 _LONGEST_NAME = 120  # bytes, without the seed; file systems take 255
-
-# Options that change nothing for a tuner: where points differ in them alone, they are one run.
-_OF_SCORES = ("score_objective", "freeze_rate")
-_OF_SELECTION = ("rate", "keep", "dynamics", "in_backward", "whole", "strike_factor", *_OF_SCORES, "lr")
-_OF_FULL, _OF_BITFIT, _OF_LORA = ("full_lr",), ("bitfit_lr",), ("lora_lr", "lora_rank", "lora_alpha", "lora_layers")
-_OF_DENSE = (*_OF_FULL, *_OF_BITFIT, *_OF_LORA)
-_OF_TRAINING = ("epochs", "batch_size", "projector_lr", "classifier_lr", "tune_objective", "momentum", "weight_decay")
-_UNUSED = {
-    "none": (*_OF_SELECTION, *_OF_DENSE, *_OF_TRAINING, "layers"),
-    "mist": _OF_DENSE,
-    "random": (*_OF_DENSE, *_OF_SCORES),
-    "magnitude": (*_OF_DENSE, *_OF_SCORES),
-    "gradient": (*_OF_DENSE, *_OF_SCORES, "strike_factor"),
-    "full": (*_OF_SELECTION, *_OF_BITFIT, *_OF_LORA),
-    "bitfit": (*_OF_SELECTION, *_OF_FULL, *_OF_LORA),
-    "lora": (*_OF_SELECTION, *_OF_FULL, *_OF_BITFIT),
-}
 
 
 @dataclass(frozen=True)
@@ -226,7 +210,7 @@ def _clash(one: Point, other: Point, choices: dict[str, list[tuple[Any, dict[str
     tuner = one.axes["tuner"]
     ours, theirs = dataclasses.asdict(one.options), dataclasses.asdict(other.options)
     differing = [name for name in ours if ours[name] != theirs[name]]
-    for axis in set(choices) & set(_UNUSED.get(tuner, ())):
+    for axis in set(choices) & set(unused_by(tuner, Config)):
         tied = [name for name in differing if name != axis and any(name in given for _, given in choices[axis])]
         if tied:
             return ValueError(
@@ -280,7 +264,7 @@ def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     except ValueError as error:
         place = ", ".join(f"{name} {label}" for name, label in labels.items())
         raise ValueError(f"{error} (at {place})") from error
-    unused = _UNUSED.get(axes["tuner"], ())
+    unused = unused_by(axes["tuner"], Config)  # where points differ in these alone, they are one run
     axes = {name: label for name, label in axes.items() if name not in unused}
     options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in unused})
     words = [f"{name}={label}" for name, label in axes.items() if name not in ("data", "tuner")]

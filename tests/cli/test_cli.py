@@ -69,7 +69,7 @@ def test_help_explains_every_option() -> None:
         (["run", "--data", "folder:"], "expected folder:PATH"),
         (["run", "--pres", "mist/cifar100"], "unknown option '--pres'; did you mean '--preset'"),
         (["run", "--preset"], "--preset"),
-        (["run", "--test-fraction", "1.5"], "test_fraction is 1.5, expected a share between 0 and 1"),
+        (["run", "--test-fraction", "1.5"], "test_fraction is 1.5, expected less than 1"),
         (["data", "check", "digits", "--test-fraction", "0"], "test_fraction is 0.0, expected a share between 0 and 1"),
         (["predict", ".", __file__, "--top", "0"], "top is 0, expected at least 1"),
         (["predict", "nowhere", __file__], "nowhere is no folder"),

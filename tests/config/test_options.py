@@ -169,7 +169,7 @@ def test_a_wrong_value_in_yaml_is_answered_by_one_sentence(
         (["run", "--in-backward", "x"], "in_backward is 'x', expected true or false or null"),
         (["run", "--dynamics", "foo"], "unknown dynamics 'foo'; choose one of: exact, published"),
         (["run", "--checkpoint-every", "9" * 400 + "s"], "expected a duration such as 30s"),
-        (["run", "--image-memory", "1e10"], "image_memory is 10000000000.0 GB, expected 0 to 1e9"),
+        (["run", "--image-memory", "1e10"], "image_memory is 10000000000.0, expected at most 1e+09"),
         (["run", "--image-memory", "1e308"], "image_memory is '1e308', expected at most 3e+38"),
         (["run", "--bitfit-lr", "1e39"], "bitfit_lr is '1e39', expected at most 3e+38"),
         (["run", "--epochs", "9" * 20], "epochs is '99999999999999999999', expected at most 9.22337e+18"),

@@ -45,9 +45,7 @@ def run(code: str, *paths: Path, **environment: str) -> subprocess.CompletedProc
 def checkout(tmp_path: Path) -> Path:
     """A folder with the Python sources and nothing compiled."""
     root = tmp_path / "checkout"
-    (root / "mist_ext").mkdir(parents=True)
-    for file in SOURCES.glob("*.py"):
-        shutil.copy(file, root / "mist_ext")
+    shutil.copytree(SOURCES, root / "mist_ext", ignore=shutil.ignore_patterns("_C*", "_cuda*", "assets", "__pycache__"))
     return root
 
 

@@ -13,8 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mist_ext.config import Config, TuningOptions
+from mist_ext.config.tuning import TRAINING, unused_by
 from mist_ext.data.source import Images
-from mist_ext.sweep.grid import _UNUSED, make_grid, read_grid
+from mist_ext.sweep.grid import make_grid, read_grid
 from mist_ext.sweep.significance import LEAST
 from mist_ext.tuners import create
 
@@ -67,7 +68,7 @@ CHANGED = {"score_objective": "ce", "lora_layers": "fc", "whole": "qkv", "dynami
 CHANGED |= {"layers": "attn", "tune_objective": "ce", "epochs": 4, "batch_size": 5, "lora_rank": 2, "lora_alpha": 3}
 
 
-@pytest.mark.parametrize("name", list(_UNUSED))
+@pytest.mark.parametrize("name", ["none", *TRAINING])
 def test_what_a_tuner_is_said_not_to_use_changes_nothing(name: str, same_bits: Callable) -> None:
     if name == "lora":
         pytest.importorskip("peft")
@@ -84,9 +85,9 @@ def test_what_a_tuner_is_said_not_to_use_changes_nothing(name: str, same_bits: C
             tuner.tune(Images(pixels, torch.arange(12) % 3))
         return list(backbone.parameters())
 
-    for option in _UNUSED[name]:
+    for option in unused_by(name, Config):
         assert hasattr(TuningOptions, option), option
-    changed = {option: CHANGED.get(option, 0.5) for option in _UNUSED[name]}
+    changed = {option: CHANGED.get(option, 0.5) for option in unused_by(name, Config)}
     for ours, theirs in zip(tuned({}), tuned(changed), strict=True):
         assert same_bits(ours, theirs)
 

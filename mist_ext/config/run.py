@@ -1,0 +1,186 @@
+"""The configuration of a run: every option with its default, its bounds and its explanation."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mist_ext import registry
+from mist_ext.config import presets
+from mist_ext.config.option import option
+from mist_ext.config.tuning import IN_BACKWARD, SPARSE, TuningOptions
+from mist_ext.system.suggest import unknown
+
+
+@dataclass
+class Config(TuningOptions):
+    """Everything that a run depends on; the same fields serve flags, YAML and Python."""
+
+    in_backward: bool | None = option(None, IN_BACKWARD, group="MIST", tuners=SPARSE)
+    data: str = option(
+        "digits",
+        "Data set: digits, glyphs; or below --data-root: cifar100, imagenet_r, imagenet_a, cub200, cars196; or "
+        "folder:PATH, a tree of class folders with train and test (or val), or one tree of class folders; its "
+        "images are turned as EXIF says and put on white, which published pipelines do not do.",
+        group="data",
+    )
+    data_root: str | None = option(
+        None, "Folder below which data sets are looked for; by default $MIST_DATA or data/.", group="data"
+    )
+    download: bool = option(False, "Fetch the data set to --data-root where it has a public address.", group="data")
+    test_fraction: float = option(
+        0.2,
+        "Share of every class that is held out for testing in a tree without a split.",
+        group="data",
+        above=0,
+        below=1,
+    )
+    classes_per_task: int | None = option(
+        None, "New classes a task; by default the data set's own split.", group="data"
+    )
+    evaluate_on: Literal["test", "validation"] = option(
+        "test",
+        "validation: a quarter of the training images is held out for it, and the test images are not read.",
+        group="data",
+    )
+    normalize: Literal["auto", "published", "model"] = option(
+        "auto",
+        "published: channels as the data set's published protocol has them. model: as the backbone was pre-trained. "
+        "auto: published where there is such a protocol (embedded data with the embedded backbone too), else model.",
+        group="data",
+    )
+    skip_broken: bool = option(
+        False, "Do without images that cannot be decoded, instead of stopping before the task.", group="data"
+    )
+    workers: int | None = option(
+        None,
+        "Processes that decode images; by default none for images in memory, else up to 8 cores.",
+        group="data",
+        at_least=0,
+    )
+    image_memory: float = option(
+        4.0, "Decoded images are kept in at most this many GB.", group="data", at_least=0, at_most=1e9
+    )
+    backbone: str = option(
+        "vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.", group="backbone"
+    )
+    weights: str = option(
+        "pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.", group="backbone", null="none"
+    )
+    tuner: list[str] = option(
+        ["none", "mist"], f"How the backbone is adapted: {', '.join(registry.TUNERS)}.", group="tuner"
+    )
+    method: list[str] = option(
+        ["simplecil", "ranpac"],
+        "The freeze-based methods that follow: " + ", ".join(registry.METHODS) + ".",
+        group="method",
+    )
+    method_options: list[str] = option(
+        [],
+        "NAME=VALUE for every method that has the option, such as epochs=5, or METHOD.NAME=VALUE for one, such as "
+        "l2p.length=3; by default what was published.",
+        group="method",
+    )
+    ranpac_width: int = option(
+        2000, "Random features of ranpac and ranpac_*; 10000 is published for a ViT-B/16.", group="method", at_least=1
+    )
+    seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
+    class_order_seed: int | None = option(
+        None, "Fixes the class order over all seeds; the field uses 1993.", at_least=0, at_most=2**32 - 1
+    )
+    device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1.")
+    deterministic: bool = option(False, "Refuse GPU algorithms whose result varies from run to run.")
+    checkpoint_every: str = option("5min", "How often an unfinished run is saved: 30s, 5min, 1h, or never.")
+    diagnose: bool = option(
+        False,
+        "Measure what tuning on each task does to the backbone: drift of earlier classes' features, a linear probe on "
+        "Latin letters, accuracy on the new classes alone.",
+    )
+    save: Literal["first", "all", "none"] = option(
+        "first", "Whose trained classifiers are kept for mist predict: those of the first seed, of all, or none."
+    )
+    tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
+    preset: str | None = option(
+        None, "Settings by name, such as mist/cifar100, as published; flags and YAML override them."
+    )
+    out: str | None = option(None, "Output folder; by default runs/ with date and time.")
+    overwrite: bool = option(False, "Replace the results in an output folder that was used before.")
+
+    def check(self) -> None:
+        """Raise ValueError for the first name that is unknown or value that is out of range."""
+        super().check()
+        registry.check_data(self.data)
+        if self.preset is not None:
+            presets.preset(self.preset)
+        for kind, given, known in (
+            ("tuner", self.tuner, registry.TUNERS),
+            ("method", self.method, registry.METHODS),
+        ):
+            if not given or len(set(given)) != len(given):
+                raise ValueError(f"{kind} is {given}, expected one or more different names of: {', '.join(known)}")
+            for name in given:
+                if name not in known and "," in name:
+                    raise ValueError(f"{kind} is {name!r}, expected names, as --{kind} a b, or in YAML {kind}: [a, b]")
+                if name not in known:
+                    raise unknown(kind, name, known)
+        for name in self.tuner:
+            registry.TUNERS.check(name)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
+            raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
+        seconds(self.checkpoint_every)
+
+
+# What may differ between an interrupted run and the one that goes on from it: results do not depend on it, or it is how
+# the run can go on.
+FREE_TO_CHANGE = frozenset(
+    (
+        "data_root",
+        "download",
+        "skip_broken",
+        "workers",
+        "image_memory",
+        "device",
+        "checkpoint_every",
+        "tensorboard",
+        "out",
+        "overwrite",
+    )
+)
+
+
+def seconds(duration: str) -> float | None:
+    """``30s``, ``5min`` or ``1h`` in seconds; None for ``never``."""
+    if duration == "never":
+        return None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h)", duration)
+    if match is None:
+        raise ValueError(f"checkpoint_every is {duration!r}, expected a duration such as 30s, 5min or 1h, or never")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]
+
+
+def differing(ours: Config, theirs: Config) -> list[str]:
+    """The options that results depend on and that two configurations do not share, with both values."""
+    first, second = dataclasses.asdict(ours), dataclasses.asdict(theirs)
+    return [
+        f"{name} is {first[name]!r}, was {second[name]!r}"
+        for name in first
+        if name not in FREE_TO_CHANGE and first[name] != second[name]
+    ]
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as ``mist run`` reads it; it names no output folder, so a copy of it can be run anywhere."""
+    import yaml
+
+    values = dataclasses.asdict(config)
+    del values["out"], values["overwrite"]
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def from_yaml(text: str) -> dict[str, Any]:
+    """The options that `to_yaml` wrote."""
+    import yaml
+
+    return dict(yaml.safe_load(text))

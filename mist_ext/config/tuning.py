@@ -1,0 +1,217 @@
+"""How tuners tune: every option with its default, its bounds, its explanation and the tuners that use it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from mist_ext.config.option import about, check_all, option, option_value
+
+SPARSE = ("mist", "random", "magnitude", "gradient")  # the tuners that select entries
+TRAINING = (*SPARSE, "full", "bitfit", "lora")
+IN_BACKWARD = (
+    "Update each block as soon as backward has made its gradients, which are then freed; the bits are the same. Exact "
+    "dynamics only; null: where the dynamics allow it."
+)
+
+
+@dataclass
+class TuningOptions:
+    """How tuners tune; each uses what concerns it. ``mist run --help`` explains every option."""
+
+    epochs: int = option(
+        6,
+        "Passes over a task's training images. MIST's first one scores and updates nothing.",
+        group="tuner",
+        above=0,
+        tuners=TRAINING,
+    )
+    batch_size: int = option(
+        32,
+        "Images a batch; the second view doubles them. The processes of a torchrun share a batch out among them.",
+        group="tuner",
+        above=0,
+        tuners=TRAINING,
+    )
+    lr: float = option(
+        3e-3,
+        "Learning rate of the backbone for the sparse tuners: mist, random, magnitude, gradient.",
+        group="MIST",
+        above=0,
+        tuners=SPARSE,
+    )
+    full_lr: float = option(
+        2e-4, "Learning rate of the backbone for the tuner full.", group="tuner", above=0, tuners=("full",)
+    )
+    bitfit_lr: float = option(
+        3e-3, "Learning rate of the biases for the tuner bitfit.", group="tuner", above=0, tuners=("bitfit",)
+    )
+    lora_lr: float = option(
+        3e-3, "Learning rate of the adapters for the tuner lora.", group="tuner", above=0, tuners=("lora",)
+    )
+    projector_lr: float = option(
+        1e-2, "Learning rate of the objective's projector.", group="tuner", above=0, tuners=TRAINING
+    )
+    classifier_lr: float = option(
+        1e-2, "Learning rate of cross-entropy's classifier.", group="tuner", above=0, tuners=TRAINING
+    )
+    score_objective: Literal["mi", "ce"] = option(
+        "mi",
+        "What mist scores by: mi, the mutual information of two views; ce, cross-entropy over the task's classes, by a "
+        "linear classifier that is new for each task.",
+        group="MIST",
+        tuners=("mist",),
+    )
+    tune_objective: Literal["mi", "ce"] = option(
+        "mi",
+        "What every tuner that trains tunes by: mi or ce, as score_objective has them.",
+        group="tuner",
+        tuners=TRAINING,
+    )
+    momentum: float = option(0.9, "SGD's momentum.", group="tuner", at_least=0, at_most=1, tuners=TRAINING)
+    weight_decay: float = option(
+        5e-4,
+        "SGD's weight decay; in exact dynamics only kept entries decay.",
+        group="tuner",
+        at_least=0,
+        tuners=TRAINING,
+    )
+    rate: float = option(
+        0.05, "Fraction of each tensor's entries that is selected.", group="MIST", above=0, at_most=1, tuners=SPARSE
+    )
+    keep: float = option(
+        0.1,
+        "Probability that a selected entry's gradient is kept in a step: 1 - drop rate.",
+        group="MIST",
+        above=0,
+        at_most=1,
+        tuners=SPARSE,
+    )
+    dynamics: Literal["exact", "published"] = option(
+        "exact",
+        "exact: a dropped entry keeps value and momentum. published: the masked gradient goes to torch's dense SGD.",
+        group="MIST",
+        tuners=SPARSE,
+    )
+    in_backward: bool | None = option(False, IN_BACKWARD, group="MIST", tuners=SPARSE)
+    whole: str = option(
+        "bias|norm",
+        "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
+        group="MIST",
+        pattern=True,
+        tuners=SPARSE,
+    )
+    lora_rank: int = option(4, "Rank of the adapters of the tuner lora.", group="tuner", above=0, tuners=("lora",))
+    lora_alpha: int = option(
+        8,
+        "The adapters' product is multiplied by this and divided by the rank.",
+        group="tuner",
+        above=0,
+        tuners=("lora",),
+    )
+    lora_layers: str = option(
+        "qkv",
+        "Regular expression: linear layers whose name it matches get an adapter.",
+        group="tuner",
+        pattern=True,
+        tuners=("lora",),
+    )
+    layers: str = option(
+        "",
+        "Regular expression: tensors of the backbone whose name it does not match are not tuned, such as attn for "
+        "attention only; by default all are. For every tuner that trains but lora, which has lora_layers.",
+        group="tuner",
+        pattern=True,
+        tuners=TRAINING,
+    )
+    strike_factor: float = option(
+        0.9,
+        "A gradient is multiplied by this for every earlier task that selected its entry.",
+        group="MIST",
+        above=0,
+        at_most=1,
+        tuners=("mist", "random", "magnitude"),
+    )
+    freeze_rate: float = option(
+        5e-4,
+        "Fraction of each tensor, the highest scores, that is frozen for all later tasks.",
+        group="MIST",
+        at_least=0,
+        at_most=1,
+        tuners=("mist",),
+    )
+    precision: Literal["fp32", "bf16", "bf16-pure"] = option(
+        "fp32",
+        "bf16: mixed precision while tuning, parameters stay fp32. bf16-pure: the backbone's parameters are bf16, "
+        "tuned through compact fp32 masters.",
+        group="backbone",
+    )
+    compile: bool = option(False, "torch.compile for each block of the backbone.", group="backbone")
+    exchange: Literal["sparse", "dense"] = option(
+        "sparse",
+        "What the processes of a torchrun exchange in a step: sparse, the gradients of the entries that it keeps; "
+        "dense, whole gradients, by PyTorch's DDP, as tuners without a selection, the tuner gradient and published "
+        "dynamics always do.",
+        group="several processes",
+    )
+    wire: Literal["fp32", "bf16"] = option("fp32", "How a sparse exchange sends a gradient.", group="several processes")
+    shard: bool = option(
+        False,
+        "Spread the backbone over the processes of a torchrun (FSDP2), where it does not fit on one. For the tuners "
+        "mist, random, magnitude and none, and for methods that do not train.",
+        group="several processes",
+    )
+    checkpointing: bool = option(
+        False, "Compute activations anew in backward instead of keeping them: less memory.", group="backbone"
+    )
+
+    def __post_init__(self) -> None:
+        """Give every option its type, wherever its value comes from; ValueError names the first that has another."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            setattr(self, field.name, option_value(type(self), field.name, value, f"{field.name} is"))
+
+    def check(self) -> None:
+        """Raise ValueError for the first option that is out of range."""
+        TuningOptions.__post_init__(self)  # for what was assigned
+        check_all(self)
+        if self.precision == "bf16-pure" and self.dynamics == "published":
+            raise ValueError(
+                "precision is bf16-pure, but published dynamics have a dense optimiser without fp32 masters, whose "
+                "steps would be lost in rounding; use precision bf16, or dynamics exact"
+            )
+        if self.shard and self.dynamics == "published":
+            raise ValueError(
+                "shard is True, but published dynamics have torch's dense optimiser, whose state is not cut to the "
+                "processes' parts; leave shard out, or use dynamics exact"
+            )
+        if self.shard and self.layers:
+            raise ValueError(
+                f"layers is {self.layers!r}, but shard is True: FSDP2 reduces the gradients of every layer of a "
+                "backbone that is spread over the processes; leave one of them out"
+            )
+        if self.exchange == "dense":
+            for name, ignored in (("in_backward", self.in_backward is True), ("wire", self.wire != "fp32")):
+                if ignored:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}, but exchange is 'dense': PyTorch's DDP reduces whole fp32 "
+                        f"gradients, before the step; leave {name} out, or use exchange sparse"
+                    )
+        if self.shard and self.exchange == "dense":
+            raise ValueError(
+                "shard is True, but exchange is 'dense': FSDP2 itself reduces the gradients of a backbone that is "
+                "spread over the processes; leave exchange out"
+            )
+        if self.in_backward and self.dynamics == "published":
+            raise ValueError(
+                "in_backward is True, but published dynamics need the gradients of the whole model at once; "
+                "leave it out, or use dynamics exact"
+            )
+
+
+def unused_by(tuner: str, options: type = TuningOptions) -> list[str]:
+    """Name the options that change nothing for a tuner of this package; of another's, nothing is known."""
+    if tuner not in ("none", *TRAINING):
+        return []
+    return [name for name, what in about(options).items() if what.tuners is not None and tuner not in what.tuners]
