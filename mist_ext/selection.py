@@ -137,7 +137,7 @@ class Selection(Mapping[str, "Tensor | None"]):
             The fraction selected, as `selected_count` turns it into a number.
         whole : str, optional
             A regular expression; tensors with at most one dimension and those whose name it matches anywhere are
-            selected whole.
+            selected whole. Nothing is by its name where it is empty.
 
         Raises
         ------
@@ -154,7 +154,7 @@ class Selection(Mapping[str, "Tensor | None"]):
         if not isinstance(scores, Mapping):
             kind = type(scores).__name__
             raise TypeError(f"scores is a {kind}, expected a mapping of names to tensors, as sensitivity.scores() is")
-        expression = None if whole is None else pattern("whole", whole)
+        expression = pattern("whole", whole) if whole else None
         sparse = [name for name, score in scores.items() if not is_whole(name, score, expression)]
         index: dict[str, Tensor | None] = dict.fromkeys(scores)
         index.update(highest({name: scores[name] for name in sparse if not is_sharded(scores[name])}, rate))

@@ -107,7 +107,7 @@ class MIST(ContrastiveTuner):
     @property
     def whole(self) -> str:
         """The pattern of the tensors that are selected whole: the options' own, and the objectives' layers."""
-        return rf"{self.options.whole}|^projector\.|^classifier\."
+        return "|".join(filter(None, (self.options.whole, r"^projector\.", r"^classifier\.")))
 
     def written(self) -> Iterable[Tensor]:
         return super().written() if self._scores is None else self._scores.values()
