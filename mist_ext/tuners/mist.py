@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from mist_ext.config import TuningOptions
 from mist_ext.distributed import agreement, partial_sums, ranks
 from mist_ext.distributed.gradients import add_up_
-from mist_ext.distributed.shard import Shard, local
-from mist_ext.distributed.stored import Stored, check_entries, taken
+from mist_ext.distributed.shard import local
 from mist_ext.kernels import ops
 from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
 from mist_ext.results.record import Count
@@ -26,10 +25,10 @@ from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import described, kept_fraction, measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.freezing import all_frozen_but
+from mist_ext.tuners.history import History
 from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
 
-MOST_STRIKES = 255  # a uint8 code
 NOTHING_SCORED = (
     "every score is 0: the task's images give the objective no gradient, as a single one does, which has no other to "
     "be told from; give the task more images"
@@ -75,10 +74,8 @@ class MIST(ContrastiveTuner):
 
     Attributes
     ----------
-    strikes : dict of str to Tensor
-        uint8, one count an entry, on the host; of a sharded backbone, as the next, for this rank's rows.
-    frozen : dict of str to Tensor
-        uint8, bit-packed (`ops.pack_bits`), on the host.
+    history : History
+        Strikes and frozen entries.
     steps : int
         Steps applied since the run began; the keep rule draws by it.
     """
@@ -87,8 +84,7 @@ class MIST(ContrastiveTuner):
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)
-        self.strikes: dict[str, Tensor] = {}
-        self.frozen: dict[str, Tensor] = {}
+        self.history = History(backbone, self.sharded)
         self.steps = 0
         self.keep_seed = draw_seed(seed, "keep")
         # Of the task at hand: sums of an unfinished scoring epoch, then what is tuned and by which optimisers.
@@ -123,7 +119,7 @@ class MIST(ContrastiveTuner):
                 self._selection, self._to_freeze = self.select(images, tuned, track, pause)
             self.position = (1, 0)
         self.apply(images, self._selection, tuned, track, pause)
-        self.finish_task(self._selection, self._to_freeze)
+        self.history.add(self._selection, self._to_freeze)
         self._selection, self._optimizers = None, {}
         return self.end_task()
 
@@ -131,7 +127,7 @@ class MIST(ContrastiveTuner):
         self, images: Dataset, tuned: Tuned, track: Track = untracked, pause: Pause = never
     ) -> tuple[Selection, Selection]:
         """Score for one epoch without any update, then select the entries to tune and those to freeze afterwards."""
-        frozen = {name: bits.to(self.device) for name, bits in self.frozen.items()}
+        frozen = {name: bits.to(self.device) for name, bits in self.history.frozen.items()}
         with Sensitivity(self.named_parameters(), frozen, scores=self._scores) as sensitivity:
             self._scores = sensitivity.scores()
             for loss in self.epoch(images, 0, "score", "score", self.options.score_objective, track, pause):
@@ -201,7 +197,7 @@ class MIST(ContrastiveTuner):
             "keep": options.keep,
             "seed": self.keep_seed,
             "step": self.steps,
-            "scale_code": self._scale_codes(selection),
+            "scale_code": self.history.scale_codes(selection),
             "scale_table": self.scale_table,
         }
         sgd: dict[str, Any] = {"momentum": options.momentum, "weight_decay": options.weight_decay}
@@ -236,39 +232,12 @@ class MIST(ContrastiveTuner):
     def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
         return SparseSGD(self.groups(self.options.lr), selection, **options)
 
-    def _scale_codes(self, selection: Selection) -> dict[str, Tensor]:
-        """The strikes of the selected entries, for the tensors that have any."""
-        codes = {}
-        for name in selection.by_score:
-            index = selection[name]
-            if index is not None and name in self.strikes:
-                codes[name] = self.strikes[name][index.cpu().long()]
-        return codes
-
-    def finish_task(self, selection: Selection, to_freeze: Selection) -> None:
-        """Count a strike against every entry that was selected, and freeze the highest scores for all later tasks."""
-        for name in self._of_backbone(selection.by_score):
-            index = selection[name]
-            assert index is not None
-            strikes = self.strikes.setdefault(name, torch.zeros(selection.numel(name), dtype=torch.uint8))
-            chosen = index.cpu().long()
-            strikes[chosen] = (strikes[chosen].int() + 1).clamp(max=MOST_STRIKES).to(torch.uint8)
-        for name in self._of_backbone(to_freeze.by_score):
-            index = to_freeze[name]
-            assert index is not None
-            flags = torch.zeros(to_freeze.numel(name), dtype=torch.bool)
-            if name in self.frozen:
-                flags |= ops.unpack_bits(self.frozen[name], len(flags))
-            flags[index.cpu().long()] = True
-            self.frozen[name] = ops.pack_bits(flags)
-
     def state_dict(self) -> dict[str, Any]:
         selection, scores = self._selection, self._scores
         return {
             **super().state_dict(),
             "steps": self.steps,
-            "strikes": {name: self._saved(name, counts) for name, counts in self.strikes.items()},
-            "frozen": {name: self._saved_flags(name, bits) for name, bits in self.frozen.items()},
+            **self.history.state_dict(),
             # Of a sharded backbone they are sums over the ranks already.
             "scores": scores if self.sharded or not scores else {n: partial_sums.saved(s) for n, s in scores.items()},
             "selection": None if selection is None else selection.state_dict(),
@@ -281,8 +250,7 @@ class MIST(ContrastiveTuner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.steps = msgspec.convert(state["steps"], Count)
-        self.strikes = {name: self._own(name, counts) for name, counts in state["strikes"].items()}
-        self.frozen = {name: self._own_flags(name, flags) for name, flags in state["frozen"].items()}
+        self.history.load_state_dict(state)
         self._scores = state["scores"]
         if self._scores and not self.sharded:
             sizes = {name: p.numel() for name, p in self.named_parameters()}
@@ -297,27 +265,3 @@ class MIST(ContrastiveTuner):
             if not self._selection:
                 raise ValueError("nothing is selected")
         self._saved_optimizers = state["optimizers"]
-
-    def _saved(self, name: str, own: Tensor) -> Tensor:
-        """One value for each entry of a tensor, as a checkpoint keeps them."""
-        parameter = self.backbone.get_parameter(name)
-        return Shard(own, Shard.of(name, parameter).first, parameter.numel()) if self.sharded else own
-
-    def _own(self, name: str, saved: Tensor | Stored, dtype: torch.dtype = torch.uint8) -> Tensor:
-        """Those of this rank's entries."""
-        parameter = self.backbone.get_parameter(name)
-        check_entries(name, saved, parameter, dtype)
-        return taken(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
-
-    def _saved_flags(self, name: str, bits: Tensor) -> Tensor:
-        """Bits are packed only where they are those of a whole tensor: parts need not begin with a byte."""
-        entries = local(self.backbone.get_parameter(name)).numel()
-        return self._saved(name, ops.unpack_bits(bits, entries)) if self.sharded else bits
-
-    def _own_flags(self, name: str, saved: Tensor | Stored) -> Tensor:
-        if saved.dtype != torch.bool:
-            entries = self.backbone.get_parameter(name).numel()
-            if not isinstance(saved, Tensor) or saved.dtype != torch.uint8 or saved.shape != (-(-entries // 8),):
-                raise ValueError(f"the frozen entries of {name!r} are not the packed bits of {entries} entries")
-            saved = ops.unpack_bits(saved, entries)
-        return ops.pack_bits(self._own(name, saved, torch.bool))

@@ -77,7 +77,7 @@ def test_the_scoring_epoch_changes_nothing(same_bits: Callable) -> None:
     assert all(same_bits(before[name], after[name]) for name in before)
     assert all(p.grad is None for p in t.backbone.parameters())
     assert (t.steps, tuned.changed) == (0, [])
-    assert t.strikes  # it was a task all the same
+    assert t.history.strikes  # it was a task all the same
 
 
 def test_the_entries_with_the_largest_squared_gradients_are_selected() -> None:
@@ -183,7 +183,7 @@ def test_strikes_scale_the_gradient(dynamics: str) -> None:
     options = {"dynamics": dynamics, "momentum": 0.0, "weight_decay": 0.0, "keep": 1.0, "lr": 1.0, "batch_size": COUNT}
     plain, struck = tuner(**options), tuner(**options)
     name = "blocks.0.attn.qkv.weight"
-    struck.strikes[name] = (torch.arange(96 * 32) % 4).to(torch.uint8)
+    struck.history.strikes[name] = (torch.arange(96 * 32) % 4).to(torch.uint8)
     before = values(plain.backbone)[name]
     moved = []
     for t in (plain, struck):
@@ -203,14 +203,14 @@ def test_every_task_that_selects_an_entry_counts_a_strike_up_to_255() -> None:
         t.tune(images(seed=task))
         for name in selections[-1].by_score:
             counts[name].view(-1)[selections[-1][name].long()] += 1
-    assert set(t.strikes) == set(selections[-1].by_score)
-    for name, strikes in t.strikes.items():
+    assert set(t.history.strikes) == set(selections[-1].by_score)
+    for name, strikes in t.history.strikes.items():
         assert strikes.dtype == torch.uint8
         assert torch.equal(strikes.long(), counts[name].flatten())
-    for strikes in t.strikes.values():
+    for strikes in t.history.strikes.values():
         strikes.fill_(255)
     t.tune(images(seed=3))
-    assert all((strikes == 255).all() for strikes in t.strikes.values())
+    assert all((strikes == 255).all() for strikes in t.history.strikes.values())
 
 
 def test_the_highest_scores_are_frozen_for_all_later_tasks(same_bits: Callable) -> None:
@@ -218,7 +218,9 @@ def test_the_highest_scores_are_frozen_for_all_later_tasks(same_bits: Callable) 
     selections = spied(t)
     earlier: dict[str, Tensor] = {}
     for task in range(4):
-        frozen = {name: ops.unpack_bits(bits, t.strikes[name].numel()) for name, bits in t.frozen.items()}
+        frozen = {
+            name: ops.unpack_bits(bits, t.history.strikes[name].numel()) for name, bits in t.history.frozen.items()
+        }
         before = values(t.backbone)
         t.tune(images(seed=task))
         after = values(t.backbone)
@@ -236,7 +238,7 @@ def test_frozen_entries_come_behind_others_of_score_zero() -> None:
     t = tuner(epochs=1)
     flags = torch.zeros(32 * 3 * 8 * 8, dtype=torch.bool)
     flags[:50] = True
-    t.frozen["patch_embed.proj.weight"] = ops.pack_bits(flags)
+    t.history.frozen["patch_embed.proj.weight"] = ops.pack_bits(flags)
     black = Images(torch.zeros(COUNT, 3, 32, 32, dtype=torch.uint8), torch.arange(COUNT) % 4)
     selections = spied(t)
     t.tune(black)  # no gradient reaches the patch embedding's weight
@@ -246,7 +248,7 @@ def test_frozen_entries_come_behind_others_of_score_zero() -> None:
 def test_without_a_freeze_rate_nothing_is_frozen() -> None:
     t = tuner(epochs=1, freeze_rate=0.0)
     t.tune(images())
-    assert t.frozen == {}
+    assert t.history.frozen == {}
 
 
 def test_the_step_counter_and_the_draws_run_on_over_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,5 +299,5 @@ def test_random_selects_as_many_entries_elsewhere_and_freezes_none() -> None:
     for name in by_score.by_score:
         assert not torch.equal(by_score[name], by_chance[name])
         assert not torch.equal(by_chance[name], again[name])  # every task draws anew
-    assert drawn.frozen == {}
+    assert drawn.history.frozen == {}
     assert isinstance(drawn.tune(images()), Tuned)

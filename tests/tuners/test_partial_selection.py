@@ -80,7 +80,7 @@ def test_what_is_not_selected_is_left_alone(
     changed = [name for name, value in t.backbone.state_dict().items() if not same_bits(value, before[name])]
     assert changed
     assert all(name.startswith(LAST) for name in changed)
-    assert all(name.startswith((LAST, "projector.")) for name in t.strikes)
+    assert all(name.startswith((LAST, "projector.")) for name in t.history.strikes)
     assert all(p.grad is None and p.requires_grad for _, p in t.named_parameters())
 
 

@@ -81,8 +81,8 @@ def test_magnitude_selects_the_largest_weights_of_each_task_s_backbone() -> None
                 assert sorted(largest.tolist()) == made[task][name].tolist()
         assert tuned.selected_fraction == pytest.approx(0.1, abs=0.001)
         assert tuned.costs.seconds["score"] == 0
-    assert t.strikes
-    assert t.frozen == {}
+    assert t.history.strikes
+    assert t.history.frozen == {}
 
 
 def test_gradient_is_a_dense_loop_over_each_step_s_largest_gradients() -> None:
@@ -121,7 +121,7 @@ def test_gradient_changes_as_much_in_a_step_as_mist_keeps() -> None:
     assert all(0 < changed <= kept for changed, kept in zip(ours.changed, ours.kept, strict=True))
     assert ours.changed_all[0] == pytest.approx(mist.changed_all[0], rel=0.2)
     assert ours.selected_fraction == ours.kept[0]
-    assert tuner("gradient").strikes == {}
+    assert tuner("gradient").history.strikes == {}
 
 
 def test_gradient_has_exact_dynamics_only() -> None:
