@@ -51,14 +51,14 @@ class Aper(FirstSession, SimpleCIL):
     ) -> None:
         super().__init__(kind, settings, Recipe(epochs, lr, batch_size, weight_decay=weight_decay), seed)
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def compute_features(self, pixels: Tensor) -> Tensor:
         return torch.cat([self.frozen(pixels), self.adapted(pixels)], dim=1)
 
 
 class AperAdapter(Aper):
     """APER with a bottleneck of 64 beside every block's MLP, scaled by 0.1. `Aper` has the rest."""
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "bottleneck")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "bottleneck")
 
     def __init__(
         self, bottleneck: int = 64, epochs: int = 20, lr: float = 0.01, batch_size: int = 48, seed: int = 1993
@@ -77,7 +77,7 @@ class AperSSF(Aper):
 class AperVPTShallow(Aper):
     """APER with 5 prompts beside the first block's tokens. `Aper` has the rest."""
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "length")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "length")
     _deep = False
 
     def __init__(

@@ -49,7 +49,7 @@ class CodaPrompt(PromptedMethod):
     seed : int
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier", "components", "length", "prompted_blocks")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "classifier", "components", "length", "prompted_blocks")
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class CodaPrompt(PromptedMethod):
         self.components, self.length, self.orthogonality = components, length, orthogonality
         self.prompted_blocks = tuple(prompted_blocks)
 
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         check_blocks(self.backbone, "prompted_blocks", self.prompted_blocks)
         within_budget(self.backbone, "length", self.length, self.length)
-        network = super()._build()
+        network = super().build_network()
         # One entry for every task: [blocks, components, L D], and twice [blocks, components, D].
         network.prompts, network.attention, network.keys = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         return network
 
-    def _grow(self, classes: range) -> None:
+    def extend_network(self, classes: range) -> None:
         self._heads.extend(classes)
         width = self.feature_width
         for part, size in zip(self._lists(), (self.length * width, width, width), strict=True):

@@ -46,7 +46,7 @@ class DualPrompt(PromptedMethod):
     seed : int
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier", "general_blocks", "expert_blocks")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "classifier", "general_blocks", "expert_blocks")
 
     def __init__(
         self,
@@ -67,18 +67,18 @@ class DualPrompt(PromptedMethod):
         if both := set(self.general_blocks) & set(self.expert_blocks):
             raise ValueError(f"general_blocks and expert_blocks share {sorted(both)}; a block takes one of them")
 
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         check_blocks(self.backbone, "general_blocks", self.general_blocks)
         check_blocks(self.backbone, "expert_blocks", self.expert_blocks)
         within_budget(self.backbone, "expert_length", self.expert_length, 20)
         length = within_budget(self.backbone, "general_length", self.general_length, 5)
-        network = super()._build()
+        network = super().build_network()
         width = self.feature_width
         network.general = nn.Parameter(torch.empty(len(self.general_blocks), 2, length, width).uniform_(-1, 1))
         network.experts, network.keys = nn.ParameterList(), nn.ParameterList()
         return network
 
-    def _grow(self, classes: range) -> None:
+    def extend_network(self, classes: range) -> None:
         self._heads.extend(classes)
         width = self.feature_width
         length = within_budget(self.backbone, "expert_length", self.expert_length, 20)

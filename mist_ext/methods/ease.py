@@ -51,8 +51,8 @@ class Ease(TrainedMethod):
     """
 
     stale = "the subspaces of earlier tasks were learned on an earlier backbone"
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "alpha", "bottleneck")
-    _state: ClassVar[tuple[str, ...]] = ("counts", "table")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "alpha", "bottleneck")
+    learned: ClassVar[tuple[str, ...]] = ("counts", "table")
 
     def __init__(
         self,
@@ -68,16 +68,16 @@ class Ease(TrainedMethod):
         self.table = torch.zeros(0, 0, 0, dtype=torch.float64)
 
     @property
-    def _width(self) -> int:
+    def learned_width(self) -> int:
         return len(self.sessions) * self.feature_width
 
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         return nn.ModuleList()
 
-    def _grow(self, classes: range) -> None:
+    def extend_network(self, classes: range) -> None:
         self.network.append(Adapters(self.backbone, self.bottleneck))
 
-    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
         adapters: Adapters = self.network[-1]
         with self.drawn("head", len(self.sessions)):
             head = CosineHead(self.feature_width, classes).to(self.device)
@@ -88,10 +88,10 @@ class Ease(TrainedMethod):
         self.fit(loss, [((*adapters.parameters(), *head.parameters()), 1.0)], images, track)
         return True  # they have got a part more
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def compute_features(self, pixels: Tensor) -> Tensor:
         return torch.cat([adapters.features(self.backbone, pixels) for adapters in self.network], dim=1)
 
-    def _learn(self, features: Tensor, targets: Tensor) -> None:
+    def update(self, features: Tensor, targets: Tensor) -> None:
         tasks = len(self.sessions)
         table = features.new_zeros(targets.shape[1], tasks, features.shape[1] // tasks)
         if len(self.table):
@@ -106,7 +106,7 @@ class Ease(TrainedMethod):
             old[:, -1] = alike.softmax(dim=1) @ table[new][:, -1]
         self.table = table
 
-    def _scores(self, features: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
         parts = functional.normalize(features.view(len(features), *self.table.shape[1:]), dim=2)
         cosines = torch.einsum("ntd,ctd->nct", parts, functional.normalize(self.table, dim=2))
         weights = torch.full(self.table.shape[:2], self.alpha, dtype=features.dtype, device=features.device)

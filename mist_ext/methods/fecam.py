@@ -35,9 +35,9 @@ class FeCAM(ClassGaussians):
         float64, ``[classes, d, d]``: R_c^-1.
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("gamma1", "gamma2")
-    _state: ClassVar[tuple[str, ...]] = ("counts", "sums", "products", "precisions")
-    _predicting: ClassVar[tuple[str, ...]] = ("counts", "sums", "precisions")
+    fixed_options: ClassVar[tuple[str, ...]] = ("gamma1", "gamma2")
+    learned: ClassVar[tuple[str, ...]] = ("counts", "sums", "products", "precisions")
+    needed_to_predict: ClassVar[tuple[str, ...]] = ("counts", "sums", "precisions")
 
     def __init__(self, gamma1: float = 1.0, gamma2: float = 0.0) -> None:
         super().__init__()
@@ -57,10 +57,10 @@ class FeCAM(ClassGaussians):
             precisions[position] = torch.linalg.pinv(correlation(self._shrink(covariance)), hermitian=True)
         self.precisions = precisions
 
-    def _learn(self, features: Tensor, targets: Tensor) -> None:
-        super()._learn(functional.normalize(features, dim=1), targets)
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        super().update(functional.normalize(features, dim=1), targets)
 
-    def _scores(self, features: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
         features = functional.normalize(features, dim=1)
         distances = []
         for mean, precision in zip(self.prototypes, self.precisions, strict=True):

@@ -43,14 +43,14 @@ class FirstSession(TrainedMethod):
         super().attach(backbone)
         self._kind.check(backbone, **self._settings)
 
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         return nn.ModuleDict()
 
-    def _grow(self, classes: range) -> None:
+    def extend_network(self, classes: range) -> None:
         if len(self.sessions) == 1:
             self.network.adapted = self._kind(self.backbone, **self._settings)
 
-    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
         if len(self.sessions) > 1:
             return False
         with self.drawn("head"):

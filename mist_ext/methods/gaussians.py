@@ -21,7 +21,7 @@ class ClassGaussians(ClassMeans):
         float64, ``[classes, d, d]``: the sums of ``f f^T`` over the features of each class.
     """
 
-    _state: ClassVar[tuple[str, ...]] = ("counts", "sums", "products")
+    learned: ClassVar[tuple[str, ...]] = ("counts", "sums", "products")
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class ClassGaussians(ClassMeans):
             return (self.products[position] - count * mean.unsqueeze(1) * mean) / (count - 1).clamp(min=1)
 
         lacking = [position for position in positions if self.counts[position] > 0 and not spread[position]]
-        substitute = torch.eye(self._width).to(means)
+        substitute = torch.eye(self.learned_width).to(means)
         if lacking:
             warnings.warn(
                 f"class {', '.join(map(str, lacking))} has a single image (or equal ones) and so no covariance: "
@@ -59,8 +59,8 @@ class ClassGaussians(ClassMeans):
         """Bytes of the second moments before and after a task, and of the matrices that are made of them."""
         return 4 * 8 * classes * features * features
 
-    def _learn(self, features: Tensor, targets: Tensor) -> None:
-        super()._learn(features, targets)
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        super().update(features, targets)
         width = features.shape[1]
         products = features.new_zeros(targets.shape[1], width, width)
         products[: len(self.products)] = self.products if len(self.products) else products[:0]

@@ -53,7 +53,7 @@ class L2P(PromptedMethod):
     seed : int
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier", "pool", "selected", "head_type")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "classifier", "pool", "selected", "head_type")
 
     def __init__(
         self,
@@ -76,20 +76,20 @@ class L2P(PromptedMethod):
         self.head_type = head_type
         self.pool, self.length, self.selected, self.pull = pool, length, selected, pull
 
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         if self.selected > (budget := positions(self.backbone)):
             raise ValueError(
                 f"selected={self.selected}: so many prompts, but the backbone has {budget} positions; "
                 f"expected at most {budget}"
             )
         length = within_budget(self.backbone, "length", self.length, 5, self.selected)
-        network = super()._build()
+        network = super().build_network()
         width = self.feature_width
         network.prompts = nn.Parameter(torch.empty(self.pool, length, width).uniform_(-1, 1))
         network.keys = nn.Parameter(torch.empty(self.pool, width).uniform_(-1, 1))
         return network
 
-    def _grow(self, classes: range) -> None:
+    def extend_network(self, classes: range) -> None:
         self._heads.extend(classes)
 
     def _trained(self) -> Iterable[nn.Parameter]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,19 @@ Entry = Tensor | int | float | str | tuple[int, ...]  # of a state
 
 # Bounds the memory of a prediction: 4096 rows of RanPAC's published width (10,000) are 330 MB in float64.
 PREDICT_ROWS = 4096
+# What methods of other packages may still define by its name of earlier versions.
+RENAMED = {
+    "_learn": "update",
+    "_scores": "score",
+    "_width": "learned_width",
+    "_state": "learned",
+    "_predicting": "needed_to_predict",
+    "_fixed": "fixed_options",
+    "_build": "build_network",
+    "_grow": "extend_network",
+    "_train": "train_network",
+    "_features": "compute_features",
+}
 
 
 class Method(ABC):
@@ -33,9 +46,14 @@ class Method(ABC):
     """
 
     draws: ClassVar[bool] = False
-    _state: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
-    _predicting: ClassVar[tuple[str, ...]] = ()  # those that predictions need, all of them if empty
-    _fixed: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
+    learned: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
+    needed_to_predict: ClassVar[tuple[str, ...]] = ()  # those that predictions need, all of them if empty
+    fixed_options: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for old in cls.__dict__.keys() & RENAMED.keys():
+            raise TypeError(f"{cls.__name__} defines {old!r}, which is called {RENAMED[old]!r} now; rename it")
 
     def __init__(self) -> None:
         self.counts = torch.zeros(0, dtype=torch.int64)
@@ -63,7 +81,7 @@ class Method(ABC):
         classes = max(int(labels.max()) + 1, len(self.counts))
         targets = functional.one_hot(labels, classes).to(torch.float64)
         self._move(features.device)
-        self._learn(features.to(torch.float64), targets)
+        self.update(features.to(torch.float64), targets)
         self.counts = functional.pad(self.counts, (0, classes - len(self.counts)))
         self.counts += targets.sum(dim=0).to(torch.int64)
 
@@ -105,7 +123,7 @@ class Method(ABC):
         self._move(features.device)
         unseen = self.counts == 0
         for part in features.split(PREDICT_ROWS):
-            yield self._scores(part.to(torch.float64)).masked_fill(unseen, -torch.inf)
+            yield self.score(part.to(torch.float64)).masked_fill(unseen, -torch.inf)
 
     def memory(self, rows: int, features: int, classes: int) -> int:
         """Bytes of working memory that deserve a question before a run.
@@ -123,7 +141,7 @@ class Method(ABC):
 
     def state_dict(self) -> dict[str, Entry]:
         """A copy of everything that was learned, as a checkpoint holds it: tensors and plain values only."""
-        state = {name: getattr(self, name) for name in (*self._fixed, *self._state)}
+        state = {name: getattr(self, name) for name in (*self.fixed_options, *self.learned)}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Entry]) -> None:
@@ -134,20 +152,20 @@ class Method(ABC):
         ValueError
             If the state is another method's, or was made with other options. Nothing has been changed then.
         """
-        name, expected = type(self).__name__, {*self._fixed, *self._state}
+        name, expected = type(self).__name__, {*self.fixed_options, *self.learned}
         if set(state) != expected:
             raise ValueError(f"a state of {name} has {sorted(expected)}, this one has {sorted(state)}")
-        for option in self._fixed:
+        for option in self.fixed_options:
             if state[option] != getattr(self, option):
                 raise ValueError(
                     f"this state of {name} has {option}={state[option]}, but the method was created with "
                     f"{option}={getattr(self, option)}: create it with {option}={state[option]}"
                 )
-        self._take(state, self._state)
+        self._take(state, self.learned)
 
     def inference_state(self) -> dict[str, Entry]:
         """A copy of what predictions need."""
-        state = {name: getattr(self, name) for name in self._predicting or self._state}
+        state = {name: getattr(self, name) for name in self.needed_to_predict or self.learned}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
     def load_inference_state(self, state: Mapping[str, Entry]) -> None:
@@ -158,7 +176,7 @@ class Method(ABC):
         ValueError
             If an entry is missing, or is not such a tensor as the method has. Nothing has been changed then.
         """
-        self._take(state, self._predicting or self._state)
+        self._take(state, self.needed_to_predict or self.learned)
 
     def _take(self, state: Mapping[str, Entry], names: Sequence[str]) -> None:
         """Take some entries of a state, once all of them are found to be what they should."""
@@ -175,23 +193,23 @@ class Method(ABC):
             setattr(self, name, value)
 
     @abstractmethod
-    def _learn(self, features: Tensor, targets: Tensor) -> None:
+    def update(self, features: Tensor, targets: Tensor) -> None:
         """Learn from float64 features ``[n, d]`` and one-hot float64 targets ``[n, classes seen]``."""
 
     @abstractmethod
-    def _scores(self, features: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
         """Score float64 features ``[n, d]`` for every class seen: ``[n, classes]``, the highest one wins."""
 
     @property
     @abstractmethod
-    def _width(self) -> int:
+    def learned_width(self) -> int:
         """The width d of the features that were learned, 0 before the first task."""
 
     def _check(self, features: Tensor) -> None:
         if features.ndim != 2 or not features.is_floating_point():
             raise ValueError(f"features are {features.dtype} {list(features.shape)}, expected floating point [n, d]")
-        if self._width and features.shape[1] != self._width:
-            raise ValueError(f"features have width {features.shape[1]}, but {self._width} was learned")
+        if self.learned_width and features.shape[1] != self.learned_width:
+            raise ValueError(f"features have width {features.shape[1]}, but {self.learned_width} was learned")
         if not torch.isfinite(features).all():
             rows = torch.nonzero(~torch.isfinite(features).all(dim=1)).flatten().tolist()
             raise ValueError(
@@ -200,7 +218,7 @@ class Method(ABC):
             )
 
     def _move(self, device: torch.device) -> None:
-        for name in self._state:
+        for name in self.learned:
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 setattr(self, name, value.to(device))

@@ -34,7 +34,7 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
     prompts, so that an answer depends on the other images in its batch.)
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "classifier")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "classifier")
     stale = "its prompts were learned on an earlier backbone"
 
     def __init__(self, recipe: Recipe, seed: int, classifier: Classifier) -> None:
@@ -44,19 +44,19 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
         self.classifier = classifier
 
     @property
-    def _width(self) -> int:
+    def learned_width(self) -> int:
         return self.feature_width if self.sessions else 0
 
     @property
     def _heads(self) -> TaskHeads:
         return self.network.heads
 
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         network = nn.Module()
         network.heads = TaskHeads(self.feature_width)
         return network
 
-    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
         queries: dict[int, Tensor] = {}
 
         def loss(inputs: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
         self.fit(loss, groups, images, track, lambda batches: Queried(batches, self._query, queries))
         return True
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def compute_features(self, pixels: Tensor) -> Tensor:
         hooks, _ = self._prompts(self._query(pixels), training=False)
         with attached(hooks):
             return self.frozen(pixels)
@@ -81,9 +81,9 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
     def _query(self, pixels: Tensor) -> Tensor:
         return self.frozen(pixels)
 
-    def _scores(self, features: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
         if self.classifier == "prototypes":
-            return super()._scores(features)
+            return super().score(features)
         return self._heads(features.float()).double()
 
     @abstractmethod

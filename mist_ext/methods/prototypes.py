@@ -19,7 +19,7 @@ class ClassMeans(Method):
         float64, ``[classes, d]``: the sums of the features of each class.
     """
 
-    _state: ClassVar[tuple[str, ...]] = ("counts", "sums")
+    learned: ClassVar[tuple[str, ...]] = ("counts", "sums")
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class ClassMeans(Method):
         return self.sums / self.counts.clamp(min=1).unsqueeze(1)
 
     @property
-    def _width(self) -> int:
+    def learned_width(self) -> int:
         return self.sums.shape[1]
 
-    def _learn(self, features: Tensor, targets: Tensor) -> None:
+    def update(self, features: Tensor, targets: Tensor) -> None:
         # A product with one-hot targets, not index_add_, which adds in no fixed order on CUDA.
         sums = targets.T @ features
         if len(self.sums):

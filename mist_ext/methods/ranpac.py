@@ -65,9 +65,9 @@ class RanPAC(Method):
     """
 
     draws = True
-    _fixed: ClassVar[tuple[str, ...]] = ("width", "seed")
-    _predicting: ClassVar[tuple[str, ...]] = ("counts", "projection", "weights")
-    _state: ClassVar[tuple[str, ...]] = ("counts", "projection", "gram", "cross", "weights", "ridge", "tasks")
+    fixed_options: ClassVar[tuple[str, ...]] = ("width", "seed")
+    needed_to_predict: ClassVar[tuple[str, ...]] = ("counts", "projection", "weights")
+    learned: ClassVar[tuple[str, ...]] = ("counts", "projection", "gram", "cross", "weights", "ridge", "tasks")
 
     def __init__(
         self, width: int = WIDTH, ridges: Sequence[float] = RIDGES, fit_fraction: float = 0.8, seed: int = 1993
@@ -103,10 +103,10 @@ class RanPAC(Method):
         return int(_BYTES * (kept + max(learning, predicting)))
 
     @property
-    def _width(self) -> int:
+    def learned_width(self) -> int:
         return self.projection.shape[0]
 
-    def _learn(self, features: Tensor, targets: Tensor) -> None:
+    def update(self, features: Tensor, targets: Tensor) -> None:
         needed = self.memory(len(features), features.shape[1], targets.shape[1]) - _BYTES * self.gram.numel()
         memory.require(
             needed,
@@ -114,7 +114,7 @@ class RanPAC(Method):
             f"RanPAC with {self.width} random features and a task of {len(features)} rows",
             "lower --ranpac-width (memory grows with its square)",
         )
-        if not self._width:
+        if not self.learned_width:
             drawn = torch.randn(features.shape[1], self.width, generator=self._generator(_PROJECTION))
             self.projection = drawn.to(features.device)
             self.gram = features.new_zeros(self.width, self.width)
@@ -130,7 +130,7 @@ class RanPAC(Method):
         self.weights = solve_ridge(self.gram, self.cross, self.ridge)
         self.tasks += 1
 
-    def _scores(self, features: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
         return self._project(features) @ self.weights
 
     def _project(self, features: Tensor) -> Tensor:

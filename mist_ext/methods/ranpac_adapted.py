@@ -39,7 +39,7 @@ class AdaptedRanPAC(FirstSession, RanPAC):
     seed : int
     """
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "width")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "width")
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class AdaptedRanPAC(FirstSession, RanPAC):
     ) -> None:
         super().__init__(kind, settings, Recipe(epochs, lr, batch_size, weight_decay=5e-4), seed, width=width)
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def compute_features(self, pixels: Tensor) -> Tensor:
         return self.adapted(pixels)
 
 
 class RanPACAdapter(AdaptedRanPAC):
     """RanPAC after a bottleneck of 64 beside every block's MLP, scaled by 0.1. `AdaptedRanPAC` has the rest."""
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "width", "bottleneck")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "width", "bottleneck")
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class RanPACSSF(AdaptedRanPAC):
 class RanPACVPTDeep(AdaptedRanPAC):
     """RanPAC after 5 prompts of its own in every block. `AdaptedRanPAC` has the rest."""
 
-    _fixed: ClassVar[tuple[str, ...]] = ("seed", "width", "length")
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed", "width", "length")
 
     def __init__(
         self,

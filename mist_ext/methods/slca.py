@@ -71,27 +71,27 @@ class SLCA(TrainedMethod, ClassGaussians):
         self.alignment = Recipe(alignment_epochs, lr, draws_per_class, weight_decay=5e-4)
         self.temperature, self.slowness = temperature, slowness
 
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         network = nn.Module()
         network.heads = TaskHeads(self.feature_width)
         return network
 
-    def _grow(self, classes: range) -> None:
+    def extend_network(self, classes: range) -> None:
         if len(self.sessions) == 1:
             self.network.copy = Copy(self.backbone)
         self.network.heads.extend(classes)
 
-    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
         own, heads = self.network.copy, self.network.heads
 
         def loss(pixels: Tensor, labels: Tensor) -> Tensor:
-            return heads.loss(self._features(pixels), labels, classes)
+            return heads.loss(self.compute_features(pixels), labels, classes)
 
         newest = heads.tasks[-1].parameters()
         self.fit(loss, [(own.parameters(), self.slowness), (newest, 1.0)], images, track)
         return True
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def compute_features(self, pixels: Tensor) -> Tensor:
         return self.network.copy.features(self.backbone, pixels)
 
     @torch.no_grad()
@@ -136,5 +136,5 @@ class SLCA(TrainedMethod, ClassGaussians):
                 labels.append(torch.full((per_class,), position, device=means.device))
         return torch.cat(samples), torch.cat(labels)
 
-    def _scores(self, features: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
         return self.network.heads(features.float()).double()

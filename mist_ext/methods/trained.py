@@ -56,7 +56,7 @@ class TrainedMethod(Method):
     draws = True
     needs_vit: ClassVar[bool] = True
     stale: ClassVar[str] = ""
-    _fixed: ClassVar[tuple[str, ...]] = ("seed",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, recipe: Recipe, seed: int, **options: Any) -> None:
         super().__init__(**options)
@@ -122,7 +122,7 @@ class TrainedMethod(Method):
         self.losses = {}
         with borrowed(self.backbone):
             train_mode(self.network)
-            changed = self._train(images, task_classes, track)
+            changed = self.train_network(images, task_classes, track)
             self.network.eval()
         return changed
 
@@ -131,7 +131,7 @@ class TrainedMethod(Method):
         """Images ``[n, 3, height, width]`` to what the method learns from: float32 ``[n, d]``."""
         self.network.to(self.device)  # which may have moved
         with borrowed(self.backbone):
-            return self._features(pixels)
+            return self.compute_features(pixels)
 
     def state_dict(self) -> dict[str, Entry]:
         return {**super().state_dict(), **self._own_state()}
@@ -139,7 +139,7 @@ class TrainedMethod(Method):
     def load_state_dict(self, state: Mapping[str, Entry]) -> None:
         rest = {name: value for name, value in state.items() if name != _SESSIONS and not name.startswith(_NETWORK)}
         if _SESSIONS not in state:
-            expected = sorted({*self._fixed, *self._state, _SESSIONS})
+            expected = sorted({*self.fixed_options, *self.learned, _SESSIONS})
             raise ValueError(
                 f"a state of {type(self).__name__} has {expected} and its network, this is {sorted(state)}"
             )
@@ -191,13 +191,13 @@ class TrainedMethod(Method):
     def _rebuild(self) -> None:
         self.sessions = []
         with self.drawn("network"):
-            self.network = self._build()
+            self.network = self.build_network()
         self.network.to(self.device).eval()
 
     def _extend(self, classes: range) -> None:
         self.sessions.append(classes)
         with self.drawn("network", len(self.sessions)):
-            self._grow(classes)
+            self.extend_network(classes)
         self.network.to(self.device)
 
     @contextmanager
@@ -230,17 +230,17 @@ class TrainedMethod(Method):
         return self.backbone(pixels.to(next(self.backbone.parameters()).dtype)).float()
 
     @abstractmethod
-    def _build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         """The network before the first task."""
 
     @abstractmethod
-    def _grow(self, classes: range) -> None:
+    def extend_network(self, classes: range) -> None:
         """Give the network what belongs to a task; `sessions` has it already."""
 
     @abstractmethod
-    def _train(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
         """Train on a task; whether earlier images' features may have changed."""
 
     @abstractmethod
-    def _features(self, pixels: Tensor) -> Tensor:
+    def compute_features(self, pixels: Tensor) -> Tensor:
         """The method's own features."""
