@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Dataset
+
+from mist_ext.tuners.tuner import Track, untracked
 
 Entry = Tensor | int | float | str | tuple[int, ...]  # of a state
 
@@ -41,11 +44,19 @@ class Method(ABC):
     ----------
     draws : bool
         Class attribute: whether the method draws random numbers, that is, whether it takes a ``seed``.
+    trains : bool
+        Class attribute: whether it trains on images, beside the backbone, and learns from features of its own.
+    stale : str
+        Class attribute: why what was trained no longer fits a backbone that moves between tasks; empty if it does.
     counts : Tensor
         int64, ``[classes]``: the number of rows learned of every class so far.
+    losses : dict of list
+        Of the newest task: the mean loss of each epoch's batches, by what was trained.
     """
 
     draws: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+    stale: ClassVar[str] = ""
     learned: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
     needed_to_predict: ClassVar[tuple[str, ...]] = ()  # those that predictions need, all of them if empty
     fixed_options: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
@@ -57,6 +68,33 @@ class Method(ABC):
 
     def __init__(self) -> None:
         self.counts = torch.zeros(0, dtype=torch.int64)
+        self.losses: dict[str, list[float]] = {}
+        self._backbone: Any = None
+
+    @property
+    def backbone(self) -> Any:
+        """The backbone that the method was attached to; RuntimeError before that."""
+        if self._backbone is None:
+            raise RuntimeError(f"{type(self).__name__} has no backbone yet: call attach(backbone) first")
+        return self._backbone
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Take the backbone whose features follow; ValueError if the method cannot work with it."""
+        self._backbone = backbone
+
+    def check_fits(self, backbone: nn.Module, state: Mapping[str, Entry]) -> None:  # noqa: B027 # most have no network
+        """Raise ValueError or RuntimeError unless a state has the tensors that the options say; takes no memory."""
+
+    def train(self, images: Dataset, task_classes: range, track: Track = untracked) -> bool:
+        """Train on a task's images, where the method does that; whether features of earlier images have changed."""
+        return False
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Tensor:
+        """Images ``[n, 3, height, width]`` to what the method learns from: float32 ``[n, d]``."""
+        backbone = self.backbone
+        features: Tensor = backbone.eval()(pixels.to(next(backbone.parameters()).dtype)).float()
+        return features
 
     @torch.no_grad()
     def learn(self, features: Tensor, labels: Tensor) -> None:

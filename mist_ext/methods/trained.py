@@ -54,8 +54,8 @@ class TrainedMethod(Method):
     """
 
     draws = True
+    trains = True
     needs_vit: ClassVar[bool] = True
-    stale: ClassVar[str] = ""
     fixed_options: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, recipe: Recipe, seed: int, **options: Any) -> None:
@@ -65,15 +65,6 @@ class TrainedMethod(Method):
         self.recipe, self.seed = recipe, seed
         self.network: Any = nn.Module()  # whose attributes no type checker knows
         self.sessions: list[range] = []
-        self.losses: dict[str, list[float]] = {}
-        self._borrowed: Any = None
-
-    @property
-    def backbone(self) -> Any:
-        """The backbone that the method was attached to; RuntimeError before that."""
-        if self._borrowed is None:
-            raise RuntimeError(f"{type(self).__name__} trains beside a backbone: call attach(backbone) first")
-        return self._borrowed
 
     @property
     def device(self) -> torch.device:
@@ -95,7 +86,7 @@ class TrainedMethod(Method):
         """
         if self.needs_vit:
             check_vit(backbone, type(self).__name__)
-        self._borrowed = backbone
+        super().attach(backbone)
         self._rebuild()
 
     def train(self, images: Dataset, task_classes: range, track: Track = untracked) -> bool:

@@ -21,7 +21,7 @@ from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
 from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.methods.method import Method
-from mist_ext.methods.trained import MOST_CLASSES, TrainedMethod
+from mist_ext.methods.trained import MOST_CLASSES
 from mist_ext.results.record import Option
 from mist_ext.system.bounded_files import decode_json, utf8_path
 from mist_ext.system.files import write_atomically
@@ -84,13 +84,8 @@ class Classifier:
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         normalised = (pixels.to(torch.float32) / 255 - mean) / std
         self.backbone.eval()
-        features = [self._features(part.to(parameter.device)) for part in normalised.split(64)]
+        features = [self.method.features(part.to(parameter.device)) for part in normalised.split(64)]
         return self.method.scores(torch.cat(features))
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.method, TrainedMethod):
-            return self.method.features(pixels)
-        return self.backbone(pixels.to(next(self.backbone.parameters()).dtype)).float()
 
     def predict(self, images: Iterable[Image.Image | str | Path], top: int = 5) -> list[list[tuple[str, float]]]:
         """The names and scores of the best classes for each image, best first."""
@@ -242,9 +237,8 @@ def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifi
         raise ValueError(f"its images have {described.size} pixels a side, but {described.backbone} takes {size}")
     method = methods.create(described.method, **described.method_options)
     state: dict[str, Any] = {name.removeprefix(_METHOD): tensors[name] for name in tensors if name.startswith(_METHOD)}
-    if isinstance(method, TrainedMethod):
-        method.check_fits(backbone, state)
-        method.attach(backbone)
+    method.check_fits(backbone, state)
+    method.attach(backbone)
     method.load_inference_state(state | described.state)
     transform = Transform.named(described.transform)(size)
     classifier = Classifier(

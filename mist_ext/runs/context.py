@@ -22,7 +22,6 @@ from mist_ext.distributed import ranks
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
 from mist_ext.methods.ranpac import RanPAC
-from mist_ext.methods.trained import TrainedMethod
 from mist_ext.results.scalars import require_tensorboard
 from mist_ext.runs.run_folder import weights_file
 from mist_ext.seeding import draw_seed
@@ -125,7 +124,7 @@ def _check_shard(options: Config, backbone: nn.Module) -> None:
     except ValueError as error:
         raise ValueError(f"shard spreads a backbone block by block, but {error}; leave shard out") from error
     wrong = [f"tuner {name!r}" for name in options.tuner if not tuners.named(name).shardable]
-    wrong += [f"method {name!r}" for name in options.method if issubclass(methods.named(name), TrainedMethod)]
+    wrong += [f"method {name!r}" for name in options.method if methods.named(name).trains]
     if wrong:
         raise ValueError(
             f"shard is True, but {wrong[0]} trains whole tensors, of which each process has a part only; leave it out, "
@@ -144,10 +143,9 @@ def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
 
 
 def new_learner(options: Config, name: str, seed: int, backbone: nn.Module) -> Method:
-    """A method that has learned nothing, attached to the backbone if it trains; ValueError where that cannot be."""
+    """A method that has learned nothing, attached to the backbone; ValueError where that cannot be."""
     learner = methods.create(name, **method_options(options, name, seed))
-    if isinstance(learner, TrainedMethod):
-        learner.attach(backbone)
+    learner.attach(backbone)
     return learner
 
 

@@ -25,7 +25,6 @@ from mist_ext.distributed.rows import gather_turns
 from mist_ext.distributed.sharding import shard
 from mist_ext.distributed.stored import gathered
 from mist_ext.methods.options import options_by_method
-from mist_ext.methods.trained import TrainedMethod
 from mist_ext.results import warning_signs
 from mist_ext.results.manifest import CHECKPOINTS
 from mist_ext.results.record import RunRecord
@@ -199,7 +198,7 @@ class TaskLoop:
         tuner = tuners.create(tuner_name, backbone, options, seed)
         learners = {name: new_learner(options, name, seed, backbone) for name in options.method}
         for name, learner in learners.items():
-            if tuner.moves_backbone and isinstance(learner, TrainedMethod) and learner.stale:
+            if tuner.moves_backbone and learner.stale:
                 self._say(
                     f"tuner {tuner_name} moves the backbone between tasks, and {name} goes stale: {learner.stale}"
                 )
@@ -240,7 +239,7 @@ class TaskLoop:
             classes = [position for earlier in seen for position in earlier.classes]
             labels = torch.cat([y for _, y in own.tests])
             chance = 100 * float(labels.bincount().max()) / len(labels)
-            losses = tuned.losses | getattr(learner, "losses", {})
+            losses = tuned.losses | learner.losses
             records[name] = {
                 "classes": [unit.stream.class_order[position] for position in task.classes],
                 "accuracy_per_task": [_percent(hits) for hits in right],
@@ -280,7 +279,7 @@ class TaskLoop:
     def _prepared(self, task: Task, unit: Unit, number: int) -> dict[str, Prepared]:
         """Features for each method that trains (which it does here), and ``SHARED`` ones for all others."""
         made = {}
-        own = {name: learner for name, learner in unit.learners.items() if isinstance(learner, TrainedMethod)}
+        own = {name: learner for name, learner in unit.learners.items() if learner.trains}
         if len(own) < len(unit.learners) or self.setting.letters is not None:
             made[SHARED] = self._extracted(
                 task,
