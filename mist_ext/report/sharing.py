@@ -63,17 +63,17 @@ class Sharing:
 
 def sharing(cells: Iterable[Cell]) -> Sharing:
     """Count what cells of the same output folder, data and tuner shared; those of different runs share nothing."""
-    units: dict[Any, list[RunRecord]] = {}
+    seed_runs: dict[Any, list[RunRecord]] = {}
     tuned = set()
     for cell in cells:
         for run in cell.runs:
             key = (Path(cell.source).parent.parent, cell.data, cell.backbone, cell.tuner, run.seed)
-            units.setdefault(key, []).append(run)
+            seed_runs.setdefault(key, []).append(run)
             if cell.tuner != "none":
                 tuned.add(key)
     return Sharing(
-        _shared([[_seconds(run, TUNING_PHASES) for run in runs] for key, runs in units.items() if key in tuned]),
-        _shared([[_seconds(run, (SHARED_EXTRACTION,)) for run in runs] for runs in units.values()]),
+        _shared([[_seconds(run, TUNING_PHASES) for run in runs] for key, runs in seed_runs.items() if key in tuned]),
+        _shared([[_seconds(run, (SHARED_EXTRACTION,)) for run in runs] for runs in seed_runs.values()]),
     )
 
 
@@ -85,11 +85,11 @@ def duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
-def _shared(units: Sequence[Sequence[float | None]]) -> Shared:
-    """Of the seconds that each method of a unit recorded, the same work each time; None where it took no part."""
-    took = [[seconds for seconds in unit if seconds is not None] for unit in units]
-    took = [unit for unit in took if unit]
-    return Shared(len(took), sum(map(len, took)), math.fsum(math.fsum(unit) - max(unit) for unit in took))
+def _shared(seed_runs: Sequence[Sequence[float | None]]) -> Shared:
+    """Of the seconds that each method of a seed run recorded, the same work each time; None where it took no part."""
+    took = [[seconds for seconds in seed_run if seconds is not None] for seed_run in seed_runs]
+    took = [seed_run for seed_run in took if seed_run]
+    return Shared(len(took), sum(map(len, took)), math.fsum(math.fsum(seed_run) - max(seed_run) for seed_run in took))
 
 
 def _seconds(run: RunRecord, phases: Sequence[str]) -> float | None:

@@ -19,7 +19,7 @@ SHARED = ""  # in place of a method's name: the backbone's own features, for all
 
 
 @dataclass
-class Unit:
+class SeedRun:
     """One seed of one tuner: the backbone that it tunes, and the methods that learn from its features.
 
     Attributes
@@ -47,7 +47,7 @@ class Unit:
     change: BackboneChange = field(default_factory=BackboneChange)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the unit depends on, torch's random states included."""
+        """Everything that the rest of the seed run depends on, torch's random states included."""
         return {
             "task": self.task,
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
@@ -65,7 +65,7 @@ class Unit:
         Raises
         ------
         ValueError
-            If it is not that of such a unit; the message says how it differs. The unit is of no use then.
+            If it is not that of such a seed run; the message says how it differs. The seed run is of no use then.
         """
         try:
             self._load(state)

@@ -33,7 +33,7 @@ from mist_ext.runs import cell_results, classifiers
 from mist_ext.runs.cell_results import CellResults
 from mist_ext.runs.context import Setting, method_options, new_learner
 from mist_ext.runs.interruption import Saver
-from mist_ext.runs.seed_run import SHARED, Unit
+from mist_ext.runs.seed_run import SHARED, SeedRun
 from mist_ext.seeding import draw_seed
 from mist_ext.system import shortage
 from mist_ext.system.costs import SHARED_EXTRACTION, Costs
@@ -46,11 +46,11 @@ EVALUATION_BATCH = 256  # images; only speed and memory depend on it
 
 
 class Saved(msgspec.Struct, forbid_unknown_fields=True):
-    """A run's state: of the unit at hand, and the finished tasks of all cells."""
+    """A run's state: of the seed run at hand, and the finished tasks of all cells."""
 
     version: str
     data: str
-    unit: int
+    seed_run: int
     state: dict[str, Any]
     runs: list[tuple[tuple[str, str], list[RunRecord]]]
 
@@ -75,7 +75,7 @@ class Prepared:
 
 
 class TaskLoop:
-    """All units of a run, one after the other."""
+    """All seed runs of a run, one after the other."""
 
     def __init__(self, setting: Setting, out: Path) -> None:
         self.setting = setting
@@ -89,7 +89,7 @@ class TaskLoop:
         }
         self.problems: dict[str, dict[int, str]] = {}  # by part and row: why an image cannot be decoded, or nothing
         self._warned: set[str] = set()
-        self.units = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
+        self.seed_runs = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
         self.tensorboard = self.options.tensorboard and ranks.is_first()
         self.saver = Saver(out / CHECKPOINTS, config.seconds(self.options.checkpoint_every), self._say)
 
@@ -100,25 +100,25 @@ class TaskLoop:
         if saved is not None:
             first, state = self._restored(saved)
         done = first * tasks + (state["task"] if state else 0)
-        with Progress(self.setting.console, len(self.units) * tasks, done) as self.progress, self.saver:
-            for number in range(first, len(self.units)):
-                self._unit(number, state if number == first else None)
+        with Progress(self.setting.console, len(self.seed_runs) * tasks, done) as self.progress, self.saver:
+            for number in range(first, len(self.seed_runs)):
+                self._seed_run(number, state if number == first else None)
         for cell in self.cells.values():
             cell.finish()
 
     def _restored(self, saved: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The number of the unit at hand, and its state; the cells get their finished tasks back."""
+        """The number of the seed run at hand, and its state; the cells get their finished tasks back."""
         try:
             read = msgspec.convert(saved, Saved)
-            if read.unit not in range(len(self.units)) or {key for key, _ in read.runs} != self.cells.keys():
-                raise ValueError(f"it is of unit {read.unit} of the cells {[key for key, _ in read.runs]}")
+            if read.seed_run not in range(len(self.seed_runs)) or {key for key, _ in read.runs} != self.cells.keys():
+                raise ValueError(f"it is of seed run {read.seed_run} of the cells {[key for key, _ in read.runs]}")
         except ValueError as error:
             raise ValueError(
                 f"the checkpoint in {self.out} does not fit this run ({error}); start the run anew with --overwrite"
             ) from error
         for key, runs in read.runs:
             self.cells[key].restore(runs)
-        return read.unit, read.state
+        return read.seed_run, read.state
 
     def _cell(self, tuner: str, method: str) -> Config:
         own = options_by_method(self.options.method_options, self.options.method)[method]
@@ -128,31 +128,31 @@ class TaskLoop:
     def _say(self, message: str) -> None:
         say(self.setting.console, message)
 
-    def _unit(self, number: int, state: dict[str, Any] | None) -> None:
-        seed, tuner_name = self.units[number]
+    def _seed_run(self, number: int, state: dict[str, Any] | None) -> None:
+        seed, tuner_name = self.seed_runs[number]
         with self._during("load the backbone"):
-            unit = self._new_unit(seed, tuner_name)
+            seed_run = self._new_seed_run(seed, tuner_name)
             if state is not None:
-                unit.load_state_dict(state)
+                seed_run.load_state_dict(state)
         folder = self.out / "tensorboard" / f"{tuner_name}-seed-{seed}"
         with Scalars(folder) if self.tensorboard else nullcontext() as losses:
-            unit.tuner.watch = losses.add if losses else None
-            for task in unit.stream.tasks[unit.task :]:
-                self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(unit.stream)}")
-                unit.task = task.number
+            seed_run.tuner.watch = losses.add if losses else None
+            for task in seed_run.stream.tasks[seed_run.task :]:
+                self.progress.begin(f"seed {seed} {tuner_name} task {task.number + 1}/{len(seed_run.stream)}")
+                seed_run.task = task.number
                 try:
                     with self._during("check images"):
-                        self._check_images(number, unit)
-                    records = self._task(task, unit, number)
+                        self._check_images(number, seed_run)
+                    records = self._task(task, seed_run, number)
                 except Diverged as error:
                     raise self._final(error) from error
                 with self._during("save results"):
-                    self._finish_task(task, unit, records)
-                if unit.task < len(unit.stream):
+                    self._finish_task(task, seed_run, records)
+                if seed_run.task < len(seed_run.stream):
                     self.saver.unproven = True  # the methods have learned
-                    self._moment(number, unit)
+                    self._moment(number, seed_run)
         with self._during("save classifiers"):
-            self._save_classifiers(unit)
+            self._save_classifiers(seed_run)
 
     def _during(self, phase: str, broken: Callable[[], str | None] = lambda: None) -> AbstractContextManager[None]:
         """Within it, what runs out is told with the phase, or the one that ``broken`` names, and how far it was."""
@@ -173,20 +173,20 @@ class TaskLoop:
         )
         return agreement.alike(Diverged(message))
 
-    def _finish_task(self, task: Task, unit: Unit, records: dict[str, dict[str, Any]]) -> None:
+    def _finish_task(self, task: Task, seed_run: SeedRun, records: dict[str, dict[str, Any]]) -> None:
         """Write and show what came out of a task."""
-        counts = [len(seen.test) for seen in unit.stream.tasks[: task.number + 1]]
+        counts = [len(seen.test) for seen in seed_run.stream.tasks[: task.number + 1]]
         findings = []
         for name, record in records.items():
-            cell = self.cells[unit.tuner_name, name]
-            findings.append(f"{name} {cell.add_task(unit.seed, record, counts):.2f} %")
+            cell = self.cells[seed_run.tuner_name, name]
+            findings.append(f"{name} {cell.add_task(seed_run.seed, record, counts):.2f} %")
             if self.tensorboard:
-                with Scalars(cell.folder / "tensorboard" / f"seed-{unit.seed}") as scalars:
+                with Scalars(cell.folder / "tensorboard" / f"seed-{seed_run.seed}") as scalars:
                     scalars.add_task(cell.record.runs[-1].tasks[-1], task.number + 1)
         self.progress.advance(", ".join(findings))
-        unit.task, unit.tuned = task.number + 1, None
+        seed_run.task, seed_run.tuned = task.number + 1, None
 
-    def _new_unit(self, seed: int, tuner_name: str) -> Unit:
+    def _new_seed_run(self, seed: int, tuner_name: str) -> SeedRun:
         options = self.options
         order_seed = seed if options.class_order_seed is None else options.class_order_seed
         torch.manual_seed(draw_seed(seed, "model"))
@@ -202,33 +202,33 @@ class TaskLoop:
                 self._say(
                     f"tuner {tuner_name} moves the backbone between tasks, and {name} goes stale: {learner.stale}"
                 )
-        return Unit(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
+        return SeedRun(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
 
     def _track(self, iterable: Iterable[Any], phase: str, total: int) -> Iterable[Any]:
         """Show progress through a part of a tuner's work, in which its state has new parts."""
         self.saver.unproven = True
         return self.progress.track(iterable, phase, total)
 
-    def _moment(self, number: int, unit: Unit) -> None:
+    def _moment(self, number: int, seed_run: SeedRun) -> None:
         """The state is whole: it may be saved, and the run may stop."""
-        self.saver.moment(lambda: self._state(number, unit))
+        self.saver.moment(lambda: self._state(number, seed_run))
 
-    def _state(self, number: int, unit: Unit) -> dict[str, Any]:
+    def _state(self, number: int, seed_run: SeedRun) -> dict[str, Any]:
         runs = [(key, msgspec.to_builtins(cell.record.runs)) for key, cell in self.cells.items()]
         origin = {"version": mist_ext.__version__, "data": self.setting.source.fingerprint()}
-        return {**origin, "unit": number, "state": unit.state_dict(), "runs": runs}
+        return {**origin, "seed_run": number, "state": seed_run.state_dict(), "runs": runs}
 
-    def _task(self, task: Task, unit: Unit, number: int) -> dict[str, dict[str, Any]]:
+    def _task(self, task: Task, seed_run: SeedRun, number: int) -> dict[str, dict[str, Any]]:
         """Tune, learn and evaluate one task; one record for each method."""
-        if unit.tuned is None:
-            with self._during("tune", lambda: _broken(unit)):
-                unit.tuned = unit.tuner.tune(task.train, self._track, lambda: self._moment(number, unit))
-        tuned = unit.tuned
-        prepared = self._prepared(task, unit, number)
-        seen = unit.stream.tasks[: task.number + 1]
-        diagnosis = self._diagnosis(unit, prepared[SHARED]) if SHARED in prepared else {}
+        if seed_run.tuned is None:
+            with self._during("tune", lambda: _broken(seed_run)):
+                seed_run.tuned = seed_run.tuner.tune(task.train, self._track, lambda: self._moment(number, seed_run))
+        tuned = seed_run.tuned
+        prepared = self._prepared(task, seed_run, number)
+        seen = seed_run.stream.tasks[: task.number + 1]
+        diagnosis = self._diagnosis(seed_run, prepared[SHARED]) if SHARED in prepared else {}
         records = {}
-        for name, learner in unit.learners.items():
+        for name, learner in seed_run.learners.items():
             own = prepared[name if name in prepared else SHARED]
             extraction = {} if name in prepared else {SHARED_EXTRACTION: sum(own.costs.seconds.values())}
             costs = Costs(self.setting.device) + tuned.costs + own.costs
@@ -241,7 +241,7 @@ class TaskLoop:
             chance = 100 * float(labels.bincount().max()) / len(labels)
             losses = tuned.losses | learner.losses
             records[name] = {
-                "classes": [unit.stream.class_order[position] for position in task.classes],
+                "classes": [seed_run.stream.class_order[position] for position in task.classes],
                 "accuracy_per_task": [_percent(hits) for hits in right],
                 "accuracy_per_class": _by_class(torch.cat(right), labels, classes),
                 "seconds": costs.seconds | extraction,
@@ -268,30 +268,30 @@ class TaskLoop:
                 self._say(message)
         return sorted({sign for sign, _ in found})
 
-    def _diagnosis(self, unit: Unit, shared: Prepared) -> dict[str, Any]:
+    def _diagnosis(self, seed_run: SeedRun, shared: Prepared) -> dict[str, Any]:
         """A record's entry on the backbone, where it was asked for. Its time counts under no phase."""
         if self.setting.letters is None:
             return {}
-        extract = partial(_features, unit.backbone)
+        extract = partial(_features, seed_run.backbone)
         fitted, held_out = (self._extract(extract, images, never) for images in self.setting.letters)
-        return {"backbone": unit.change.measure(shared.train, shared.tests, (fitted, held_out))}
+        return {"backbone": seed_run.change.measure(shared.train, shared.tests, (fitted, held_out))}
 
-    def _prepared(self, task: Task, unit: Unit, number: int) -> dict[str, Prepared]:
+    def _prepared(self, task: Task, seed_run: SeedRun, number: int) -> dict[str, Prepared]:
         """Features for each method that trains (which it does here), and ``SHARED`` ones for all others."""
         made = {}
-        own = {name: learner for name, learner in unit.learners.items() if learner.trains}
-        if len(own) < len(unit.learners) or self.setting.letters is not None:
+        own = {name: learner for name, learner in seed_run.learners.items() if learner.trains}
+        if len(own) < len(seed_run.learners) or self.setting.letters is not None:
             made[SHARED] = self._extracted(
                 task,
-                unit,
+                seed_run,
                 SHARED,
-                partial(_features, unit.backbone),
-                unit.tuner.moves_backbone,
-                lambda: self._moment(number, unit),
+                partial(_features, seed_run.backbone),
+                seed_run.tuner.moves_backbone,
+                lambda: self._moment(number, seed_run),
                 Costs(self.setting.device),
             )
         # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
-        whole = self.saver.made(lambda: self._state(number, unit)) if own else {}
+        whole = self.saver.made(lambda: self._state(number, seed_run)) if own else {}
 
         def pause() -> None:
             self.saver.moment(lambda: whole)
@@ -305,14 +305,14 @@ class TaskLoop:
             costs = Costs(self.setting.device)
             with self._during(f"train {name}"), costs.phase("learn"):
                 changed = learner.train(task.train, task.classes, partial(track, costs))
-            moved = changed or unit.tuner.moves_backbone
-            made[name] = self._extracted(task, unit, name, learner.features, moved, pause, costs)
+            moved = changed or seed_run.tuner.moves_backbone
+            made[name] = self._extracted(task, seed_run, name, learner.features, moved, pause, costs)
         return made
 
     def _extracted(
         self,
         task: Task,
-        unit: Unit,
+        seed_run: SeedRun,
         name: str,
         extract: Callable[[Tensor], Tensor],
         moved: bool,
@@ -323,11 +323,11 @@ class TaskLoop:
         moment = partial(costs.apart, moment)
         with self._during("extract"), costs.phase("learn"):
             train = self._extract(extract, task.train, moment)
-        seen = unit.stream.tasks[: task.number + 1]
-        kept = [] if moved else unit.features.get(name, [])
+        seen = seed_run.stream.tasks[: task.number + 1]
+        kept = [] if moved else seed_run.features.get(name, [])
         with self._during("extract"), costs.phase("evaluate"):
             kept += [self._extract(extract, earlier.test, moment) for earlier in seen[len(kept) :]]
-        unit.features[name] = kept
+        seed_run.features[name] = kept
         return Prepared(train, kept, costs)
 
     @torch.no_grad()
@@ -358,9 +358,9 @@ class TaskLoop:
             )
         return together, images.labels.to(self.setting.device)
 
-    def _check_images(self, number: int, unit: Unit) -> None:
+    def _check_images(self, number: int, seed_run: SeedRun) -> None:
         """Stop before a task whose images cannot all be decoded, with the state saved; or do without those."""
-        for task in unit.stream.tasks[: unit.task + 1]:
+        for task in seed_run.stream.tasks[: seed_run.task + 1]:
             for part, images in (("training", task.train), ("test", task.test)):
                 rows = images.indices.tolist()
                 known = self.problems.setdefault(part, {})
@@ -374,7 +374,7 @@ class TaskLoop:
                     continue
                 names = "\n".join(printable(known[rows[item]]) for item in broken)
                 if not self.options.skip_broken:
-                    self.saver.save(self.saver.made(lambda: self._state(number, unit)))
+                    self.saver.save(self.saver.made(lambda: self._state(number, seed_run)))
                     message = (
                         f"{len(broken)} {part} images of task {task.number + 1} cannot be decoded:\n{names}\n"
                         f"Go on with mist run --resume {self.out} once they are replaced, or with --skip-broken"
@@ -384,41 +384,43 @@ class TaskLoop:
                 images.leave_out(broken)
                 for position in images.classes:
                     if not (images.labels == position).any():
-                        name = self.setting.source.class_names[unit.stream.class_order[position]]
+                        name = self.setting.source.class_names[seed_run.stream.class_order[position]]
                         message = f"class {name!r} has no {part} image left that can be decoded; replace some"
                         raise agreement.alike(BrokenImage(message))
 
-    def _save_classifiers(self, unit: Unit) -> None:
+    def _save_classifiers(self, seed_run: SeedRun) -> None:
         options = self.options
-        wanted = {"none": False, "first": unit.seed == options.seeds[0], "all": True}
+        wanted = {"none": False, "first": seed_run.seed == options.seeds[0], "all": True}
         if not wanted[options.save]:
             return
-        as_created = not (unit.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure")
-        weights = None if as_created else gathered(unit.backbone.state_dict())
+        as_created = not (
+            seed_run.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure"
+        )
+        weights = None if as_created else gathered(seed_run.backbone.state_dict())
         if not ranks.is_first():
             return
         source = self.setting.source
-        views = unit.stream.tasks[0].test.views
-        for name, learner in unit.learners.items():
+        views = seed_run.stream.tasks[0].test.views
+        for name, learner in seed_run.learners.items():
             description = {
                 "backbone": options.backbone,
                 "weights": options.weights,
                 "method": name,
-                "method_options": method_options(options, name, unit.seed),
-                "class_names": [utf8(source.class_names[label]) for label in unit.stream.class_order],
+                "method_options": method_options(options, name, seed_run.seed),
+                "class_names": [utf8(source.class_names[label]) for label in seed_run.stream.class_order],
                 "transform": type(views.transform).__name__,
                 "size": views.transform.size,
                 "as_shown": views.images.as_shown,
                 "mean": views.mean,
                 "std": views.std,
             }
-            folder = self.cells[unit.tuner_name, name].folder
-            classifiers.save_classifier(folder, unit.seed, weights, learner, description)
+            folder = self.cells[seed_run.tuner_name, name].folder
+            classifiers.save_classifier(folder, seed_run.seed, weights, learner, description)
 
 
-def _broken(unit: Unit) -> str | None:
+def _broken(seed_run: SeedRun) -> str | None:
     """The phase of tuning that an error ended."""
-    tuned = getattr(unit.tuner, "tuned", None)
+    tuned = getattr(seed_run.tuner, "tuned", None)
     return None if tuned is None else tuned.costs.broken
 
 

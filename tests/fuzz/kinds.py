@@ -36,7 +36,7 @@ from mist_ext.report.rows import make_rows
 from mist_ext.report.text import notes
 from mist_ext.results import manifest
 from mist_ext.runs import checkpoint, classifiers, run_folder
-from mist_ext.runs.seed_run import Unit
+from mist_ext.runs.seed_run import SeedRun
 from mist_ext.sweep import grid
 from mist_ext.tuners.mist import MIST
 
@@ -117,17 +117,17 @@ class Stop(Exception):
     """A task is to end here."""
 
 
-def new_unit() -> Unit:
+def new_seed_run() -> SeedRun:
     backbone = small_vit()
     learner = methods.create("ranpac", width=8)
     stream: Any = SimpleNamespace(tasks=[None, None])
-    return Unit(1, "mist", stream, backbone, MIST(backbone, OPTIONS, 1), {"ranpac": learner})
+    return SeedRun(1, "mist", stream, backbone, MIST(backbone, OPTIONS, 1), {"ranpac": learner})
 
 
 def make_checkpoint(folder: Path) -> None:
-    unit = new_unit()
-    unit.learners["ranpac"].learn(torch.randn(6, 16), torch.arange(6) % 2)
-    unit.tuner.tune(IMAGES)
+    seed_run = new_seed_run()
+    seed_run.learners["ranpac"].learn(torch.randn(6, 16), torch.arange(6) % 2)
+    seed_run.tuner.tune(IMAGES)
     steps = iter(range(100))
 
     def stop() -> None:
@@ -135,27 +135,27 @@ def make_checkpoint(folder: Path) -> None:
             raise Stop
 
     try:
-        unit.tuner.tune(IMAGES, pause=stop)
+        seed_run.tuner.tune(IMAGES, pause=stop)
     except Stop:
-        checkpoint.save(folder, {"version": "0", "state": unit.state_dict()})
+        checkpoint.save(folder, {"version": "0", "state": seed_run.state_dict()})
 
 
-UNITS: list[Unit] = []
+SEED_RUNS: list[SeedRun] = []
 
 
 def read_checkpoint(folder: Path) -> None:
     state = checkpoint.load_latest(folder, print)
     assert state is not None
-    if not UNITS:
-        UNITS.append(new_unit())
-    unit = UNITS[0]
+    if not SEED_RUNS:
+        SEED_RUNS.append(new_seed_run())
+    seed_run = SEED_RUNS[0]
     if not isinstance(state.get("state"), dict):  # which a run refuses by its type
         return
-    unit.load_state_dict(state["state"])
+    seed_run.load_state_dict(state["state"])
     # What was restored is used, so that an index beyond its tensor shows.
-    if isinstance(unit.tuner, MIST) and unit.tuner._selection is not None:
-        with unit.tuner._steps(unit.tuner._selection)[0] as take_step:
-            take_step(unit.tuner.network(torch.zeros(2, 3, 32, 32)).square().sum())
+    if isinstance(seed_run.tuner, MIST) and seed_run.tuner._selection is not None:
+        with seed_run.tuner._steps(seed_run.tuner._selection)[0] as take_step:
+            take_step(seed_run.tuner.network(torch.zeros(2, 3, 32, 32)).square().sum())
 
 
 def fit_checkpoint(folder: Path) -> None:

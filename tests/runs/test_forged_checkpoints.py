@@ -31,8 +31,8 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def moment(self: Saver, state: Callable[[], dict[str, Any]]) -> None:
         if next(moments) > 20:
-            unit = state()["state"]
-            if unit["task"] == 1 and unit["tuner"]["optimizers"]:
+            seed_run = state()["state"]
+            if seed_run["task"] == 1 and seed_run["tuner"]["optimizers"]:
                 self._stop = signal.SIGINT
         original(self, state)
 
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "learner": (lambda s: s["state"]["learners"]["simplecil"].update(counts=3), "counts"),
     "learner_sums": (lambda s: s["state"]["learners"]["simplecil"].update(sums=torch.zeros(1)), "sums"),
     "random": (lambda s: s["state"].update(random=torch.zeros(3)), "RNG state"),
-    "unit": (lambda s: s.update(unit=3), "unit 3"),
+    "seed_run": (lambda s: s.update(seed_run=3), "seed_run 3"),
     "runs": (lambda s: s["runs"][0][1][0]["tasks"][0].update(accuracy_seen=1e308), "Expected `float` <= 100"),
     "cells": (lambda s: s["runs"].clear(), "of the cells"),
     "version": (lambda s: s.pop("version"), "written by mist_ext None"),

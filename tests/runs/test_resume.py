@@ -21,7 +21,7 @@ from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
 from mist_ext.runs import experiment, interruption
 from mist_ext.runs.interruption import Interrupted, Saver
-from mist_ext.runs.seed_run import Unit
+from mist_ext.runs.seed_run import SeedRun
 from mist_ext.runs.task_loop import TaskLoop
 from mist_ext.system import lock
 
@@ -306,8 +306,8 @@ def test_stopping_again_before_the_first_step_loses_nothing(tmp_path: Path, monk
     stopped(tmp_path / "out", monkeypatch, after=8)  # in the midst of tuning
     original = TaskLoop._check_images
 
-    def save_and_stop(self: TaskLoop, number: int, unit: Unit) -> None:
-        self.saver.save(self._state(number, unit))
+    def save_and_stop(self: TaskLoop, number: int, seed_run: SeedRun) -> None:
+        self.saver.save(self._state(number, seed_run))
         raise BrokenImage("an image cannot be decoded")
 
     with monkeypatch.context() as patched:
