@@ -33,7 +33,7 @@ MOST_WORKERS = 8
 
 
 @dataclass
-class Setting:
+class RunContext:
     """What a run works on; made, and found to fit together, before any work."""
 
     options: Config
@@ -45,7 +45,7 @@ class Setting:
     weights: str = ""  # a digest of the backbone's, where ranks compare theirs or they come from a file
 
     @classmethod
-    def of(cls, options: Config, console: Console, name: str | None = None) -> Setting:
+    def of(cls, options: Config, console: Console, name: str | None = None) -> RunContext:
         """Load what the options name; ValueError or OSError where that is not possible.
 
         A ``name`` is that of the data set before its folder was moved.

@@ -19,7 +19,7 @@ from mist_ext.distributed import agreement, ranks
 from mist_ext.results import manifest
 from mist_ext.results.manifest import CHECKPOINTS
 from mist_ext.runs import cell_results, checkpoint, run_folder
-from mist_ext.runs.context import Setting
+from mist_ext.runs.context import RunContext
 from mist_ext.runs.task_loop import TaskLoop
 from mist_ext.system import lock, names, shortage
 
@@ -63,11 +63,11 @@ def run(options: Config, console: Console | None = None) -> Path:
             "several by torchrun --nproc-per-node 4 -m mist_ext run --shard ..., or leave shard out"
         )
     options = run_folder.absolute(options)
-    setting = _setting(options, console)
+    context = _context(options, console)
     with ExitStack() as stack:
         out = agreement.on_first(lambda: stack.enter_context(run_folder.begun(options)))
-        _claim(out, setting)
-        TaskLoop(setting, out).go()
+        _claim(out, context)
+        TaskLoop(context, out).go()
         return _wound_up(out)
 
 
@@ -111,17 +111,17 @@ def resume(
     with ExitStack() as stack:
         agreement.on_first(lambda: stack.enter_context(lock.locked(out)))
         options = agreement.everywhere(lambda: _options_of(out, changes))
-        setting = _setting(options, console, agreement.on_first(lambda: run_folder.data_name(out)))
-        if run_folder.finished(cell_results.cell_folders(out, setting.source.name, options)):
+        context = _context(options, console, agreement.on_first(lambda: run_folder.data_name(out)))
+        if run_folder.finished(cell_results.cell_folders(out, context.source.name, options)):
             say(f"The run in {out} is finished; nothing to go on with.")
             return _wound_up(out, figures)  # which may be where it was interrupted
         saved = agreement.everywhere(lambda: checkpoint.load_latest(out / CHECKPOINTS, say))
         if saved is not None:
-            agreement.everywhere(lambda: _check_origin(saved, setting))
+            agreement.everywhere(lambda: _check_origin(saved, context))
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
-        _claim(out, setting)
-        TaskLoop(setting, out).go(saved)
+        _claim(out, context)
+        TaskLoop(context, out).go(saved)
         return _wound_up(out, figures)
 
 
@@ -157,37 +157,37 @@ def _options_of(out: Path, changes: dict[str, Any]) -> Config:
     return options
 
 
-def _claim(out: Path, setting: Setting) -> None:
+def _claim(out: Path, context: RunContext) -> None:
     """Name what the run will write, and what it works on, before it does."""
-    options, source = setting.options, setting.source
+    options, source = context.options, context.source
     cells = cell_results.cell_folders(out, source.name, options)
     files = manifest.of_cells(cells, options.tuner, options.seeds)
-    weights = setting.weights if run_folder.weights_file(options) else None
+    weights = context.weights if run_folder.weights_file(options) else None
     agreement.on_first(lambda: run_folder.claim(out, files, source.name, source.fingerprint(), weights))
 
 
-def _setting(options: Config, console: Console, name: str | None = None) -> Setting:
+def _context(options: Config, console: Console, name: str | None = None) -> RunContext:
     """What the run works on, the same on every rank; the data set has another name where it was moved."""
     if options.download:
         from mist_ext.data.download import fetch
 
         agreement.on_first(lambda: fetch(options.data, data.root_folder(options.data_root), console))
 
-    def load() -> Setting:
+    def load() -> RunContext:
         with shortage.explained("loading data and backbone"):
-            return Setting.of(options, console, name)
+            return RunContext.of(options, console, name)
 
-    setting = agreement.everywhere(load)
-    agreement.require_same({"the data": setting.source.fingerprint(), "the backbone": setting.weights})
-    return setting
+    context = agreement.everywhere(load)
+    agreement.require_same({"the data": context.source.fingerprint(), "the backbone": context.weights})
+    return context
 
 
-def _check_origin(saved: dict[str, Any], setting: Setting) -> None:
+def _check_origin(saved: dict[str, Any], context: RunContext) -> None:
     """Raise ValueError if a checkpoint was written by another version, or on other data."""
     version = saved.get("version")
     if version != mist_ext.__version__:
         raise ValueError(f"the checkpoint was written by mist_ext {version}, this is {mist_ext.__version__}")
-    run_folder.require_same_data(setting.source.fingerprint(), saved.get("data"))
+    run_folder.require_same_data(context.source.fingerprint(), saved.get("data"))
 
 
 def _wound_up(out: Path, figures: bool = True) -> Path:

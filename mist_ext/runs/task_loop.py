@@ -31,7 +31,7 @@ from mist_ext.results.record import RunRecord
 from mist_ext.results.scalars import Scalars
 from mist_ext.runs import cell_results, classifiers
 from mist_ext.runs.cell_results import CellResults
-from mist_ext.runs.context import Setting, method_options, new_learner
+from mist_ext.runs.context import RunContext, method_options, new_learner
 from mist_ext.runs.interruption import Saver
 from mist_ext.runs.seed_run import SHARED, SeedRun
 from mist_ext.seeding import draw_seed
@@ -77,13 +77,13 @@ class Prepared:
 class TaskLoop:
     """All seed runs of a run, one after the other."""
 
-    def __init__(self, setting: Setting, out: Path) -> None:
-        self.setting = setting
-        self.options = setting.options
+    def __init__(self, context: RunContext, out: Path) -> None:
+        self.context = context
+        self.options = context.options
         self.out = out
-        env = cell_results.environment(setting.device)
+        env = cell_results.environment(context.device)
         self.cells = {
-            (tuner, method): CellResults(out, self._cell(tuner, method), setting.source.name, setting.streams(0), env)
+            (tuner, method): CellResults(out, self._cell(tuner, method), context.source.name, context.streams(0), env)
             for tuner in self.options.tuner
             for method in self.options.method
         }
@@ -95,12 +95,12 @@ class TaskLoop:
 
     def go(self, saved: dict[str, Any] | None = None) -> None:
         """Run from the start, or from where a checkpoint was written."""
-        tasks = len(self.setting.streams(0))
+        tasks = len(self.context.streams(0))
         first, state = 0, None
         if saved is not None:
             first, state = self._restored(saved)
         done = first * tasks + (state["task"] if state else 0)
-        with Progress(self.setting.console, len(self.seed_runs) * tasks, done) as self.progress, self.saver:
+        with Progress(self.context.console, len(self.seed_runs) * tasks, done) as self.progress, self.saver:
             for number in range(first, len(self.seed_runs)):
                 self._seed_run(number, state if number == first else None)
         for cell in self.cells.values():
@@ -126,7 +126,7 @@ class TaskLoop:
         return dataclasses.replace(self.options, tuner=[tuner], method=[method], method_options=given)
 
     def _say(self, message: str) -> None:
-        say(self.setting.console, message)
+        say(self.context.console, message)
 
     def _seed_run(self, number: int, state: dict[str, Any] | None) -> None:
         seed, tuner_name = self.seed_runs[number]
@@ -192,9 +192,9 @@ class TaskLoop:
         torch.manual_seed(draw_seed(seed, "model"))
         backbone = backbones.create(options.backbone, options.weights)
         if options.shard and ranks.size() > 1:
-            shard(backbone, backbones.blocks(backbone), self.setting.device)
+            shard(backbone, backbones.blocks(backbone), self.context.device)
         else:
-            backbone.to(self.setting.device)
+            backbone.to(self.context.device)
         tuner = tuners.create(tuner_name, backbone, options, seed)
         learners = {name: new_learner(options, name, seed, backbone) for name in options.method}
         for name, learner in learners.items():
@@ -202,7 +202,7 @@ class TaskLoop:
                 self._say(
                     f"tuner {tuner_name} moves the backbone between tasks, and {name} goes stale: {learner.stale}"
                 )
-        return SeedRun(seed, tuner_name, self.setting.streams(order_seed), backbone, tuner, learners)
+        return SeedRun(seed, tuner_name, self.context.streams(order_seed), backbone, tuner, learners)
 
     def _track(self, iterable: Iterable[Any], phase: str, total: int) -> Iterable[Any]:
         """Show progress through a part of a tuner's work, in which its state has new parts."""
@@ -215,7 +215,7 @@ class TaskLoop:
 
     def _state(self, number: int, seed_run: SeedRun) -> dict[str, Any]:
         runs = [(key, msgspec.to_builtins(cell.record.runs)) for key, cell in self.cells.items()]
-        origin = {"version": mist_ext.__version__, "data": self.setting.source.fingerprint()}
+        origin = {"version": mist_ext.__version__, "data": self.context.source.fingerprint()}
         return {**origin, "seed_run": number, "state": seed_run.state_dict(), "runs": runs}
 
     def _task(self, task: Task, seed_run: SeedRun, number: int) -> dict[str, dict[str, Any]]:
@@ -231,7 +231,7 @@ class TaskLoop:
         for name, learner in seed_run.learners.items():
             own = prepared[name if name in prepared else SHARED]
             extraction = {} if name in prepared else {SHARED_EXTRACTION: sum(own.costs.seconds.values())}
-            costs = Costs(self.setting.device) + tuned.costs + own.costs
+            costs = Costs(self.context.device) + tuned.costs + own.costs
             with self._during(f"learn {name}"), costs.phase("learn"):
                 learner.learn(*own.train)
             with self._during(f"evaluate {name}"), costs.phase("evaluate"):
@@ -270,17 +270,17 @@ class TaskLoop:
 
     def _diagnosis(self, seed_run: SeedRun, shared: Prepared) -> dict[str, Any]:
         """A record's entry on the backbone, where it was asked for. Its time counts under no phase."""
-        if self.setting.letters is None:
+        if self.context.letters is None:
             return {}
         extract = partial(_features, seed_run.backbone)
-        fitted, held_out = (self._extract(extract, images, never) for images in self.setting.letters)
+        fitted, held_out = (self._extract(extract, images, never) for images in self.context.letters)
         return {"backbone": seed_run.change.measure(shared.train, shared.tests, (fitted, held_out))}
 
     def _prepared(self, task: Task, seed_run: SeedRun, number: int) -> dict[str, Prepared]:
         """Features for each method that trains (which it does here), and ``SHARED`` ones for all others."""
         made = {}
         own = {name: learner for name, learner in seed_run.learners.items() if learner.trains}
-        if len(own) < len(seed_run.learners) or self.setting.letters is not None:
+        if len(own) < len(seed_run.learners) or self.context.letters is not None:
             made[SHARED] = self._extracted(
                 task,
                 seed_run,
@@ -288,7 +288,7 @@ class TaskLoop:
                 partial(_features, seed_run.backbone),
                 seed_run.tuner.moves_backbone,
                 lambda: self._moment(number, seed_run),
-                Costs(self.setting.device),
+                Costs(self.context.device),
             )
         # A method that is in the midst of its training has no state to go on from: what is saved is that from before.
         whole = self.saver.made(lambda: self._state(number, seed_run)) if own else {}
@@ -302,7 +302,7 @@ class TaskLoop:
                 costs.apart(pause)
 
         for name, learner in own.items():
-            costs = Costs(self.setting.device)
+            costs = Costs(self.context.device)
             with self._during(f"train {name}"), costs.phase("learn"):
                 changed = learner.train(task.train, task.classes, partial(track, costs))
             moved = changed or seed_run.tuner.moves_backbone
@@ -339,24 +339,24 @@ class TaskLoop:
         The ranks take batches in turns, and every rank gets all features, in the order and with the bits that one
         process would have.
         """
-        batches = Batches(images, EVALUATION_BATCH, None, device=self.setting.device, split="turns")
+        batches = Batches(images, EVALUATION_BATCH, None, device=self.context.device, split="turns")
         features = []
         for pixels, _ in self.progress.track(batches, "extract", len(batches)):
             features.append(extract(pixels))
             moment()
         if batches.idle:
             if self.options.shard:  # all ranks bring the backbone together at once
-                extract(images[0][0][None].to(self.setting.device))
+                extract(images[0][0][None].to(self.context.device))
             moment()
         own = torch.cat(features) if features else None
         sizes = [rows.count for rows in batches.rows]
-        together = gather_turns(own, sizes, self.setting.device)
+        together = gather_turns(own, sizes, self.context.device)
         if broken := int((~together.isfinite().all(dim=1)).sum()):
             raise Diverged(
                 f"{broken} of {len(together)} images of a part have features that are NaN or infinite; lower the "
                 "learning rate if something was trained, else look at the weights"
             )
-        return together, images.labels.to(self.setting.device)
+        return together, images.labels.to(self.context.device)
 
     def _check_images(self, number: int, seed_run: SeedRun) -> None:
         """Stop before a task whose images cannot all be decoded, with the state saved; or do without those."""
@@ -384,7 +384,7 @@ class TaskLoop:
                 images.leave_out(broken)
                 for position in images.classes:
                     if not (images.labels == position).any():
-                        name = self.setting.source.class_names[seed_run.stream.class_order[position]]
+                        name = self.context.source.class_names[seed_run.stream.class_order[position]]
                         message = f"class {name!r} has no {part} image left that can be decoded; replace some"
                         raise agreement.alike(BrokenImage(message))
 
@@ -399,7 +399,7 @@ class TaskLoop:
         weights = None if as_created else gathered(seed_run.backbone.state_dict())
         if not ranks.is_first():
             return
-        source = self.setting.source
+        source = self.context.source
         views = seed_run.stream.tasks[0].test.views
         for name, learner in seed_run.learners.items():
             description = {

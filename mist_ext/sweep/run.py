@@ -154,7 +154,7 @@ def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
 
 def _check_points(points: Sequence[Point], console: Console) -> bool:
     """Find before any work what `mist_ext.runs.experiment` would only find in each run; whether a GPU is used."""
-    from mist_ext.runs.context import Setting
+    from mist_ext.runs.context import RunContext
 
     # What is loaded follows from these; points that share them differ in how they tune alone.
     loading = {"compile", "checkpointing", "precision", "shard"}
@@ -166,7 +166,7 @@ def _check_points(points: Sequence[Point], console: Console) -> bool:
         alike.setdefault(key, []).append(point.options)
     on_gpu = False
     for first, *others in alike.values():
-        on_gpu |= Setting.of(first, console).device.type != "cpu"
+        on_gpu |= RunContext.of(first, console).device.type != "cpu"
         _check_tuning(first, others)
     return on_gpu
 

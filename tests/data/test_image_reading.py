@@ -19,7 +19,7 @@ from mist_ext.config import Config
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Stream
 from mist_ext.runs import classifiers, experiment
-from mist_ext.runs.context import Setting
+from mist_ext.runs.context import RunContext
 
 TIMM = {"backbone": "test_vit", "weights": "none"}
 CHANNELS = (0.5, 0.5, 0.5)  # mean and std of that model
@@ -31,11 +31,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "insects"
 
 
-def setting(**options) -> tuple[Setting, str]:
+def setting(**options) -> tuple[RunContext, str]:
     """What a run works on, and what it said."""
     output = io.StringIO()
     config = Config(**{"tuner": ["none"], "method": ["simplecil"], "workers": 0, **options})
-    return Setting.of(config, Console(file=output, width=200)), output.getvalue()
+    return RunContext.of(config, Console(file=output, width=200)), output.getvalue()
 
 
 def test_without_a_published_protocol_channels_are_normalised_as_the_model_has_them(folder: Path) -> None:
