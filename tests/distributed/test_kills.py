@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -74,13 +75,31 @@ class Disturbance:
 
     def strike(self, pids: list[int]) -> None:
         """Send signals from outside, while the processes work."""
-        if self.kind == "kill while writing":
-            return
-        time.sleep(self.seconds)
-        number = signal.SIGTERM if self.kind == "terminate one" else signal.SIGKILL
-        for rank, pid in enumerate(pids):
-            if self.kind == "kill all" or rank == self.rank:
-                os.kill(pid, number)  # one that has ended is still to be waited for
+        if self.kind != "kill while writing":
+            time.sleep(self.seconds)
+            number = signal.SIGTERM if self.kind == "terminate one" else signal.SIGKILL
+            for rank, pid in enumerate(pids):
+                if self.kind == "kill all" or rank == self.rank:
+                    os.kill(pid, number)  # one that has ended is still to be waited for
+        end_what_is_left(pids)
+
+
+def end_what_is_left(pids: list[int]) -> None:
+    """Kill what waits for a killed process, half a minute later: torchrun does so too.
+
+    Most notice at once that a connection is closed; not those that wait for it to be opened, for a new group.
+    """
+    left, deadline = set(pids), math.inf
+    while left:
+        for pid in sorted(left):
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                left.remove(pid)
+                if ended.si_code == os.CLD_KILLED:
+                    deadline = min(deadline, time.monotonic() + 30)
+        for pid in left if time.monotonic() > deadline else ():
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def recorded(folder: Path) -> list:
