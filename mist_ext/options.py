@@ -50,7 +50,7 @@ def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "
     """
     kind = kinds(of)[name]
     if value is None:
-        value = of.__dataclass_fields__[name].metadata["null"]  # type: ignore[attr-defined] # a dataclass has them
+        value = next(field.metadata["null"] for field in dataclasses.fields(of) if field.name == name)
     if typing.get_origin(kind) is not list:
         return typed(value, kind, subject, purpose)
     if isinstance(value, Mapping):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import Failed, outcomes_of, together
+from processes import PATIENCE, Failed, outcomes_of, together
 from rich.console import Console
 from small_runs import run, weights
 
@@ -87,10 +87,10 @@ class Disturbance:
 def end_what_is_left(pids: list[int]) -> None:
     """Kill what waits for a killed process, half a minute later: torchrun does so too.
 
-    Most notice at once that a connection is closed; not those that wait for it to be opened, for a new group.
+    What waits where none was killed is left to wait, and is told of as such.
     """
-    left, deadline = set(pids), math.inf
-    while left:
+    left, deadline, patience = set(pids), math.inf, time.monotonic() + PATIENCE
+    while left and time.monotonic() < patience:
         for pid in sorted(left):
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is not None:
