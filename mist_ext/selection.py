@@ -151,8 +151,7 @@ class Selection(Mapping[str, "Tensor | None"]):
             If all scores of a tensor are 0.
         """
         if not isinstance(scores, Mapping):
-            kind = type(scores).__name__
-            raise TypeError(f"scores is a {kind}, expected a mapping of names to tensors, as sensitivity.scores() is")
+            raise TypeError(f"scores is a {type(scores).__name__}, expected a mapping as sensitivity.scores() returns")
         expression = None if whole is None else pattern("whole", whole)
         sparse = [name for name, score in scores.items() if not is_whole(name, score, expression)]
         index: dict[str, Tensor | None] = dict.fromkeys(scores)
