@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,3 +87,19 @@ def check_form(state: Any) -> None:
             raise ValueError(f"{told}: {has}")
     if not len(state["names"]) == len(state["shapes"]) == len(state["ordinals"]):
         raise ValueError(f"{told}: names, shapes and ordinals are not as many")
+
+
+def tell_of_dead(dead: list[str], count: int) -> None:
+    """Warn of tensors of which all scores are 0; ValueError where those are all there are, ``count``."""
+    if dead and len(dead) == count:
+        raise ValueError(
+            "all scores are 0, so none is the highest; to score by Sensitivity, call backward() while it is "
+            "entered, from a loss that depends on the parameters"
+        )
+    if dead:
+        more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+        warnings.warn(
+            f"all scores of {dead[0]!r}{more} are 0, so their first entries are selected; leave out what no loss "
+            "depends on",
+            stacklevel=3,
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from mist_ext.distributed.cut import Cut, cut
 from mist_ext.distributed.shard import Shard, alike, is_sharded
 from mist_ext.distributed.stored import taken
-from mist_ext.indices import check_form, check_ordinals, checked_index, highest, is_whole, same_index
+from mist_ext.indices import check_form, check_ordinals, checked_index, highest, is_whole, same_index, tell_of_dead
 from mist_ext.parameters import named_pairs, pattern
 
 Pairs = Iterable[tuple[str, Tensor]]
@@ -152,8 +151,7 @@ class Selection(Mapping[str, "Tensor | None"]):
             If all scores of a tensor are 0.
         """
         if not isinstance(scores, Mapping):
-            kind = type(scores).__name__
-            raise TypeError(f"scores is a {kind}, expected a mapping of names to tensors, as sensitivity.scores() is")
+            raise TypeError(f"scores is a {type(scores).__name__}, expected a mapping as sensitivity.scores() returns")
         expression = pattern("whole", whole) if whole else None
         sparse = [name for name, score in scores.items() if not is_whole(name, score, expression)]
         index: dict[str, Tensor | None] = dict.fromkeys(scores)
@@ -169,18 +167,7 @@ class Selection(Mapping[str, "Tensor | None"]):
                     dead += [] if together.any() else [name]
                     index.update(highest({name: together}, rate))
                 index[name], shape[name], cuts[name] = cut(name, index[name], score)
-        if dead and len(dead) == len(filled):
-            raise ValueError(
-                "all scores are 0, so none is the highest; to score by Sensitivity, call backward() while it is "
-                "entered, from a loss that depends on the parameters"
-            )
-        if dead:
-            more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
-            warnings.warn(
-                f"all scores of {dead[0]!r}{more} are 0, so their first entries are selected; leave out what no loss "
-                "depends on",
-                stacklevel=2,
-            )
+        tell_of_dead(dead, len(filled))
         return cls(index, shape, cuts)
 
     @classmethod

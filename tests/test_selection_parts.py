@@ -128,9 +128,9 @@ def test_a_state_that_cannot_be_a_selection_s_is_refused_and_nothing_changed(cha
     with pytest.raises(ValueError, match="not the state of a selection: it has no 'ordinals'"):
         Selection.from_state_dict({"names": [], "shapes": [], "index": {}})
     with pytest.raises(ValueError, match="not the state of a selection, but a NoneType"):
-        Selection.from_state_dict(None)  # type: ignore[arg-type]
+        Selection.from_state_dict(None)
     with pytest.raises(TypeError, match="a selection is united with a Selection, not a int"):
-        chosen([1]).union(3)  # type: ignore[arg-type]
+        chosen([1]).union(3)
 
 
 def test_two_tensors_of_one_ordinal_are_refused() -> None:

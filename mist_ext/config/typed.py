@@ -13,11 +13,8 @@ from mist_ext.system.suggest import unknown
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", types.NoneType: "null"}
 _NOTHING = object()
-MOST: dict[type, float] = {
-    bool: 1,
-    int: 2**63 - 1,
-    float: 3e38,
-}  # of a number, either way: int64, and what float32 can hold
+# The largest number of each type, either way: what int64 and float32 can hold.
+MOST: dict[type, float] = {bool: 1, int: 2**63 - 1, float: 3e38}
 
 
 def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:

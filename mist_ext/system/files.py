@@ -40,9 +40,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if (
-            isinstance(error, OSError) and error.errno is not None and error.filename is None
-        ):  # of what was written through a descriptor
+        # What was written through a descriptor is not named.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
     sync_folder(path.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import Failed, outcomes_of, together
+from processes import PATIENCE, Failed, outcomes_of, together
 from rich.console import Console
 from small_runs import run, weights
 
@@ -74,13 +75,31 @@ class Disturbance:
 
     def strike(self, pids: list[int]) -> None:
         """Send signals from outside, while the processes work."""
-        if self.kind == "kill while writing":
-            return
-        time.sleep(self.seconds)
-        number = signal.SIGTERM if self.kind == "terminate one" else signal.SIGKILL
-        for rank, pid in enumerate(pids):
-            if self.kind == "kill all" or rank == self.rank:
-                os.kill(pid, number)  # one that has ended is still to be waited for
+        if self.kind != "kill while writing":
+            time.sleep(self.seconds)
+            number = signal.SIGTERM if self.kind == "terminate one" else signal.SIGKILL
+            for rank, pid in enumerate(pids):
+                if self.kind == "kill all" or rank == self.rank:
+                    os.kill(pid, number)  # one that has ended is still to be waited for
+        end_what_is_left(pids)
+
+
+def end_what_is_left(pids: list[int]) -> None:
+    """Kill what waits for a killed process, half a minute later: torchrun does so too.
+
+    What waits where none was killed is left to wait, and is told of as such.
+    """
+    left, deadline, patience = set(pids), math.inf, time.monotonic() + PATIENCE
+    while left and time.monotonic() < patience:
+        for pid in sorted(left):
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                left.remove(pid)
+                if ended.si_code == os.CLD_KILLED:
+                    deadline = min(deadline, time.monotonic() + 30)
+        for pid in left if time.monotonic() > deadline else ():
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def recorded(folder: Path) -> list:

@@ -12,7 +12,8 @@ from mist_ext.kernels import ops, reference
 
 CPU = torch.device("cpu")
 TABLE = torch.tensor(0.9, dtype=torch.float64).pow(torch.arange(256)).float()
-SIZES = [0, 1, 8, 9, 2048, 2049, 32767, 32768, 32769, 70001]
+PIECE = 131072  # of a gradient, and of an index
+SIZES = [0, 1, 8, 9, 2048, 2049, 32768, 70001, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 9]
 SHARES = {"whole": None, "none": 0.0, "a_twentieth": 0.05, "half": 0.5, "all": 1.0}
 
 
@@ -105,3 +106,13 @@ def test_it_keeps_what_the_sparse_step_keeps(device) -> None:
 
 def test_no_tensors_are_no_work() -> None:
     ops.mask_([], [], [], None, [], threshold=1, seed=0, step=torch.tensor(0))
+
+
+@pytest.mark.parametrize("descent", [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 8])
+def test_an_index_that_descends_anywhere_is_refused_before_any_change(descent: int, threads: int) -> None:
+    sizes = (9, 2 * PIECE + 9)
+    grad, index = [torch.ones(size) for size in sizes], [torch.arange(size, dtype=torch.int32) for size in sizes]
+    index[1][descent] = index[1][descent - 1]
+    with pytest.raises(RuntimeError, match=r"index\[1\] is not strictly ascending"):
+        ops.mask_(grad, index, [], None, [0, 1], threshold=6554, seed=1, step=torch.tensor(0))
+    assert all(bool((g == 1).all()) for g in grad)

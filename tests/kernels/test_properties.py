@@ -26,7 +26,7 @@ CASES = 7 * settings().max_examples  # of each op
 
 INFINITY = float("inf")
 SPECIAL = torch.tensor([0.0, -0.0, 1e-45, -1e-40, 6e-8, 65504.0, -7e4, 1e20, -3e38, INFINITY, -INFINITY])
-EDGES = [edge + shift for edge in (64, 512, 8192, 32768, 65536) for shift in (-1, 0, 1)]
+EDGES = [edge + shift for edge in (64, 512, 8192, 32768, 65536, 131072) for shift in (-1, 0, 1)]
 
 sizes = st.lists(st.integers(0, 70) | st.integers(0, 2000) | st.sampled_from(EDGES), min_size=1, max_size=4)
 generators = st.integers(0, 2**32).map(lambda seed: torch.Generator().manual_seed(seed))

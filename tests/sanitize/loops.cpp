@@ -227,7 +227,7 @@ Bits mask(uint32_t threshold) {
   Random random;
   Memory memory;
   std::vector<MaskTensor> tensors;
-  for (const int64_t size : kSizes) {
+  for (const int64_t size : {0, 1, 63, 64, 8193, 131100}) {  // the last one is two pieces
     for (const Dtype dtype : kDtypes) {
       for (const bool whole : {false, true}) {
         const std::vector<int32_t> index = whole ? std::vector<int32_t>{} : random.positions(size);
@@ -245,6 +245,7 @@ Bits mask(uint32_t threshold) {
     }
   }
   place(tensors, threshold, Scalars().step);
+  require(cpu::find_descending(tensors) == -1, "an ascending index is refused");
   const Bits before = memory.bits();
   cpu::mask(tensors, {1993, threshold}, Scalars().pointers());
   require(memory.bits() != before, "mask changed nothing");
