@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mist_ext import report
 from mist_ext.results.metrics import average_accuracy, last_accuracy, mean_std
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 from mist_ext.system.files import write_atomically
 
 DIGITS: dict[str, Any] = {"data": "digits", "seeds": [1, 2, 3, 4]}
@@ -99,13 +99,13 @@ def folder(trial: dict[str, Any], out: Path) -> Path:
 def finished(trial: dict[str, Any], out: Path, console: Console) -> dict[str, Any]:
     """The trial with its A_avg and A_last on the validation part, run now unless it was before."""
     own = folder(trial, out)
-    if not own.exists() or report.read_cells([own])[0].gaps:
+    if not own.exists() or report.read_experiments([own])[0].gaps:
         config = {"method": "simplecil", **trial, "evaluate_on": "validation", "save": "none"}
-        experiment.run(experiment.Config(**config, out=str(own), overwrite=True), console)
-    (cell,) = report.read_cells([own])
+        benchmark.run(benchmark.Config(**config, out=str(own), overwrite=True), console)
+    (experiment,) = report.read_experiments([own])
     return trial | {
-        "average_accuracy": mean_std([average_accuracy(run.seen) for run in cell.runs]),
-        "last_accuracy": mean_std([last_accuracy(run.seen) for run in cell.runs]),
+        "average_accuracy": mean_std([average_accuracy(run.seen) for run in experiment.runs]),
+        "last_accuracy": mean_std([last_accuracy(run.seen) for run in experiment.runs]),
     }
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mist_ext.optim import SparseAdamW as SparseAdamW
     from mist_ext.optim import SparseExchange as SparseExchange
     from mist_ext.optim import SparseSGD as SparseSGD
+    from mist_ext.runs.benchmark import resume as resume
+    from mist_ext.runs.benchmark import run as run
     from mist_ext.runs.classifiers import load as load
-    from mist_ext.runs.experiment import resume as resume
-    from mist_ext.runs.experiment import run as run
     from mist_ext.selection import Selection as Selection
     from mist_ext.sensitivity import Sensitivity as Sensitivity
     from mist_ext.tuners.mist import MIST as MIST
@@ -40,8 +40,8 @@ _HOME = {
     "SparseSGD": "optim",
     "TwoViews": "tuners.objective",
     "load": "runs.classifiers",
-    "resume": "runs.experiment",
-    "run": "runs.experiment",
+    "resume": "runs.benchmark",
+    "run": "runs.benchmark",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

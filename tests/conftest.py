@@ -98,7 +98,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     By name, since the kernels' tests run where what a run needs is not installed.
     """
-    monkeypatch.setattr("mist_ext.runs.experiment.write_reports", lambda folder: None)
+    monkeypatch.setattr("mist_ext.runs.benchmark.write_reports", lambda folder: None)
 
 
 class Surroundings:

@@ -50,7 +50,7 @@ def run_command(options: Namespace) -> int:
     from mist_ext.config import Config, presets, to_yaml
     from mist_ext.config.option import option_value, read_options
     from mist_ext.distributed import launch, ranks
-    from mist_ext.runs import experiment
+    from mist_ext.runs import benchmark
 
     values: dict[str, Any] = {}
     for file in options.config:
@@ -69,11 +69,11 @@ def run_command(options: Namespace) -> int:
     console = Console()
     with launch.processes():
         if options.resume is None:
-            out = experiment.run(Config(**values), console)
+            out = benchmark.run(Config(**values), console)
         else:
-            out = experiment.resume(options.resume, console, **values)
+            out = benchmark.resume(options.resume, console, **values)
         if ranks.is_first():
-            _print_report(report.read_cells([out]), console)
+            _print_report(report.read_experiments([out]), console)
             say(console, f"Results, tables and figures: {out}")
     return 0
 
@@ -136,18 +136,18 @@ def report_command(options: Namespace) -> int:
     from mist_ext import report
 
     form = typed(options.format, parsers.FORMATS, "format is")
-    cells = report.read_cells(options.folders, _tell)
-    if not cells:
+    experiments = report.read_experiments(options.folders, _tell)
+    if not experiments:
         return 1
     if form != "text":
-        sys.stdout.write(report.as_text(cells, form))
+        sys.stdout.write(report.as_text(experiments, form))
         if options.out is not None:
-            report.write_report(cells, options.out, not options.no_figures, _tell)
+            report.write_report(experiments, options.out, not options.no_figures, _tell)
         return 0
     console = Console()
-    _print_report(cells, console)
+    _print_report(experiments, console)
     out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
-    report.write_report(cells, out, not options.no_figures, _tell)
+    report.write_report(experiments, out, not options.no_figures, _tell)
     if out is None:
         say(console, "Give --out FOLDER for the joint table, figure and report.html as files.")
     else:
@@ -195,11 +195,11 @@ COMMANDS = {
 RESUMING = {"sweep": "; go on with the same command and --resume"}
 
 
-def _print_report(cells: Sequence[Any], console: Any) -> None:
+def _print_report(experiments: Sequence[Any], console: Any) -> None:
     from mist_ext import report
 
     console.print()
-    console.print(report.table(cells))
+    console.print(report.table(experiments))
 
 
 def _yaml_as_option(arguments: list[str]) -> list[str]:

@@ -120,7 +120,7 @@ def _sweep(parser: Parser) -> None:
 def _predict(parser: Parser) -> None:
     """A run and any number of images."""
     parser.description = "Name what is on images: the best classes and their scores."
-    parser.add_argument("run", metavar="RUN", help="folder of a cell, or of a run that has one only")
+    parser.add_argument("run", metavar="RUN", help="folder of an experiment, or of a run that has one only")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="paths of images")
     parser.add_argument("--top", default=5, metavar="N", help="how many classes are shown for each image (default: 5)")
     parser.add_argument("--seed", metavar="N", help="whose classifier; by default the first saved")
@@ -136,7 +136,7 @@ def _report(parser: Parser) -> None:
         "named and left out; exit status 1 if none has any."
     )
     parser.add_argument(
-        "folders", nargs="+", metavar="FOLDER", help="output folders of mist run, or single cells' folders"
+        "folders", nargs="+", metavar="FOLDER", help="output folders of mist run, or single experiments' folders"
     )
     parser.add_argument(
         "--out",

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 import mist_ext
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.system.bounded_files import read_bytes
 
 _MOST_BYTES = 64 * 2**20  # of a figure or page
 
 
-def of_cell(cell: Cell) -> str:
-    """Digest all that a cell's figures are drawn from."""
-    return of_parts(cell.config, cell.runs)
+def of_experiment(experiment: Experiment) -> str:
+    """Digest all that an experiment's figures are drawn from."""
+    return of_parts(experiment.config, experiment.runs)
 
 
 def of_parts(*parts: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.latex import latex
 from mist_ext.report.markdown import markdown
 from mist_ext.report.records import csv_lines
@@ -13,6 +13,6 @@ from mist_ext.report.rows import make_rows
 FORMS = {"markdown": markdown, "csv": csv_lines, "latex": latex}
 
 
-def as_text(cells: Sequence[Cell], form: str) -> str:
-    """The table of all cells in one of `FORMS`."""
-    return FORMS[form](make_rows(cells))
+def as_text(experiments: Sequence[Experiment], form: str) -> str:
+    """The table of all experiments in one of `FORMS`."""
+    return FORMS[form](make_rows(experiments))

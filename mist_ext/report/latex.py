@@ -38,11 +38,11 @@ def _table(title: str, rows: Sequence[Row]) -> str:
     body = []
     previous = ""
     for row, line in zip(rows, lines, strict=True):
-        if previous and row.cell.method != previous:
+        if previous and row.experiment.method != previous:
             body.append(r"\midrule")
-        method = escape(text.method(row)) if row.cell.method != previous else ""
+        method = escape(text.method(row)) if row.experiment.method != previous else ""
         body.append(" & ".join([method, *line]) + r" \\")
-        previous = row.cell.method
+        previous = row.experiment.method
     return "\n".join([
         r"\begin{table}",
         r"\centering",

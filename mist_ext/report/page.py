@@ -10,7 +10,7 @@ from typing import Any
 
 import mist_ext
 from mist_ext.report import text
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures import Drawing
 from mist_ext.report.rows import Row, groups, is_best
 from mist_ext.system.bounded_files import MOST_YAML_BYTES, read_bytes
@@ -21,18 +21,18 @@ _METRICS = {"A_avg": "average_accuracy", "A_last": "last_accuracy", "forgetting"
 
 
 def page(
-    rows: Sequence[Row], joint: Drawing | None, drawings: Callable[[Cell], Sequence[Drawing]], digest: str = ""
+    rows: Sequence[Row], joint: Drawing | None, drawings: Callable[[Experiment], Sequence[Drawing]], digest: str = ""
 ) -> str:
     """Make the page.
 
     Parameters
     ----------
     rows : sequence of Row
-        Of all cells.
+        Of all experiments.
     joint : Drawing or None
-        The figure that compares all cells.
+        The figure that compares all experiments.
     drawings : callable
-        Gives a cell's figures.
+        Gives an experiment's figures.
     digest : str
         Of what the page shows; it carries it.
 
@@ -45,9 +45,9 @@ def page(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
-    anchors = {id(row): f"cell-{number}" for number, row in enumerate(rows, 1)}
+    anchors = {id(row): f"experiment-{number}" for number, row in enumerate(rows, 1)}
     return template.render(
-        heading=", ".join(dict.fromkeys(shown(row.cell.data) for row in rows)),
+        heading=", ".join(dict.fromkeys(shown(row.experiment.data) for row in rows)),
         digest=digest,
         version=mist_ext.__version__,
         groups=[
@@ -58,7 +58,7 @@ def page(
         notes=text.warnings(rows) + text.sources(rows) + text.shared(rows),
         legend=text.legend(rows),
         joint=None if joint is None else _figure(joint, "joint"),
-        cells=[_section(row, anchors[id(row)], drawings(row.cell)) for row in rows],
+        experiments=[_section(row, anchors[id(row)], drawings(row.experiment)) for row in rows],
     )
 
 
@@ -92,31 +92,31 @@ def _names(row: Row, anchors: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _section(row: Row, anchor: str, drawings: Sequence[Drawing]) -> dict[str, Any]:
-    cell = row.cell
+    experiment = row.experiment
     return {
         "anchor": anchor,
-        "title": f"{shown(cell.data)} · {shown(row.label)} · {text.method(row)}",
-        "gaps": cell.gaps,
-        "published": None if cell.expected is None else shown(cell.expected.source, 200),
+        "title": f"{shown(experiment.data)} · {shown(row.label)} · {text.method(row)}",
+        "gaps": experiment.gaps,
+        "published": None if experiment.expected is None else shown(experiment.expected.source, 200),
         "seeds": f"seed{'' if len(row.seeds) == 1 else 's'} {', '.join(map(str, row.seeds))}",
-        "tasks": cell.tasks,
+        "tasks": experiment.tasks,
         "accuracy": {name: value for name, value in text.accuracy_texts(row, [row]).items() if value != text.DASH},
         "figures": [_figure(drawing, f"{anchor}-{drawing.name}") for drawing in drawings],
-        "configuration": printable_lines(configuration(cell)),
-        "environment": [(shown(n), shown(v, 200)) for n, v in cell.environment.items() if v is not None],
+        "configuration": printable_lines(configuration(experiment)),
+        "environment": [(shown(n), shown(v, 200)) for n, v in experiment.environment.items() if v is not None],
     }
 
 
-def configuration(cell: Cell) -> str:
+def configuration(experiment: Experiment) -> str:
     """The file that the run left for repeating it, else what its results say."""
-    results = Path(cell.source)
+    results = Path(experiment.source)
     file = results.parent / "config.yaml"
     if results.is_file() and file.is_file():
         return read_bytes(file, MOST_YAML_BYTES).decode(errors="replace")
     import msgspec
     import yaml
 
-    return yaml.safe_dump(msgspec.to_builtins(cell.config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(msgspec.to_builtins(experiment.config), sort_keys=False, allow_unicode=True)
 
 
 def _figure(drawing: Drawing, prefix: str) -> dict[str, Any]:

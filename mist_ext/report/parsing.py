@@ -1,4 +1,4 @@
-"""Makes a cell of the content of a `results.json`, and says what is wrong with one that it cannot read."""
+"""Makes an experiment of the content of a `results.json`, and says what is wrong with one that it cannot read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from mist_ext.report.cells import Cell
-from mist_ext.results.record import SCHEMA, CellRecord
+from mist_ext.report.experiments import Experiment
+from mist_ext.results.record import SCHEMA, ExperimentRecord
 from mist_ext.system.bounded_files import decode_json
 
 REPEAT = "repeat that run or leave it out"
@@ -21,8 +21,8 @@ class _Version(msgspec.Struct):
     schema: int | float | str | None
 
 
-def parse_cell(result: Any, source: str) -> Cell:
-    """Check the content of a `results.json` and make a cell of it.
+def parse_experiment(result: Any, source: str) -> Experiment:
+    """Check the content of a `results.json` and make an experiment of it.
 
     Parameters
     ----------
@@ -49,10 +49,10 @@ def parse_cell(result: Any, source: str) -> Cell:
             "report it with the version that wrote it"
         )
     try:
-        record = decode_json(content, CellRecord, source)
+        record = decode_json(content, ExperimentRecord, source)
     except ValueError as error:
         raise ResultsError(f"{error}; {REPEAT}") from error
-    return Cell(
+    return Experiment(
         source=source,
         config=record.config,
         runs=[run for run in record.runs if run.tasks],
@@ -61,7 +61,7 @@ def parse_cell(result: Any, source: str) -> Cell:
     )
 
 
-def _gaps(record: CellRecord) -> list[str]:
+def _gaps(record: ExperimentRecord) -> list[str]:
     configured = record.config.data.get("tasks")
     longest = max((len(run.tasks) for run in record.runs), default=0)
     expected = max(longest, configured if isinstance(configured, int) else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.results import metrics
 from mist_ext.results.record import RunRecord
 
@@ -27,18 +27,18 @@ class ClassMatrix(NamedTuple):
     of: str
 
 
-def recorded(cell: Cell) -> bool:
+def recorded(experiment: Experiment) -> bool:
     """Whether every counted run recorded its accuracies on all classes."""
-    return bool(cell.counted) and all(
+    return bool(experiment.counted) and all(
         task.accuracy_per_class is not None and None not in task.accuracy_per_class
-        for run in cell.counted
+        for run in experiment.counted
         for task in run.tasks
     )
 
 
-def class_matrix(cell: Cell) -> ClassMatrix:
+def class_matrix(experiment: Experiment) -> ClassMatrix:
     """The mean over seeds where all met the classes in one order, else the first seed alone."""
-    runs = cell.counted
+    runs = experiment.counted
     first = runs[0]
     if any(run.classes != first.classes for run in runs):
         runs = [first]
@@ -63,10 +63,10 @@ def forgetting(run: RunRecord) -> dict[Any, float]:
     return {label: max(row[:-1]) - row[-1] for label, row in zip(labels, _rows(run), strict=True) if len(row) > 1}
 
 
-def forgetting_by_class(cell: Cell) -> dict[Any, list[float]]:
+def forgetting_by_class(experiment: Experiment) -> dict[Any, list[float]]:
     """`forgetting` of all counted runs: one value for each seed in which a task followed the class."""
     joined: dict[Any, list[float]] = {}
-    for run in cell.counted:
+    for run in experiment.counted:
         for label, lost in forgetting(run).items():
             joined.setdefault(label, []).append(lost)
     return joined

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mist_ext.report.cells import Cell
-from mist_ext.report.parsing import ResultsError, parse_cell
+from mist_ext.report.experiments import Experiment
+from mist_ext.report.parsing import ResultsError, parse_experiment
 from mist_ext.system import bounded_files
 
 FILE_NAME = "results.json"
 MOST_BYTES = 2**28
 
-_GIVE = "give the folder that a run wrote, or one of its cells' folders"  # what to do, at the end of two messages
+_GIVE = "give the folder that a run wrote, or one of its experiments' folders"  # what to do, at the end of two messages
 
 
-def read_cells(folders: Iterable[str | Path], without: Callable[[str], None] | None = None) -> list[Cell]:
+def read_experiments(folders: Iterable[str | Path], without: Callable[[str], None] | None = None) -> list[Experiment]:
     """Read the results of any number of run folders.
 
     Parameters
     ----------
     folders : iterable of path-like
-        Each is the folder of one cell, which holds `results.json`, or an output folder, which holds cells'
+        Each is the folder of one experiment, which holds `results.json`, or an output folder, which holds experiments'
         folders.
     without : callable, optional
         Is told of every folder that has no results, why, and what to do; the others are read. By default such a folder
@@ -29,8 +29,8 @@ def read_cells(folders: Iterable[str | Path], without: Callable[[str], None] | N
 
     Returns
     -------
-    list of Cell
-        Each file once, in the order given, the cells of an output folder by name.
+    list of Experiment
+        Each file once, in the order given, the experiments of an output folder by name.
 
     Raises
     ------
@@ -69,9 +69,9 @@ def _why_none(folder: Path) -> str:
     return f"no {FILE_NAME} in {folder} nor in a folder directly below it: it is not of a run; {_GIVE}"
 
 
-def _read_file(file: Path) -> Cell:
+def _read_file(file: Path) -> Experiment:
     try:
         content = bounded_files.read_bytes(file, MOST_BYTES)
     except ValueError as error:
         raise ResultsError(f"{error}; leave it out") from error
-    return parse_cell(content, str(file))
+    return parse_experiment(content, str(file))

@@ -25,17 +25,17 @@ _SPREADS = {
 
 def json_text(rows: Sequence[Row]) -> str:
     """All rows, null for what was not measured."""
-    return json.dumps({"schema": SCHEMA, "cells": [record(row) for row in rows]}, indent=1) + "\n"
+    return json.dumps({"schema": SCHEMA, "experiments": [record(row) for row in rows]}, indent=1) + "\n"
 
 
 def csv_lines(rows: Sequence[Row]) -> str:
-    """One line per cell, full precision, empty for what was not measured."""
+    """One line per experiment, full precision, empty for what was not measured."""
     table = []
     for row in rows:
         full = record(row)
         line = {name: full[name] for name in ("data", "backbone", "tuner", "method", "tasks")}
         line["seeds"] = " ".join(map(str, row.seeds))
-        line["incomplete"] = "; ".join(row.cell.gaps)
+        line["incomplete"] = "; ".join(row.experiment.gaps)
         for name, parts in _SPREADS.items():
             line |= {f"{name}_{part}": (full[name] or {}).get(part) for part in parts}
         line |= {f"{name}_fraction": value for name, value in row.fractions.items()}
@@ -64,16 +64,17 @@ def _no_formula(text: str) -> str:
 
 def record(row: Row) -> dict[str, Any]:
     """A row as `summary.json` has it: percent, fractions in 0..1, seconds, bytes; null for what was not measured."""
-    cell = row.cell
+    experiment = row.experiment
     return {
-        "data": cell.data, "backbone": cell.backbone, "tuner": cell.tuner, "method": cell.method,
-        "tasks": cell.tasks, "seeds": row.seeds, "incomplete": cell.gaps,
+        "data": experiment.data, "backbone": experiment.backbone, "tuner": experiment.tuner,
+        "method": experiment.method,
+        "tasks": experiment.tasks, "seeds": row.seeds, "incomplete": experiment.gaps,
         "average_accuracy": _named(row.average_accuracy),
         "last_accuracy": _named(row.last_accuracy),
         "forgetting": _named(row.forgetting),
         "gain_over_none": _named(row.gain),
-        "expected": msgspec.to_builtins(cell.expected),
-        "accuracy_seen": [{"mean": mean, "std": std} for mean, std in cell.seen_by_task()],
+        "expected": msgspec.to_builtins(experiment.expected),
+        "accuracy_seen": [{"mean": mean, "std": std} for mean, std in experiment.seen_by_task()],
         "fractions": row.fractions,
         "backbone_change": {name: _named(value) for name, value in row.backbone.items()},
         "seconds": row.seconds,

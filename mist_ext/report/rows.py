@@ -1,4 +1,4 @@
-"""One row of numbers per cell, from which every table is made."""
+"""One row of numbers per experiment, from which every table is made."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mist_ext.report.cells import WHOLE, Cell
+from mist_ext.report.experiments import WHOLE, Experiment
 from mist_ext.results import metrics
 from mist_ext.system.costs import PHASES
 
 
 class Group(NamedTuple):
-    """What cells must share to stand in one table: numbers of another stream are not comparable."""
+    """What experiments must share to stand in one table: numbers of another stream are not comparable."""
 
     data: str
     backbone: str
@@ -29,11 +29,11 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """The numbers of a cell.
+    """The numbers of an experiment.
 
     Attributes
     ----------
-    cell : Cell
+    experiment : Experiment
     label : str
         The tuner's name, with the output folder's where two rows would have the same name.
     average_accuracy, last_accuracy, forgetting : Spread or None
@@ -50,7 +50,7 @@ class Row:
         Peak in bytes by phase, the largest over tasks and seeds, and the largest of all as ``whole``.
     """
 
-    cell: Cell
+    experiment: Experiment
     label: str
     average_accuracy: Spread | None
     last_accuracy: Spread | None
@@ -63,28 +63,37 @@ class Row:
 
     @property
     def group(self) -> Group:
-        return Group(self.cell.data, self.cell.backbone, self.cell.tasks)
+        return Group(self.experiment.data, self.experiment.backbone, self.experiment.tasks)
 
     @property
     def seeds(self) -> list[int]:
-        return [run.seed for run in self.cell.counted]
+        return [run.seed for run in self.experiment.counted]
 
 
-def make_rows(cells: Sequence[Cell]) -> list[Row]:
-    """Make the rows of all cells, sorted by group, method and tuner, the tuner `none` first."""
-    names = [(cell.data, cell.backbone, cell.tasks, cell.tuner, cell.method) for cell in cells]
+def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
+    """Make the rows of all experiments, sorted by group, method and tuner, the tuner `none` first."""
+    names = [
+        (experiment.data, experiment.backbone, experiment.tasks, experiment.tuner, experiment.method)
+        for experiment in experiments
+    ]
     rows = []
-    for cell, name in zip(cells, names, strict=True):
+    for experiment, name in zip(experiments, names, strict=True):
         twins = names.count(name) > 1
-        rows.append(_row(cell, f"{cell.tuner} ({_output_folder(cell)})" if twins else cell.tuner, cells))
-    return sorted(rows, key=lambda row: (row.group, row.cell.method, row.cell.tuner != "none", row.label))
+        rows.append(
+            _row(
+                experiment,
+                f"{experiment.tuner} ({_output_folder(experiment)})" if twins else experiment.tuner,
+                experiments,
+            )
+        )
+    return sorted(rows, key=lambda row: (row.group, row.experiment.method, row.experiment.tuner != "none", row.label))
 
 
 def groups(rows: Sequence[Row]) -> dict[Group, list[Row]]:
     """Split rows by group, in their order; a row without a finished task belongs to none."""
     split: dict[Group, list[Row]] = {}
     for row in rows:
-        if row.cell.tasks:
+        if row.experiment.tasks:
             split.setdefault(row.group, []).append(row)
     return split
 
@@ -103,7 +112,7 @@ def is_best(row: Row, rows: Sequence[Row], metric: str) -> bool:
     means = [
         getattr(other, metric).mean
         for other in rows
-        if other.cell.method == row.cell.method and getattr(other, metric) is not None
+        if other.experiment.method == row.experiment.method and getattr(other, metric) is not None
     ]
     own = getattr(row, metric)
     if own is None or len(means) < 2:
@@ -111,32 +120,32 @@ def is_best(row: Row, rows: Sequence[Row], metric: str) -> bool:
     return own.mean == (min if metric == "forgetting" else max)(means)
 
 
-def _row(cell: Cell, label: str, cells: Sequence[Cell]) -> Row:
-    runs = cell.counted
-    seconds = {phase: cell.seconds(phase) for phase in PHASES}
+def _row(experiment: Experiment, label: str, experiments: Sequence[Experiment]) -> Row:
+    runs = experiment.counted
+    seconds = {phase: experiment.seconds(phase) for phase in PHASES}
     spent = [value for value in seconds.values() if value is not None]
     return Row(
-        cell=cell,
+        experiment=experiment,
         label=label,
         average_accuracy=_spread([metrics.average_accuracy(run.seen) for run in runs]),
         last_accuracy=_spread([metrics.last_accuracy(run.seen) for run in runs]),
         forgetting=_spread([metrics.forgetting(run.matrix) for run in runs]),
-        gain=_gain(cell, cells),
+        gain=_gain(experiment, experiments),
         fractions={
-            "selected": cell.fraction("selected_fraction"),
-            "kept": cell.fraction("kept_fraction", "mean"),
-            "changed": cell.fraction("changed_fraction", "mean"),
-            "changed_max": cell.fraction("changed_fraction", "max"),
-            "changed_all": cell.fraction("changed_fraction_all", "mean"),
-            "changed_all_max": cell.fraction("changed_fraction_all", "max"),
+            "selected": experiment.fraction("selected_fraction"),
+            "kept": experiment.fraction("kept_fraction", "mean"),
+            "changed": experiment.fraction("changed_fraction", "mean"),
+            "changed_max": experiment.fraction("changed_fraction", "max"),
+            "changed_all": experiment.fraction("changed_fraction_all", "mean"),
+            "changed_all_max": experiment.fraction("changed_fraction_all", "max"),
         },
         backbone={
-            "drift": _spread(cell.backbone_change("drift")),
-            "letters": _spread(cell.backbone_change("letters", last=True)),
-            "plasticity": _spread(cell.backbone_change("plasticity")),
+            "drift": _spread(experiment.backbone_change("drift")),
+            "letters": _spread(experiment.backbone_change("letters", last=True)),
+            "plasticity": _spread(experiment.backbone_change("plasticity")),
         },
         seconds={**seconds, "total": sum(spent) if spent else None},
-        memory={phase: cell.peak_memory(phase) for phase in (*PHASES, WHOLE)},
+        memory={phase: experiment.peak_memory(phase) for phase in (*PHASES, WHOLE)},
     )
 
 
@@ -144,28 +153,28 @@ def _spread(values: Sequence[float]) -> Spread | None:
     return Spread(*metrics.mean_std(values)) if values else None
 
 
-def _gain(cell: Cell, cells: Sequence[Cell]) -> metrics.Gain | None:
-    if cell.tuner == "none":
+def _gain(experiment: Experiment, experiments: Sequence[Experiment]) -> metrics.Gain | None:
+    if experiment.tuner == "none":
         return None
     frozen = [
         other
-        for other in cells
+        for other in experiments
         if other.tuner == "none"
-        and (other.config.backbone, other.config.method) == (cell.config.backbone, cell.config.method)
-        and other.data == cell.data
+        and (other.config.backbone, other.config.method) == (experiment.config.backbone, experiment.config.method)
+        and other.data == experiment.data
     ]
-    # The same output folder first: its cells were run together.
-    frozen.sort(key=lambda other: _output_folder(other) != _output_folder(cell))
+    # The same output folder first: its experiments were run together.
+    frozen.sort(key=lambda other: _output_folder(other) != _output_folder(experiment))
     for other in frozen:
         orders = {run.seed: run.classes for run in other.counted}
         # A seed pairs only where both sides met the same classes in the same tasks.
-        paired = {run.seed for run in cell.counted if orders.get(run.seed) == run.classes}
+        paired = {run.seed for run in experiment.counted if orders.get(run.seed) == run.classes}
         baseline = {seed: value for seed, value in other.last_by_seed().items() if seed in paired}
-        gain = metrics.paired_gain(cell.last_by_seed(), baseline)
+        gain = metrics.paired_gain(experiment.last_by_seed(), baseline)
         if gain is not None:
             return gain
     return None
 
 
-def _output_folder(cell: Cell) -> str:
-    return Path(cell.source).resolve().parent.parent.name
+def _output_folder(experiment: Experiment) -> str:
+    return Path(experiment.source).resolve().parent.parent.name

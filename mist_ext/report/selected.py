@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.results import metrics
 from mist_ext.results.record import TensorRecord
 
@@ -42,14 +42,14 @@ class Shares:
     held: dict[Place, float]
 
 
-def recorded(cell: Cell) -> bool:
+def recorded(experiment: Experiment) -> bool:
     """Whether any task of a counted run recorded what was selected."""
-    return any(task.selection for run in cell.counted for task in run.tasks)
+    return any(task.selection for run in experiment.counted for task in run.tasks)
 
 
-def shares(cell: Cell) -> Shares:
-    """The shares of a cell whose tasks recorded their selection."""
-    records = [task.selection for run in cell.counted for task in run.tasks if task.selection]
+def shares(experiment: Experiment) -> Shares:
+    """The shares of an experiment whose tasks recorded their selection."""
+    records = [task.selection for run in experiment.counted for task in run.tasks if task.selection]
     places = named_places([tensor.name for tensor in records[0]])
     summed = [_task_shares(record, places) for record in records]
     return Shares(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.results.record import RunRecord
 from mist_ext.system.costs import SHARED_EXTRACTION, TUNING_PHASES
 
@@ -34,7 +34,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Sharing:
-    """What cells shared.
+    """What experiments shared.
 
     Attributes
     ----------
@@ -61,15 +61,21 @@ class Sharing:
         return f"Shared by the methods of a run: {', '.join(said)}." if said else ""
 
 
-def sharing(cells: Iterable[Cell]) -> Sharing:
-    """Count what cells of the same output folder, data and tuner shared; those of different runs share nothing."""
+def sharing(experiments: Iterable[Experiment]) -> Sharing:
+    """Count what experiments of one output folder, data and tuner shared; those of different runs share nothing."""
     seed_runs: dict[Any, list[RunRecord]] = {}
     tuned = set()
-    for cell in cells:
-        for run in cell.runs:
-            key = (Path(cell.source).parent.parent, cell.data, cell.backbone, cell.tuner, run.seed)
+    for experiment in experiments:
+        for run in experiment.runs:
+            key = (
+                Path(experiment.source).parent.parent,
+                experiment.data,
+                experiment.backbone,
+                experiment.tuner,
+                run.seed,
+            )
             seed_runs.setdefault(key, []).append(run)
-            if cell.tuner != "none":
+            if experiment.tuner != "none":
                 tuned.add(key)
     return Sharing(
         _shared([[_seconds(run, TUNING_PHASES) for run in runs] for key, runs in seed_runs.items() if key in tuned]),

@@ -1,4 +1,4 @@
-"""The files of a report: each cell's figures, and the tables, figure and page that join all cells."""
+"""The files of a report: each experiment's figures, and the tables, figure and page that join all experiments."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mist_ext.report import digests, text
-from mist_ext.report.cells import Cell
-from mist_ext.report.figures import Drawing, cell_drawings, comparison, figure_names
+from mist_ext.report.experiments import Experiment
+from mist_ext.report.figures import Drawing, comparison, experiment_drawings, figure_names
 from mist_ext.report.latex import latex
 from mist_ext.report.markdown import markdown
 from mist_ext.report.page import configuration, page
@@ -21,9 +21,12 @@ PAGE = "report.html"
 
 
 def write_report(
-    cells: Sequence[Cell], folder: str | Path | None, figures: bool = True, tell: Callable[[str], None] | None = None
+    experiments: Sequence[Experiment],
+    folder: str | Path | None,
+    figures: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """Write each cell's figures beside its results, and the files that join all cells into a folder.
+    """Write each experiment's figures beside its results, and the files that join all experiments into a folder.
 
     Every figure is drawn once, and not at all where its files show what they would show again. The joint files are
     `summary.json`, `summary.md`, `summary.csv` and `summary.tex`, `accuracy.png` and `accuracy.svg`, and the page
@@ -31,8 +34,8 @@ def write_report(
 
     Parameters
     ----------
-    cells : sequence of Cell
-        From `read_cells`, at least one.
+    experiments : sequence of Experiment
+        From `read_experiments`, at least one.
     folder : path-like or None
         Made if it does not exist; None leaves the joint files out.
     figures : bool
@@ -48,24 +51,24 @@ def write_report(
     Raises
     ------
     ValueError
-        If there is no cell.
+        If there is no experiment.
     PermissionError
         If there is no place to write to; the message says what to do.
     """
     drawn = _Drawn()
     files = []
-    for cell in cells if figures else ():
-        files += _write_figures(cell, _figures_home(cell, folder, tell), drawn)
-    return files if folder is None else [*files, *write_summary(cells, folder, figures, drawn)]
+    for experiment in experiments if figures else ():
+        files += _write_figures(experiment, _figures_home(experiment, folder, tell), drawn)
+    return files if folder is None else [*files, *write_summary(experiments, folder, figures, drawn)]
 
 
-def write_cell_figures(cell: Cell, folder: str | Path) -> list[Path]:
-    """Write the figures of one cell, as PNG and SVG, unless they are there and up to date.
+def write_figures(experiment: Experiment, folder: str | Path) -> list[Path]:
+    """Write the figures of one experiment, as PNG and SVG, unless they are there and up to date.
 
     Parameters
     ----------
-    cell : Cell
-        From `read_cells` or `parse_cell`.
+    experiment : Experiment
+        From `read_experiments` or `parse_experiment`.
     folder : path-like
         Made if it does not exist.
 
@@ -75,52 +78,52 @@ def write_cell_figures(cell: Cell, folder: str | Path) -> list[Path]:
         The files: `accuracy` and `matrix`; where they were recorded also `forgetting`, `selection` and `costs`. None
         where no task is finished.
     """
-    return _write_figures(cell, Path(folder), _Drawn())
+    return _write_figures(experiment, Path(folder), _Drawn())
 
 
 class _Drawn(dict[int, list[Drawing]]):
-    """The figures of each cell, by ``id(cell)``: drawn when they are asked for, once."""
+    """The figures of each experiment, by ``id(experiment)``: drawn when they are asked for, once."""
 
-    def of(self, cell: Cell) -> list[Drawing]:
-        if id(cell) not in self:
-            self[id(cell)] = cell_drawings(cell)
-        return self[id(cell)]
+    def of(self, experiment: Experiment) -> list[Drawing]:
+        if id(experiment) not in self:
+            self[id(experiment)] = experiment_drawings(experiment)
+        return self[id(experiment)]
 
 
 def write_summary(
-    cells: Sequence[Cell], folder: str | Path, figures: bool = True, drawn: _Drawn | None = None
+    experiments: Sequence[Experiment], folder: str | Path, figures: bool = True, drawn: _Drawn | None = None
 ) -> list[Path]:
-    """Write the files that join all cells.
+    """Write the files that join all experiments.
 
     Parameters
     ----------
-    cells : sequence of Cell
+    experiments : sequence of Experiment
         At least one.
     folder : path-like
         Made if it does not exist.
     figures : bool
         Whether there are figures, in files and on the page.
     drawn : optional
-        The cells' figures that are drawn already.
+        The experiments' figures that are drawn already.
 
     Returns
     -------
     list of Path
-        The files. No figure where no cell has a finished task.
+        The files. No figure where no experiment has a finished task.
 
     Raises
     ------
     ValueError
-        If there is no cell.
+        If there is no experiment.
     PermissionError
         If the folder cannot be written.
     """
-    if not cells:
-        raise ValueError("no cells to summarise: give at least one run")
+    if not experiments:
+        raise ValueError("no experiments to summarise: give at least one run")
     folder = Path(folder)
     if not _writable(folder):
         raise PermissionError(f"the report cannot be written to {folder}: no permission; give a folder of yours: --out")
-    rows = make_rows(cells)
+    rows = make_rows(experiments)
     contents: dict[str, bytes | str] = {
         "summary.json": json_text(rows),
         "summary.md": markdown(rows),
@@ -133,21 +136,30 @@ def write_summary(
         drawn = (drawn or _Drawn()) if figures else None
         joint = replace(comparison(rows), digest=digest) if shown else None
         contents |= joint.files() if joint else {}
-        contents[PAGE] = page(rows, joint, lambda cell: drawn.of(cell) if drawn is not None else [], digest)
+        contents[PAGE] = page(rows, joint, lambda experiment: drawn.of(experiment) if drawn is not None else [], digest)
     _write(folder, contents)
     return [folder / name for name in dict.fromkeys((*contents, *shown, PAGE))]
 
 
 def _page_digest(rows: Sequence[Row], figures: bool) -> str:
-    """Of all that the page and the figure that joins all cells show."""
-    shown = [[row.label, row.cell.config, row.cell.runs, row.cell.environment, configuration(row.cell)] for row in rows]
+    """Of all that the page and the figure that joins all experiments show."""
+    shown = [
+        [
+            row.label,
+            row.experiment.config,
+            row.experiment.runs,
+            row.experiment.environment,
+            configuration(row.experiment),
+        ]
+        for row in rows
+    ]
     return digests.of_parts(shown, text.notes(rows), figures)
 
 
-def _figures_home(cell: Cell, folder: str | Path | None, tell: Callable[[str], None] | None) -> Path:
-    """Where a cell's figures are written: beside its results, or in a folder of that name where that cannot be."""
-    own = Path(cell.source).parent
-    if _writable(own) or _up_to_date(cell, own):
+def _figures_home(experiment: Experiment, folder: str | Path | None, tell: Callable[[str], None] | None) -> Path:
+    """Where an experiment's figures are written: beside its results, else in a folder of that name."""
+    own = Path(experiment.source).parent
+    if _writable(own) or _up_to_date(experiment, own):
         return own
     if folder is None or not _writable(Path(folder)):
         raise PermissionError(
@@ -166,22 +178,22 @@ def _writable(folder: Path) -> bool:
     return os.access(there, os.W_OK | os.X_OK)
 
 
-def _up_to_date(cell: Cell, folder: Path) -> bool:
-    digest = digests.of_cell(cell)
-    return all(digests.holds(folder / name, digest) for name in _file_names(cell))
+def _up_to_date(experiment: Experiment, folder: Path) -> bool:
+    digest = digests.of_experiment(experiment)
+    return all(digests.holds(folder / name, digest) for name in _file_names(experiment))
 
 
-def _file_names(cell: Cell) -> list[str]:
-    return [f"{name}.{form}" for name in figure_names(cell) for form in ("png", "svg")]
+def _file_names(experiment: Experiment) -> list[str]:
+    return [f"{name}.{form}" for name in figure_names(experiment) for form in ("png", "svg")]
 
 
-def _write_figures(cell: Cell, folder: Path, drawn: _Drawn) -> list[Path]:
-    if not _up_to_date(cell, folder):
+def _write_figures(experiment: Experiment, folder: Path, drawn: _Drawn) -> list[Path]:
+    if not _up_to_date(experiment, folder):
         contents: dict[str, bytes | str] = {}
-        for drawing in drawn.of(cell):
+        for drawing in drawn.of(experiment):
             contents |= drawing.files()
         _write(folder, contents)
-    return [folder / name for name in _file_names(cell)]
+    return [folder / name for name in _file_names(experiment)]
 
 
 def _write(folder: Path, contents: Mapping[str, bytes | str]) -> None:

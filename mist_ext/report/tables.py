@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mist_ext.report import text
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.rows import Row, groups, is_best, make_rows
 
 # Below it the shares and the seconds do not fit into one table, nor do published accuracies and the gain.
@@ -18,20 +18,20 @@ _WIDE = 94
 _LONG = 20  # characters of a method's name: a longer one is wrapped rather than that numbers are cut
 
 
-class CellTables:
-    """The tables of all cells, as something that `rich.console.Console.print` takes.
+class ExperimentTables:
+    """The tables of all experiments, as something that `rich.console.Console.print` takes.
 
-    For each group of comparable cells (one stream, one backbone) a table of accuracies, one of shares and seconds,
-    which a narrow terminal gets in two, and one of peak memory; then what is incomplete, and what the columns mean.
+    For each group of comparable experiments (one stream, one backbone) a table of accuracies, one of shares and
+    seconds, which a narrow terminal gets in two, and one of peak memory; then what is incomplete, and what the columns mean.
     The best A_last of each method is bold.
 
     Parameters
     ----------
-    cells : sequence of Cell
+    experiments : sequence of Experiment
     """
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        self.rows = make_rows(cells)
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        self.rows = make_rows(experiments)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for group, rows in groups(self.rows).items():
@@ -98,4 +98,4 @@ def _table(rows: Sequence[Row], headings: Sequence[str], values: Sequence[Sequen
 
 
 def _same_method(one: Row, other: Row) -> bool:
-    return one.cell.method == other.cell.method
+    return one.experiment.method == other.experiment.method

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mist_ext.report.cells import WHOLE, Cell
+from mist_ext.report.experiments import WHOLE, Experiment
 from mist_ext.report.rows import Group, Row, Spread
 from mist_ext.report.sharing import sharing
 from mist_ext.results import warning_signs
@@ -63,9 +63,9 @@ def accuracy_texts(row: Row, rows: Sequence[Row]) -> dict[str, str]:
     average, last, forgetting = (
         spread(value, len(row.seeds)) for value in (row.average_accuracy, row.last_accuracy, row.forgetting)
     )
-    if not any(other.cell.expected for other in rows):
+    if not any(other.experiment.expected for other in rows):
         return {"A_avg": average, "A_last": last, "forgetting": forgetting, "gain over none": gain(row.gain)}
-    expected = row.cell.expected or Expected(source="")
+    expected = row.experiment.expected or Expected(source="")
     return {
         "A_avg": average,
         "A_avg published": accuracy(expected.average_accuracy),
@@ -144,12 +144,12 @@ def memory(value: float | None) -> str:
 
 def label(row: Row) -> str:
     """The row's tuner; a star where something is missing."""
-    return f"{shown(row.label)} *" if row.cell.gaps else shown(row.label)
+    return f"{shown(row.label)} *" if row.experiment.gaps else shown(row.label)
 
 
 def method(row: Row) -> str:
     """The row's method."""
-    return shown(row.cell.method)
+    return shown(row.experiment.method)
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -158,18 +158,18 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 
 def incomplete(rows: Sequence[Row]) -> list[str]:
-    """One sentence per incomplete cell; means leave its shorter runs out."""
-    return [f"* {called(row)}: incomplete, {'; '.join(row.cell.gaps)}" for row in rows if row.cell.gaps]
+    """One sentence per incomplete experiment; means leave its shorter runs out."""
+    return [f"* {called(row)}: incomplete, {'; '.join(row.experiment.gaps)}" for row in rows if row.experiment.gaps]
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
-    """One sentence per cell whose training went wrong without ending."""
-    return [sentence for row in rows for sentence in warning(row.cell, called(row))]
+    """One sentence per experiment whose training went wrong without ending."""
+    return [sentence for row in rows for sentence in warning(row.experiment, called(row))]
 
 
-def warning(cell: Cell, name: str) -> list[str]:
+def warning(experiment: Experiment, name: str) -> list[str]:
     """Which signs there are that training went wrong, and in how many tasks: a sentence, or none."""
-    tasks = [task.warnings for run in cell.runs for task in run.tasks]
+    tasks = [task.warnings for run in experiment.runs for task in run.tasks]
     counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
     found = "; ".join(f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count)
     return [f"warning: {name}: {found}; a lower learning rate may help"] if found else []
@@ -179,19 +179,19 @@ def sources(rows: Sequence[Row]) -> list[str]:
     """Where the published expectations come from, one sentence per source."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        if expected := row.cell.expected:
+        if expected := row.experiment.expected:
             found.setdefault(expected.source, []).append(called(row))
     return [f"published: {shown(source, 200)} ({'; '.join(called)})" for source, called in found.items()]
 
 
 def shared(rows: Sequence[Row]) -> list[str]:
     """What methods shared, in one sentence, or none."""
-    return [sentence] if (sentence := sharing(row.cell for row in rows).sentence()) else []
+    return [sentence] if (sentence := sharing(row.experiment for row in rows).sentence()) else []
 
 
 def called(row: Row) -> str:
     """A row in a sentence."""
-    return f"{shown(row.cell.data)}, {shown(row.label)}, {method(row)}"
+    return f"{shown(row.experiment.data)}, {shown(row.label)}, {method(row)}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -25,7 +25,7 @@ _SHAPES = ("png", "svg")
 _EVENTS = "events.out.tfevents.*"
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # what `write_atomically` leaves when it is killed
 _UNNAMED = re.compile(r"\.tmp\w{6}")  # the same of safetensors, which does not say what it is to become
-# What any run may write; `of_cells` adds what it depends on.
+# What any run may write; `of_experiments` adds what it depends on.
 OF_EVERY_RUN = (
     FILE,
     CONFIG,
@@ -52,7 +52,7 @@ class Manifest:
     files : list of str
         Paths in the folder; within one part of a path, ``*`` and ``[0-9]`` stand for what `fnmatch` takes them for.
     name : str or None
-        The data set's, which cells' folders are called after; None until it was loaded.
+        The data set's, which experiments' folders are called after; None until it was loaded.
     data : str or None
         The data set's fingerprint.
     weights : str or None
@@ -84,14 +84,14 @@ def read(folder: Path) -> Manifest | None:
         return None
 
 
-def of_cells(cells: Iterable[Path], tuners: Iterable[str], seeds: Iterable[int]) -> list[str]:
-    """What a run writes into its cells' folders and of its tuners, as `Manifest.files` has it."""
+def of_experiments(experiments: Iterable[Path], tuners: Iterable[str], seeds: Iterable[int]) -> list[str]:
+    """What a run writes into its experiments' folders and of its tuners, as `Manifest.files` has it."""
     figures = [f"{name}.{shape}" for name in _FIGURES for shape in _SHAPES]
     seeds = list(seeds)
     of_seeds = [f"classifier-seed{seed}.safetensors" for seed in seeds]
     of_seeds += [f"tensorboard/seed-{seed}/{_EVENTS}" for seed in seeds]
     names = ["config.yaml", "results.json", "log.jsonl", *figures, *of_seeds]
-    written = [f"{escape(cell.name)}/{name}" for cell in cells for name in names]
+    written = [f"{escape(experiment.name)}/{name}" for experiment in experiments for name in names]
     return written + [f"tensorboard/{escape(tuner)}-seed-{seed}/{_EVENTS}" for tuner in tuners for seed in seeds]
 
 

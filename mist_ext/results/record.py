@@ -1,4 +1,4 @@
-"""What a cell's `results.json` holds: one typed record, which runs write and reports read.
+"""What an experiment's `results.json` holds: one typed record, which runs write and reports read.
 
 Every number is bounded: no sum or square that is made of them overflows.
 """
@@ -144,7 +144,7 @@ class RunRecord(Struct, forbid_unknown_fields=True):
 
 
 class Expected(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What was published for a cell's protocol, in percent; None where it was not published.
+    """What was published for an experiment's protocol, in percent; None where it was not published.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class Expected(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Described(Struct, forbid_unknown_fields=True):
-    """A cell's configuration: each part has its ``name`` and its options."""
+    """An experiment's configuration: each part has its ``name`` and its options."""
 
     data: dict[str, Option]
     backbone: dict[str, Option]
@@ -177,7 +177,7 @@ class Described(Struct, forbid_unknown_fields=True):
                 raise ValueError(f"{part}.name is {name!r}, expected str")
 
 
-class CellRecord(Struct, forbid_unknown_fields=True):
+class ExperimentRecord(Struct, forbid_unknown_fields=True):
     """The whole file.
 
     Attributes

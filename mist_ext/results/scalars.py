@@ -34,7 +34,7 @@ class Scalars:
     Parameters
     ----------
     folder : path-like
-        Made if it does not exist; one for each curve, such as ``CELL/tensorboard/seed-1993``.
+        Made if it does not exist; one for each curve, such as ``EXPERIMENT/tensorboard/seed-1993``.
 
     Raises
     ------

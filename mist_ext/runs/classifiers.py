@@ -147,7 +147,7 @@ def save_classifier(
     Parameters
     ----------
     folder : Path
-        Of the cell.
+        Of the experiment.
     seed : int
     weights : mapping of str to Tensor, or None
         The backbone's; None where it is as it was created, which needs no copy of them.
@@ -178,7 +178,7 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
     Parameters
     ----------
     run : path-like
-        A cell's folder (data-tuner-method), or the folder of a run that has one cell only.
+        An experiment's folder (data-tuner-method), or the folder of a run that has one experiment only.
     seed : int, optional
         Which of the run's seeds; by default the first one that was saved.
 
@@ -275,16 +275,16 @@ def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:
 
 def _found(run: Path, seed: int | None) -> Path:
     if not run.is_dir():
-        raise FileNotFoundError(f"{run} is no folder; give the folder of a run, or of one of its cells")
+        raise FileNotFoundError(f"{run} is no folder; give the folder of a run, or of one of its experiments")
     pattern = FILE.format(seed="*" if seed is None else seed)
     own = sorted(run.glob(pattern), key=lambda path: int(path.stem.rpartition("seed")[2]))
-    cells = sorted(run.glob(f"*/{pattern}"))
+    experiments = sorted(run.glob(f"*/{pattern}"))
     if own:
         return own[0]
-    if not cells:
+    if not experiments:
         wanted = "no trained classifier" if seed is None else f"no trained classifier of seed {seed}"
         raise FileNotFoundError(f"{wanted} in {run}; runs keep them with --save first or --save all, once finished")
-    folders = sorted({path.parent for path in cells})
+    folders = sorted({path.parent for path in experiments})
     if len(folders) == 1:
         return _found(folders[0], seed)
     listed = ", ".join(str(folder) for folder in folders)

@@ -225,9 +225,9 @@ def read_config(out: Path) -> Config:
     return options
 
 
-def finished(cells: Iterable[Path]) -> bool:
-    """Whether all cells of a run, given by their folders, are complete."""
-    return all(_complete(cell / "results.json") for cell in cells)
+def finished(experiments: Iterable[Path]) -> bool:
+    """Whether all experiments of a run, given by their folders, are complete."""
+    return all(_complete(experiment / "results.json") for experiment in experiments)
 
 
 def _complete(file: Path) -> bool:

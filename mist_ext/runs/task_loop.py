@@ -29,9 +29,9 @@ from mist_ext.results import warning_signs
 from mist_ext.results.manifest import CHECKPOINTS
 from mist_ext.results.record import RunRecord
 from mist_ext.results.scalars import Scalars
-from mist_ext.runs import cell_results, classifiers
-from mist_ext.runs.cell_results import CellResults
+from mist_ext.runs import classifiers, experiment_results
 from mist_ext.runs.context import RunContext, method_options, new_learner
+from mist_ext.runs.experiment_results import ExperimentResults
 from mist_ext.runs.interruption import Saver
 from mist_ext.runs.seed_run import SHARED, SeedRun
 from mist_ext.seeding import draw_seed
@@ -46,7 +46,7 @@ EVALUATION_BATCH = 256  # images; only speed and memory depend on it
 
 
 class Saved(msgspec.Struct, forbid_unknown_fields=True):
-    """A run's state: of the seed run at hand, and the finished tasks of all cells."""
+    """A run's state: of the seed run at hand, and the finished tasks of all experiments."""
 
     version: str
     data: str
@@ -81,9 +81,11 @@ class TaskLoop:
         self.context = context
         self.options = context.options
         self.out = out
-        env = cell_results.environment(context.device)
-        self.cells = {
-            (tuner, method): CellResults(out, self._cell(tuner, method), context.source.name, context.streams(0), env)
+        env = experiment_results.environment(context.device)
+        self.experiments = {
+            (tuner, method): ExperimentResults(
+                out, self._experiment(tuner, method), context.source.name, context.streams(0), env
+            )
             for tuner in self.options.tuner
             for method in self.options.method
         }
@@ -103,24 +105,29 @@ class TaskLoop:
         with Progress(self.context.console, len(self.seed_runs) * tasks, done) as self.progress, self.saver:
             for number in range(first, len(self.seed_runs)):
                 self._seed_run(number, state if number == first else None)
-        for cell in self.cells.values():
-            cell.finish()
+        for experiment in self.experiments.values():
+            experiment.finish()
 
     def _restored(self, saved: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The number of the seed run at hand, and its state; the cells get their finished tasks back."""
+        """The number of the seed run at hand, and its state; the experiments get their finished tasks back."""
         try:
             read = msgspec.convert(saved, Saved)
-            if read.seed_run not in range(len(self.seed_runs)) or {key for key, _ in read.runs} != self.cells.keys():
-                raise ValueError(f"it is of seed run {read.seed_run} of the cells {[key for key, _ in read.runs]}")
+            if (
+                read.seed_run not in range(len(self.seed_runs))
+                or {key for key, _ in read.runs} != self.experiments.keys()
+            ):
+                raise ValueError(
+                    f"it is of seed run {read.seed_run} of the experiments {[key for key, _ in read.runs]}"
+                )
         except ValueError as error:
             raise ValueError(
                 f"the checkpoint in {self.out} does not fit this run ({error}); start the run anew with --overwrite"
             ) from error
         for key, runs in read.runs:
-            self.cells[key].restore(runs)
+            self.experiments[key].restore(runs)
         return read.seed_run, read.state
 
-    def _cell(self, tuner: str, method: str) -> Config:
+    def _experiment(self, tuner: str, method: str) -> Config:
         own = options_by_method(self.options.method_options, self.options.method)[method]
         given = [f"{name}={value!r}" for name, value in own.items()]
         return dataclasses.replace(self.options, tuner=[tuner], method=[method], method_options=given)
@@ -178,11 +185,11 @@ class TaskLoop:
         counts = [len(seen.test) for seen in seed_run.stream.tasks[: task.number + 1]]
         findings = []
         for name, record in records.items():
-            cell = self.cells[seed_run.tuner_name, name]
-            findings.append(f"{name} {cell.add_task(seed_run.seed, record, counts):.2f} %")
+            experiment = self.experiments[seed_run.tuner_name, name]
+            findings.append(f"{name} {experiment.add_task(seed_run.seed, record, counts):.2f} %")
             if self.tensorboard:
-                with Scalars(cell.folder / "tensorboard" / f"seed-{seed_run.seed}") as scalars:
-                    scalars.add_task(cell.record.runs[-1].tasks[-1], task.number + 1)
+                with Scalars(experiment.folder / "tensorboard" / f"seed-{seed_run.seed}") as scalars:
+                    scalars.add_task(experiment.record.runs[-1].tasks[-1], task.number + 1)
         self.progress.advance(", ".join(findings))
         seed_run.task, seed_run.tuned = task.number + 1, None
 
@@ -214,7 +221,7 @@ class TaskLoop:
         self.saver.moment(lambda: self._state(number, seed_run))
 
     def _state(self, number: int, seed_run: SeedRun) -> dict[str, Any]:
-        runs = [(key, msgspec.to_builtins(cell.record.runs)) for key, cell in self.cells.items()]
+        runs = [(key, msgspec.to_builtins(experiment.record.runs)) for key, experiment in self.experiments.items()]
         origin = {"version": mist_ext.__version__, "data": self.context.source.fingerprint()}
         return {**origin, "seed_run": number, "state": seed_run.state_dict(), "runs": runs}
 
@@ -414,7 +421,7 @@ class TaskLoop:
                 "mean": views.mean,
                 "std": views.std,
             }
-            folder = self.cells[seed_run.tuner_name, name].folder
+            folder = self.experiments[seed_run.tuner_name, name].folder
             classifiers.save_classifier(folder, seed_run.seed, weights, learner, description)
 
 

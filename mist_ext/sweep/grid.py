@@ -62,14 +62,14 @@ class Grid:
         The labels of each axis, those that are always there included.
     points : list of Point
         Each run once.
-    cells, tuned_cells : int
+    experiments, tuned_experiments : int
         Combinations of axes, methods and seeds; and those of them whose tuner is not ``none``.
     """
 
     axes: dict[str, list[Any]]
     points: list[Point]
-    cells: int
-    tuned_cells: int
+    experiments: int
+    tuned_experiments: int
 
     @property
     def tunings(self) -> int:
@@ -128,12 +128,12 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
     if (count := math.prod(len(choices[name]) for name in order)) > MOST_POINTS:
         raise ValueError(f"{source} has {count:,} points, at most {MOST_POINTS:,} are run; give the axes fewer values")
     points: dict[str, Point] = {}
-    cells = tuned = 0
+    experiments = tuned = 0
     for combination in itertools.product(*(choices[name] for name in order)):
         labels = {name: label for name, (label, _) in zip(order, combination, strict=True)}
         values = _joined([given for _, given in combination], source) | methods
         point = _point(labels, {**fixed, **values})
-        cells += len(point.options.method)
+        experiments += len(point.options.method)
         tuned += len(point.options.method) * (point.axes["tuner"] != "none")
         known = points.setdefault(point.name, point)
         if known != point:
@@ -142,7 +142,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
     return Grid(
         {name: [label for label, _ in choices[name]] for name in order},
         [_saved_as_asked(point, first) for point in points.values()],
-        cells,
+        experiments,
         tuned,
     )
 

@@ -44,8 +44,8 @@ class Ended:
 
 def finished(folder: Path, point: Point) -> bool:
     """Whether a point's run is complete, its reports included."""
-    cells = [file.parent for file in folder.glob("*/results.json")]
-    complete = len(cells) == len(point.options.method) and run_folder.finished(cells)
+    experiments = [file.parent for file in folder.glob("*/results.json")]
+    complete = len(experiments) == len(point.options.method) and run_folder.finished(experiments)
     return complete and not (folder / "checkpoint").exists()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mist_ext.report import rows as report_rows
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.results import metrics
 from mist_ext.sweep.grid import Point
 from mist_ext.sweep.significance import paired_p
@@ -30,7 +30,7 @@ class Row:
         The fraction of the score-selected tensors that a step changes, by seed; empty where it was not measured.
     classes : dict of int to tuple
         Each seed's classes of each task.
-    cells : dict of int to Cell
+    experiments : dict of int to Experiment
         Each seed's own.
     gain : metrics.Gain or None
         Of the last accuracy over the tuner ``none`` at the same place, paired over seeds.
@@ -43,7 +43,7 @@ class Row:
     values: dict[str, dict[int, float]] = field(default_factory=lambda: {name: {} for name in METRICS})
     changed: dict[int, float] = field(default_factory=dict)
     classes: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    cells: dict[int, Cell] = field(default_factory=dict)
+    experiments: dict[int, Experiment] = field(default_factory=dict)
     gain: metrics.Gain | None = None
     p: float | None = None
 
@@ -61,24 +61,24 @@ class Row:
 
     def reported(self) -> report_rows.Row:
         """The row of a report on all seeds together, which has what the diagnosis found."""
-        return _reported(list(self.cells.values()))
+        return _reported(list(self.experiments.values()))
 
     def diagnosis(self) -> dict[str, dict[int, float]]:
         """What the diagnosis found, by name and seed; empty where it was not asked for."""
         found: dict[str, dict[int, float]] = {}
-        for seed, cell in self.cells.items():
-            for name, value in _reported([cell]).backbone.items():
+        for seed, experiment in self.experiments.items():
+            for name, value in _reported([experiment]).backbone.items():
                 if value is not None:
                     found.setdefault(name, {})[seed] = value.mean
         return found
 
 
-def make_rows(results: Sequence[tuple[Point, Sequence[Cell]]]) -> list[Row]:
+def make_rows(results: Sequence[tuple[Point, Sequence[Experiment]]]) -> list[Row]:
     """Join the seeds of each place, and compare each place with the tuner ``none``.
 
     Parameters
     ----------
-    results : sequence of (Point, cells)
+    results : sequence of (Point, experiments)
         Of the finished points.
 
     Returns
@@ -87,16 +87,16 @@ def make_rows(results: Sequence[tuple[Point, Sequence[Cell]]]) -> list[Row]:
         By data set, then method, then in the order of the points.
     """
     rows: dict[Any, Row] = {}
-    for point, cells in results:
-        for cell in cells:
-            row = rows.setdefault(_key(point.axes, cell.method), Row(point.axes, cell.method))
-            row.cells[point.seed] = cell
-            for run in cell.runs:
+    for point, experiments in results:
+        for experiment in experiments:
+            row = rows.setdefault(_key(point.axes, experiment.method), Row(point.axes, experiment.method))
+            row.experiments[point.seed] = experiment
+            for run in experiment.runs:
                 row.classes[run.seed] = run.classes
                 row.values["average_accuracy"][run.seed] = metrics.average_accuracy(run.seen)
                 row.values["last_accuracy"][run.seed] = metrics.last_accuracy(run.seen)
                 row.values["forgetting"][run.seed] = metrics.forgetting(run.matrix)
-            if (changed := cell.fraction("changed_fraction", "mean")) is not None:
+            if (changed := experiment.fraction("changed_fraction", "mean")) is not None:
                 row.changed[point.seed] = changed
     for row in rows.values():
         if row.axes["tuner"] != "none":
@@ -106,9 +106,11 @@ def make_rows(results: Sequence[tuple[Point, Sequence[Cell]]]) -> list[Row]:
     return sorted(rows.values(), key=lambda row: (data.index(row.axes["data"]), methods.index(row.method)))
 
 
-def _reported(cells: Sequence[Cell]) -> report_rows.Row:
-    """The row of a report on cells that differ in their seeds alone."""
-    (row,) = report_rows.make_rows([replace(cells[0], runs=[run for cell in cells for run in cell.runs])])
+def _reported(experiments: Sequence[Experiment]) -> report_rows.Row:
+    """The row of a report on experiments that differ in their seeds alone."""
+    (row,) = report_rows.make_rows(
+        [replace(experiments[0], runs=[run for experiment in experiments for run in experiment.runs])]
+    )
     return row
 
 

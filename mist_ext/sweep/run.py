@@ -13,8 +13,8 @@ from rich.console import Console
 from mist_ext import config
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.doctor import cores
-from mist_ext.report.cells import Cell
-from mist_ext.report.reading import read_cells
+from mist_ext.report.experiments import Experiment
+from mist_ext.report.reading import read_experiments
 from mist_ext.report.sharing import sharing
 from mist_ext.results import manifest
 from mist_ext.results.metrics import last_accuracy
@@ -97,7 +97,9 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
     say = partial(names.say, console)
 
     total = len(planned.points)
-    say(f"{total} runs for {planned.cells} cells, {total - len(waiting)} of them finished; {jobs} at a time")
+    say(
+        f"{total} runs for {planned.experiments} experiments, {total - len(waiting)} of them finished; {jobs} at a time"
+    )
     failures = {}
     with Progress(console, total, total - len(waiting), phases=False) as progress:
         for ended in run_points(waiting, folder, jobs, share, say, lambda n: progress.begin(f"{n} running")):
@@ -110,10 +112,10 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
 
 def join(grid: Grid, folder: Path, failures: dict[str, str]) -> SweepTable:
     """Make the table of the points that are finished, and write it and its figure."""
-    results = [(point, _cells(folder, point)) for point in grid.points if finished(folder / point.name, point)]
+    results = [(point, _experiments(folder, point)) for point in grid.points if finished(folder / point.name, point)]
     rows = make_rows(results)
     environment = results[0][1][0].environment if results else {}
-    shared = sharing(cell for _, cells in results for cell in cells)
+    shared = sharing(experiment for _, experiments in results for experiment in experiments)
     table = SweepTable(grid, rows, failures, environment, shared)
     contents: dict[str, bytes | str] = {
         "sweep.json": table.json(),
@@ -153,7 +155,7 @@ def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
 
 
 def _check_points(points: Sequence[Point], console: Console) -> bool:
-    """Find before any work what `mist_ext.runs.experiment` would only find in each run; whether a GPU is used."""
+    """Find before any work what `mist_ext.runs.benchmark` would only find in each run; whether a GPU is used."""
     from mist_ext.runs.context import RunContext
 
     # What is loaded follows from these; points that share them differ in how they tune alone.
@@ -187,11 +189,13 @@ def _check_tuning(checked: Config, others: Sequence[Config]) -> None:
             tuners.named(name).check(backbone, options)
 
 
-def _cells(folder: Path, point: Point) -> list[Cell]:
-    cells = {cell.method: cell for cell in read_cells([folder / point.name])}
-    return [cells[name] for name in point.options.method]
+def _experiments(folder: Path, point: Point) -> list[Experiment]:
+    experiments = {experiment.method: experiment for experiment in read_experiments([folder / point.name])}
+    return [experiments[name] for name in point.options.method]
 
 
 def _finding(folder: Path, point: Point) -> str:
-    cells = _cells(folder, point)
-    return ", ".join(f"{cell.method} {last_accuracy(cell.runs[0].seen):.2f} %" for cell in cells)
+    experiments = _experiments(folder, point)
+    return ", ".join(
+        f"{experiment.method} {last_accuracy(experiment.runs[0].seen):.2f} %" for experiment in experiments
+    )

@@ -41,7 +41,7 @@ class SweepTable:
     environment : dict
         Versions and device of a run.
     sharing : Sharing
-        Of the points' cells.
+        Of the points' experiments.
     """
 
     grid: Grid
@@ -85,11 +85,11 @@ class SweepTable:
     def notes(self) -> list[str]:
         """What was shared, what is missing or went wrong, what the diagnosis' columns mean, what failed."""
         grid = self.grid
-        runs, cells = text.plural(len(grid.points), "run"), text.plural(grid.cells, "cell")
+        runs, experiments = text.plural(len(grid.points), "run"), text.plural(grid.experiments, "experiment")
         notes = [
-            f"{cells} of the grid from {runs}: {text.plural(grid.tunings, 'tuning')} of a backbone instead of "
-            f"{grid.tuned_cells}: methods share a tuned backbone, and points share a run where they differ in nothing "
-            "that their tuner uses."
+            f"{experiments} of the grid from {runs}: {text.plural(grid.tunings, 'tuning')} of a backbone instead of "
+            f"{grid.tuned_experiments}: methods share a tuned backbone, and points share a run where they differ in "
+            "nothing that their tuner uses."
         ]
         notes += [sentence] if (sentence := self.sharing.sentence()) else []
         wanted = set(grid.axes["seeds"])
@@ -97,7 +97,7 @@ class SweepTable:
             place = ", ".join(shown(value) for value in (*row.axes.values(), row.method))
             if missing := sorted(wanted - set(row.seeds)):
                 notes.append(f"{place}: without seed {', '.join(map(str, missing))}")
-            notes += text.warning(row.reported().cell, place)
+            notes += text.warning(row.reported().experiment, place)
         notes += [text.BACKBONE_LEGEND] if self.diagnosed else []
         return notes + [f"failed: {name}: {shown(error, 500)}" for name, error in self.failures.items()]
 
@@ -119,9 +119,9 @@ class SweepTable:
             "schema": SCHEMA,
             "axes": grid.axes,
             "runs": len(grid.points),
-            "cells": grid.cells,
+            "experiments": grid.experiments,
             "tunings": grid.tunings,
-            "tuned_cells": grid.tuned_cells,
+            "tuned_experiments": grid.tuned_experiments,
             "test": "two-sided paired t-test over seeds on last_accuracy",
             "environment": self.environment,
             "rows": [_record(row, self.diagnosed) for row in self.rows],

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 from mist_ext.runs.interruption import Interrupted
 from mist_ext.sweep.pool import ERROR
 from mist_ext.system import lock
@@ -29,7 +29,7 @@ def main(folder: Path) -> int:
         with lock.locked(folder, wait=True):  # where a sweep was killed, the run that it left still saves its state
             pass
         # A sweep ends in one table. `mist report` draws the figures of any point, which take longer than a small run.
-        experiment.resume(folder, Console(width=120), figures=False)
+        benchmark.resume(folder, Console(width=120), figures=False)
     except Interrupted as interruption:
         return 128 + interruption.signal
     except Exception as error:

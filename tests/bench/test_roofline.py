@@ -88,7 +88,11 @@ def test_what_is_left_out_is_said(measured: tuple[Path, str, str], rows: dict[st
 def test_the_output_is_a_table_of_all_rows(measured: tuple[Path, str, str], rows: dict[str, dict[str, Any]]) -> None:
     lines = measured[1].splitlines()
     assert "vit_ti · 5.5 M parameters · fp32 · 1 threads" in lines
-    drawn = {cells[1]: cells for line in lines if len(cells := [cell.strip() for cell in line.split("|")]) == 10}
+    drawn = {
+        experiments[1]: experiments
+        for line in lines
+        if len(experiments := [experiment.strip() for experiment in line.split("|")]) == 10
+    }
     assert {*OPS, "overhead"} < drawn.keys()
     for op in OPS:
         assert drawn[op][2] == f"{rows[op]['ms']:.3g}" or rows[op]["ms"] >= 100

@@ -135,7 +135,7 @@ def test_flags_come_after_the_yaml_file(tmp_path: Path) -> None:
     assert len(result["runs"][0]["tasks"]) == 5
 
 
-def test_a_cell_can_be_repeated_from_its_configuration(tmp_path: Path) -> None:
+def test_a_experiment_can_be_repeated_from_its_configuration(tmp_path: Path) -> None:
     status, output, errors = mist("run", *SMALL, "--out", str(tmp_path / "first"))
     assert status == 0, errors
     assert "A_last" in output
@@ -172,8 +172,8 @@ def test_report_goes_on_without_a_folder_that_has_no_results(form: str, tmp_path
         "summary": {},
     }
     for name in ("first", "last"):
-        (tmp_path / name / "cell").mkdir(parents=True)
-        (tmp_path / name / "cell" / "results.json").write_text(json.dumps(content))
+        (tmp_path / name / "experiment").mkdir(parents=True)
+        (tmp_path / name / "experiment" / "results.json").write_text(json.dumps(content))
     (tmp_path / "empty").mkdir()
     folders = [str(tmp_path / name) for name in ("first", "empty", "last")]
     status, output, errors = mist("report", *folders, "--format", form, "--out", str(tmp_path / "joint"))

@@ -17,7 +17,7 @@ from mist_ext.cli import parsers
 from mist_ext.config import Config, TuningOptions, to_yaml
 from mist_ext.config.option import GROUPS, kinds, read_options
 from mist_ext.config.typed import typed
-from mist_ext.runs import experiment, run_folder
+from mist_ext.runs import run_folder
 from mist_ext.sweep import grid
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.suggest import unknown
@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
             found.append(options)
             raise Stop
 
-        monkeypatch.setattr(experiment, "run", run)
+        monkeypatch.setattr(benchmark, "run", run)
         with pytest.raises(Stop):
             cli.main(["run", *arguments])
         return found[0]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mist_ext.config import Config
 from mist_ext.data.source import BrokenImage
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 
 OPTIONS = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "classes_per_task": 2, "workers": 0}
 
@@ -28,7 +28,7 @@ def images(tmp_path: Path) -> Path:
 def run(images: Path, out: Path, **options) -> str:
     output = io.StringIO()
     config = Config(data=f"folder:{images}", out=str(out), **OPTIONS, **options)
-    experiment.run(config, Console(file=output, width=300))
+    benchmark.run(config, Console(file=output, width=300))
     return output.getvalue()
 
 
@@ -55,7 +55,7 @@ def test_the_run_stops_before_the_task_and_goes_on_once_the_image_is_replaced(im
     assert "mist run --resume" in str(error.value)
     assert len(results(tmp_path / "out")) == 1
     path.write_bytes(content)
-    experiment.resume(tmp_path / "out", Console(file=io.StringIO()))
+    benchmark.resume(tmp_path / "out", Console(file=io.StringIO()))
     accuracies = [[task["accuracy_per_class"] for task in results(tmp_path / name)] for name in ("whole", "out")]
     assert accuracies[0] == accuracies[1]
 
@@ -72,7 +72,7 @@ def test_a_stopped_run_goes_on_without_it(images: Path, tmp_path: Path) -> None:
     broken(images)
     with pytest.raises(BrokenImage):
         run(images, tmp_path / "out")
-    experiment.resume(tmp_path / "out", Console(file=io.StringIO()), skip_broken=True)
+    benchmark.resume(tmp_path / "out", Console(file=io.StringIO()), skip_broken=True)
     assert len(results(tmp_path / "out")) == 3
 
 

@@ -18,7 +18,7 @@ from mist_ext import data
 from mist_ext.config import Config
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Stream
-from mist_ext.runs import classifiers, experiment
+from mist_ext.runs import benchmark, classifiers
 from mist_ext.runs.context import RunContext
 
 TIMM = {"backbone": "test_vit", "weights": "none"}
@@ -68,7 +68,7 @@ def test_a_run_says_once_what_is_not_read_and_records_how_images_were(folder: Pa
     output = io.StringIO()
     config = Config(data=f"folder:{folder}", tuner=["none"], method=["simplecil"], seeds=[1, 2], workers=0)
     config.out, config.classes_per_task = str(tmp_path / "out"), 1
-    experiment.run(config, Console(file=output, width=200))
+    benchmark.run(config, Console(file=output, width=200))
     for text in ("1 images of formats that are not decoded here; convert them (.heic)", "no image's (.txt)"):
         assert output.getvalue().count(text) == 1
     (file,) = (tmp_path / "out").glob("*/results.json")
@@ -81,7 +81,7 @@ def test_a_run_says_once_what_is_not_read_and_records_how_images_were(folder: Pa
 def test_a_classifier_reads_photos_as_its_run_did(folder: Path, tmp_path: Path, as_shown: bool) -> None:
     config = Config(data=f"folder:{folder}", tuner=["none"], method=["simplecil"], seeds=[1], workers=0)
     config.out = str(tmp_path / "out")
-    experiment.run(config, Console(file=io.StringIO()))
+    benchmark.run(config, Console(file=io.StringIO()))
     classifier = classifiers.load(tmp_path / "out")
     assert classifier.as_shown
     classifier.as_shown = as_shown

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mist_ext.config import Config
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 
 SETTINGS = {
     "tuner": ["mist"],
@@ -30,12 +30,12 @@ HOW = ("exchange", "in_backward", "checkpointing")  # how the work is done: one 
 
 def run(folder: Path, **options) -> str:
     output = io.StringIO()
-    experiment.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=output, width=300))
+    benchmark.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=output, width=300))
     return output.getvalue()
 
 
 def results(folder: Path) -> dict[str, list]:
-    """What each cell has found out."""
+    """What each experiment has found out."""
     found = {}
     for file in sorted(folder.glob("*/results.json")):
         runs = json.loads(file.read_text())["runs"]

@@ -18,7 +18,7 @@ from processes import PATIENCE, Failed, outcomes_of, together
 from rich.console import Console
 from small_runs import run, weights
 
-from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs import benchmark, checkpoint
 
 pytestmark = pytest.mark.slow
 SIZE, MOST = 2, 8  # processes; disturbances of a chain
@@ -137,7 +137,7 @@ def test_a_chain_of_kills_changes_no_bit(
             if disturbance is not None:
                 disturbance.prepare(rank, monkeypatch)
             if begun:
-                experiment.resume(out, Console(quiet=True))
+                benchmark.resume(out, Console(quiet=True))
             else:
                 run(out, shard=shard, **OPTIONS)
 

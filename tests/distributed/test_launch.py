@@ -19,7 +19,7 @@ import mist_ext
 from mist_ext import backbones, cli, data
 from mist_ext.data import digits
 from mist_ext.distributed import agreement
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_run_and_one_that_goes_on_are_refused(tmp_path: Path) -> None:
 
     def work(rank: int) -> None:
         if rank:
-            experiment.resume(tmp_path / "run")
+            benchmark.resume(tmp_path / "run")
         run(tmp_path / "run")
 
     for outcome in outcomes_of(2, work):

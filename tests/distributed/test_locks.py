@@ -17,7 +17,7 @@ from rich.console import Console
 from small_runs import run
 from stopping import stop_at
 
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 from mist_ext.runs.interruption import Interrupted, Saver
 from mist_ext.sweep import pool
 from mist_ext.sweep.run import sweep
@@ -31,7 +31,7 @@ def begin(out: Path, **options) -> None:
 
 
 def go_on(out: Path) -> None:
-    experiment.resume(out, Console(quiet=True))
+    benchmark.resume(out, Console(quiet=True))
 
 
 def torchrun(out: Path, **options) -> None:

@@ -19,7 +19,7 @@ from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Stream
 from mist_ext.kernels import ops
 from mist_ext.results import manifest
-from mist_ext.runs import checkpoint, experiment, task_loop
+from mist_ext.runs import benchmark, checkpoint, task_loop
 from mist_ext.runs.interruption import Interrupted, Saver
 
 
@@ -81,7 +81,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
     together(before, interrupted)
     assert list((folder / manifest.CHECKPOINTS).glob("0*"))
-    together(after, lambda _: experiment.resume(folder, Console(quiet=True)))
+    together(after, lambda _: benchmark.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())
     assert furthest(weights(folder), weights(alone())) < 1e-6
 
@@ -115,7 +115,7 @@ def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
     assert "LostRank: another process of the run ended" in str(outcomes[1 - dying])
     whole = [path.name for path in (folder / manifest.CHECKPOINTS).glob("0*")]
     assert sorted(whole) == ["000001", "000002"] if dying == 0 else whole
-    together(2, lambda _: experiment.resume(folder, Console(quiet=True)))
+    together(2, lambda _: benchmark.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())
 
 
@@ -133,12 +133,12 @@ def test_a_run_stopped_while_scoring_may_find_a_broken_image(
     def broken(_rank: int) -> str:
         monkeypatch.setattr(task_loop, "unreadable", lambda images, rows, track: [(row, "bad") for row in rows[:1]])
         with pytest.raises(BrokenImage) as raised:
-            experiment.resume(folder, Console(quiet=True))
+            benchmark.resume(folder, Console(quiet=True))
         return str(raised.value)
 
     together(2, interrupted)
     assert all("training images of task 1 cannot be decoded" in message for message in together(2, broken))
-    together(2, lambda _: experiment.resume(folder, Console(quiet=True)))
+    together(2, lambda _: benchmark.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())
 
 

@@ -15,7 +15,7 @@ from stopping import stop_at
 
 from mist_ext.distributed import partial_sums
 from mist_ext.results import manifest
-from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs import benchmark, checkpoint
 from mist_ext.runs.interruption import Interrupted
 
 OPTIONS = {"method": ["simplecil"], "batch_size": 12, "epochs": 2}  # five batches an epoch, the last one's turn is odd
@@ -28,7 +28,7 @@ def interrupted(folder: Path, size: int, moments: list[int], monkeypatch: pytest
         run(folder, checkpoint_every="1h", **OPTIONS, **options)
 
     def go_on() -> None:
-        experiment.resume(folder, Console(quiet=True))
+        benchmark.resume(folder, Console(quiet=True))
 
     def stopped(work: Callable[[], None], moment: int) -> None:
         stop_at(monkeypatch, moment, rank=size - 1)

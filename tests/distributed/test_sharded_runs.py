@@ -17,7 +17,7 @@ from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
 from mist_ext.results import manifest
-from mist_ext.runs import checkpoint, classifiers, experiment
+from mist_ext.runs import benchmark, checkpoint, classifiers
 from mist_ext.runs.interruption import Interrupted
 
 
@@ -92,13 +92,13 @@ def test_a_sharded_run_goes_on_with_another_number_of_processes(
     begin = partial(run, folder, shard=True, checkpoint_every="1h")
     if before == 1:  # which cannot begin such a run, but go on with one
         together(2, lambda _: interrupted(1, begin))
-        together(1, lambda _: interrupted(moment - 1, partial(experiment.resume, folder, Console(quiet=True))))
+        together(1, lambda _: interrupted(moment - 1, partial(benchmark.resume, folder, Console(quiet=True))))
     else:
         together(before, lambda _: interrupted(moment, begin))
     saved = max((folder / manifest.CHECKPOINTS).glob("0*"))
     if before > 1:
         assert len(list((saved / checkpoint.SHARDS).iterdir())) == before
-    together(after, lambda _: experiment.resume(folder, Console(quiet=True)))
+    together(after, lambda _: benchmark.resume(folder, Console(quiet=True)))
     assert results(folder) == results(alone())
     assert furthest(weights(folder), weights(alone())) < 1e-6
 

@@ -19,7 +19,6 @@ import torch
 from mist_ext import backbones, data, registry
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Stream
-from mist_ext.runs import experiment
 
 TEXT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
@@ -47,13 +46,13 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         known.update(names)
 
 
-def accuracy(folder: Path, cell: str) -> float:
-    result = json.loads((folder / cell / "results.json").read_text())
+def accuracy(folder: Path, experiment: str) -> float:
+    result = json.loads((folder / experiment / "results.json").read_text())
     return result["summary"]["last_accuracy"]["mean"]
 
 
 @pytest.mark.parametrize(
-    ("section", "cells"),
+    ("section", "experiments"),
     [
         ("A method", {"runs/method/digits-none-nearest_mean": 70}),
         ("A tuner", {"runs/tuner/digits-last_block-simplecil": 70}),
@@ -61,15 +60,15 @@ def accuracy(folder: Path, cell: str) -> float:
     ],
 )
 def test_an_example_of_a_section_runs_and_learns(
-    section: str, cells: dict[str, float], modules: Path, monkeypatch: pytest.MonkeyPatch
+    section: str, experiments: dict[str, float], modules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "write_reports", lambda folder: None)
+    monkeypatch.setattr(benchmark, "write_reports", lambda folder: None)
     assert len(SECTIONS[section].splitlines()) <= SCREEN
     examples = [block for block in blocks(SECTIONS[section]) if not block.startswith("# ")]
     assert len(examples) == 1
     exec(examples[0], {})
-    for cell, least in cells.items():
-        assert accuracy(modules, cell) > least
+    for experiment, least in experiments.items():
+        assert accuracy(modules, experiment) > least
 
 
 def test_the_tuner_of_the_page_moves_the_last_block_alone(modules: Path) -> None:

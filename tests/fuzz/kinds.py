@@ -98,10 +98,10 @@ def make_results(folder: Path) -> None:
 
 
 def read_results(folder: Path) -> None:
-    rows = make_rows(report.read_cells([folder]))
+    rows = make_rows(report.read_experiments([folder]))
     notes(rows)
     for form in report.FORMS:
-        report.as_text([row.cell for row in rows], form)
+        report.as_text([row.experiment for row in rows], form)
 
 
 def small_vit() -> Any:

@@ -13,51 +13,51 @@ from typing import Any
 
 import pytest
 
-from mist_ext.report import Cell, parse_cell, write_cell_figures
-from mist_ext.report.figures import Drawing, cell_drawings
+from mist_ext.report import Experiment, parse_experiment, write_figures
+from mist_ext.report.figures import Drawing, experiment_drawings
 from mist_ext.report.per_class import class_matrix, forgetting_by_class
 from mist_ext.report.selected import named_places, shares
 
 Result = Callable[..., dict[str, Any]]
 
 
-def drawing(cell: Cell, name: str) -> Drawing:
-    return next(one for one in cell_drawings(cell) if one.name == name)
+def drawing(experiment: Experiment, name: str) -> Drawing:
+    return next(one for one in experiment_drawings(experiment) if one.name == name)
 
 
-def hand_written(result: Result, **orders: tuple[list[int], list[list[float]]]) -> Cell:
+def hand_written(result: Result, **orders: tuple[list[int], list[list[float]]]) -> Experiment:
     """Runs of two tasks of two classes, from each seed's class order and accuracies per class."""
     content = result(seeds=tuple(range(len(orders))), tasks=2)
     for run, (order, accuracies) in zip(content["runs"], orders.values(), strict=True):
         for number, (task, accuracy) in enumerate(zip(run["tasks"], accuracies, strict=True)):
             task |= {"classes": order[2 * number : 2 * number + 2], "accuracy_per_class": accuracy}
-    return parse_cell(content, "")
+    return parse_experiment(content, "")
 
 
 def test_forgetting_follows_a_class_through_the_orders_of_all_seeds(result: Result) -> None:
-    cell = hand_written(
+    experiment = hand_written(
         result,
         one=([4, 7, 1, 2], [[90.0, 80.0], [70.0, 85.0, 50.0, 60.0]]),
         other=([7, 1, 2, 4], [[60.0, 40.0], [50.0, 10.0, 90.0, 90.0]]),
     )
-    assert forgetting_by_class(cell) == {4: [20.0], 7: [-5.0, 10.0], 1: [30.0]}
-    assert class_matrix(cell).of == "seed 0"
-    assert class_matrix(cell).classes == [4, 7, 1, 2]
-    assert class_matrix(cell).rows == [[90.0, 70.0], [80.0, 85.0], [50.0], [60.0]]
-    right = drawing(cell, "forgetting").figure.axes[1]
+    assert forgetting_by_class(experiment) == {4: [20.0], 7: [-5.0, 10.0], 1: [30.0]}
+    assert class_matrix(experiment).of == "seed 0"
+    assert class_matrix(experiment).classes == [4, 7, 1, 2]
+    assert class_matrix(experiment).rows == [[90.0, 70.0], [80.0, 85.0], [50.0], [60.0]]
+    right = drawing(experiment, "forgetting").figure.axes[1]
     assert [bar.get_width() for bar in right.patches] == [30.0, 20.0, 2.5]
     assert [tick.get_text() for tick in right.get_yticklabels()] == ["1", "4", "7"]
 
 
 def test_the_class_matrix_is_a_mean_where_all_seeds_have_one_order(result: Result) -> None:
     order = [4, 7, 1, 2]
-    cell = hand_written(
+    experiment = hand_written(
         result,
         one=(order, [[90.0, 80.0], [70.0, 85.0, 50.0, 60.0]]),
         other=(order, [[80.0, 80.0], [60.0, 95.0, 50.0, 80.0]]),
     )
-    assert class_matrix(cell).of == "mean of 2 seeds"
-    assert class_matrix(cell).rows == [[85.0, 65.0], [80.0, 90.0], [50.0], [70.0]]
+    assert class_matrix(experiment).of == "mean of 2 seeds"
+    assert class_matrix(experiment).rows == [[85.0, 65.0], [80.0, 90.0], [50.0], [70.0]]
 
 
 def test_the_best_of_all_earlier_tasks_counts(result: Result) -> None:
@@ -65,7 +65,7 @@ def test_the_best_of_all_earlier_tasks_counts(result: Result) -> None:
     for task, accuracies in zip(content["runs"][0]["tasks"], ([50.0], [90.0, 10.0], [60.0, 30.0, 5.0]), strict=True):
         task["accuracy_per_class"] = accuracies
     first, second, _ = [task["classes"][0] for task in content["runs"][0]["tasks"]]
-    assert forgetting_by_class(parse_cell(content, "")) == {first: [30.0], second: [-20.0]}
+    assert forgetting_by_class(parse_experiment(content, "")) == {first: [30.0], second: [-20.0]}
 
 
 NAMES = {
@@ -118,8 +118,8 @@ def test_the_blocks_of_timm_models_share_their_kinds(model: str) -> None:
 
 
 def test_shares_are_those_of_the_entries_and_scores_together(result: Result) -> None:
-    cell = parse_cell(result(), "")
-    found = shares(cell)
+    experiment = parse_experiment(result(), "")
+    found = shares(experiment)
     assert found.layers == ["embedding", "blocks.0", "blocks.1", "head"]
     assert found.kinds == [
         "norm weight",
@@ -143,22 +143,22 @@ def test_tensors_in_one_place_are_summed_by_their_sizes(result: Result) -> None:
         {"name": "b.0.norm1.weight", "entries": 10, "selected": 10, "score_share": 0.1, "score_selected": 1.0},
         {"name": "b.0.norm2.weight", "entries": 30, "selected": 0, "score_share": 0.3, "score_selected": 0.2},
     ]
-    found = shares(parse_cell(content, ""))
+    found = shares(parse_experiment(content, ""))
     assert found.selected == {("b.0", "norm weight"): 0.25}
     assert found.score == {("b.0", "norm weight"): pytest.approx(0.4)}
     assert found.held == {("b.0", "norm weight"): pytest.approx(0.4)}
 
 
 def test_a_tuner_without_scores_shows_its_selection_alone(result: Result) -> None:
-    scored, whole = (drawing(parse_cell(result(tuner), ""), "selection").figure for tuner in ("mist", "full"))
+    scored, whole = (drawing(parse_experiment(result(tuner), ""), "selection").figure for tuner in ("mist", "full"))
     titles = [[axes.get_title() for axes in figure.axes] for figure in (scored, whole)]
     assert titles[0] == ["selected (% of entries)", "share of all scores (%)", "own score in selected entries (%)"]
     assert titles[1] == titles[0][:1]
 
 
 def test_the_selection_shows_every_share_where_it_belongs(result: Result) -> None:
-    axes = drawing(parse_cell(result(), ""), "selection").figure.axes[0]
-    layers, kinds = ["embedding", "blocks.0", "blocks.1", "head"], shares(parse_cell(result(), "")).kinds
+    axes = drawing(parse_experiment(result(), ""), "selection").figure.axes[0]
+    layers, kinds = ["embedding", "blocks.0", "blocks.1", "head"], shares(parse_experiment(result(), "")).kinds
     assert [tick.get_text() for tick in axes.get_yticklabels()] == layers
     written = {
         (layers[entry.get_position()[1]], kinds[entry.get_position()[0]]): entry.get_text() for entry in axes.texts
@@ -174,11 +174,11 @@ def test_what_was_not_recorded_is_not_drawn(result: Result) -> None:
         for task in run["tasks"]:
             for name in ("accuracy_per_class", "selection", "seconds", "peak_memory_bytes"):
                 del task[name]
-    assert [one.name for one in cell_drawings(parse_cell(content, ""))] == ["accuracy", "matrix"]
+    assert [one.name for one in experiment_drawings(parse_experiment(content, ""))] == ["accuracy", "matrix"]
 
 
 def test_seconds_are_stacked_by_phase_and_memory_stands_beside_them(result: Result) -> None:
-    figure = drawing(parse_cell(result(), ""), "costs").figure
+    figure = drawing(parse_experiment(result(), ""), "costs").figure
     seconds, memory = figure.axes
     heights = [[bar.get_height() for bar in phase] for phase in seconds.containers]
     assert heights == [[2.0] * 3, [0.25] * 3, [9.0] * 3, [1.5] * 3, [0.75, 1.5, 2.25]]
@@ -197,7 +197,7 @@ def test_seconds_are_stacked_by_phase_and_memory_stands_beside_them(result: Resu
 def test_a_peak_is_the_largest_over_seeds(result: Result) -> None:
     content = result(seeds=(1, 2, 3))
     content["runs"][1]["tasks"][2]["peak_memory_bytes"]["tune"] = 5 << 30
-    one = drawing(parse_cell(content, ""), "costs")
+    one = drawing(parse_experiment(content, ""), "costs")
     assert [bar.get_height() for bar in one.figure.axes[1].containers[1]] == [3.0, 3.0, 5.0]
     assert "at most 5.00 GiB of memory (score 2.00, tune 5.00, learn 1.00)" in one.description
 
@@ -207,7 +207,7 @@ def test_the_memory_of_whole_tasks_as_earlier_versions_recorded_it_is_one_bar_a_
     for run in content["runs"]:
         for number, task in enumerate(run["tasks"]):
             task["peak_memory_bytes"] = (3 + number) << 20
-    one = drawing(parse_cell(content, ""), "costs")
+    one = drawing(parse_experiment(content, ""), "costs")
     memory = one.figure.axes[1]
     assert [[bar.get_height() for bar in bars] for bars in memory.containers] == [[3.0, 4.0, 5.0]]
     assert memory.containers[0].get_label() == "whole, at most 5 MiB"
@@ -217,8 +217,8 @@ def test_the_memory_of_whole_tasks_as_earlier_versions_recorded_it_is_one_bar_a_
 @pytest.mark.parametrize("classes", [10, 200])
 @pytest.mark.parametrize("same_order", [True, False], ids=["one_order", "an_order_for_each_seed"])
 def test_few_and_many_classes_fit_on_a_page(result: Result, classes: int, same_order: bool) -> None:
-    cell = parse_cell(result(tasks=5, classes_per_task=classes // 5, same_order=same_order), "")
-    one = drawing(cell, "forgetting")
+    experiment = parse_experiment(result(tasks=5, classes_per_task=classes // 5, same_order=same_order), "")
+    one = drawing(experiment, "forgetting")
     width, height = one.figure.get_size_inches()
     assert 3 < height <= 8 < width < 10
     left, right, *_ = one.figure.axes
@@ -230,15 +230,15 @@ def test_few_and_many_classes_fit_on_a_page(result: Result, classes: int, same_o
 
 @pytest.mark.parametrize("layers", [2, 32])
 def test_few_and_many_layers(result: Result, layers: int) -> None:
-    one = drawing(parse_cell(result(layers=layers, tasks=1, seeds=(1,)), ""), "selection")
+    one = drawing(parse_experiment(result(layers=layers, tasks=1, seeds=(1,)), ""), "selection")
     width, height = one.figure.get_size_inches()
     assert max(width, height) < 14
     assert one.png().startswith(b"\x89PNG")
 
 
 def test_svg_keeps_text_and_is_the_same_in_every_process(result: Result, tmp_path: Path) -> None:
-    cell = parse_cell(result(), "")
-    files = write_cell_figures(cell, tmp_path)
+    experiment = parse_experiment(result(), "")
+    files = write_figures(experiment, tmp_path)
     svgs = {file.name: file.read_text(encoding="utf-8") for file in files if file.suffix == ".svg"}
     assert len(svgs) == 5
     for content in svgs.values():
@@ -247,8 +247,8 @@ def test_svg_keeps_text_and_is_the_same_in_every_process(result: Result, tmp_pat
         assert "digits · mist · simplecil" in words
         assert "date" not in content
     code = (
-        "import json, sys; from pathlib import Path; from mist_ext.report import parse_cell, write_cell_figures;"
-        "write_cell_figures(parse_cell(json.load(sys.stdin), ''), Path(sys.argv[1]))"
+        "import json, sys; from pathlib import Path; from mist_ext.report import parse_experiment, write_figures;"
+        "write_figures(parse_experiment(json.load(sys.stdin), ''), Path(sys.argv[1]))"
     )
     again = tmp_path / "again"
     subprocess.run([sys.executable, "-c", code, again], input=json.dumps(result()), text=True, check=True)
@@ -258,7 +258,7 @@ def test_svg_keeps_text_and_is_the_same_in_every_process(result: Result, tmp_pat
 def test_dollars_and_angle_brackets_in_names_are_shown_as_they_are(result: Result, tmp_path: Path) -> None:
     content = result()
     content["config"]["data"]["name"] = r"a$\frac$ <b> & c"
-    write_cell_figures(parse_cell(content, ""), tmp_path)
+    write_figures(parse_experiment(content, ""), tmp_path)
     root = ElementTree.fromstring((tmp_path / "accuracy.svg").read_text(encoding="utf-8"))
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert r"a$\frac$ <b> & c · mist · simplecil" in words
@@ -268,24 +268,24 @@ def test_the_forgetting_figure_names_classes(result: Result) -> None:
     content = result(tasks=2, classes_per_task=2, seeds=(1,))
     names = ["heron", "a$b$c", "x" * 100, "\x1b[31m"]
     content["config"]["data"]["class_names"] = names
-    cell = parse_cell(content, "")
-    one = drawing(cell, "forgetting")
+    experiment = parse_experiment(content, "")
+    one = drawing(experiment, "forgetting")
     left, right, *_ = one.figure.axes
     shown = {"heron", r"a\$b\$c", "x" * 15 + "…" + "x" * 8, r"\x1b[31m"}
     assert {tick.get_text() for tick in left.get_yticklabels()} == shown
     assert {tick.get_text() for tick in right.get_yticklabels()} <= shown
-    lost = forgetting_by_class(cell)
+    lost = forgetting_by_class(experiment)
     worst = max(lost, key=lambda label: lost[label][0])
-    assert f"most: class {cell.class_name(worst)} " in one.description
+    assert f"most: class {experiment.class_name(worst)} " in one.description
     del content["config"]["data"]["class_names"]  # as earlier versions wrote it
-    left, *_ = drawing(parse_cell(content, ""), "forgetting").figure.axes
+    left, *_ = drawing(parse_experiment(content, ""), "forgetting").figure.axes
     assert {tick.get_text() for tick in left.get_yticklabels()} == {"0", "1", "2", "3"}
 
 
 def test_what_is_not_yet_seen_is_grey_and_no_accuracy_is(result: Result) -> None:
     content = result(tasks=3, seeds=(1,))
     for name in ("matrix", "forgetting"):
-        axes = drawing(parse_cell(content, ""), name).figure.axes[0]
+        axes = drawing(parse_experiment(content, ""), name).figure.axes[0]
         ground, image = axes.get_facecolor()[:3], axes.images[0]
         assert len(set(ground)) == 1
         assert 0.8 < ground[0] < 0.95

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mist_ext.report import parse_cell, read_cells, write_report, write_summary
+from mist_ext.report import parse_experiment, read_experiments, write_report, write_summary
 
 Result = Callable[..., dict[str, Any]]
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -58,7 +58,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three cells, one with an expectation and one that was interrupted, and their report."""
+    """A folder of three experiments, one with an expectation and one that was interrupted, and their report."""
     folder = tmp_path_factory.mktemp("run")
     contents = {
         "none": result("none"),
@@ -70,7 +70,7 @@ def run(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         (folder / name / "results.json").write_text(json.dumps(content))
     (folder / "mist" / "config.yaml").write_text("tuner:\n- mist\nlr: 0.003\n")
-    write_report(read_cells([folder]), folder)
+    write_report(read_experiments([folder]), folder)
     return folder
 
 
@@ -84,7 +84,7 @@ def test_the_page_has_every_number_of_the_table(run: Path) -> None:
     assert any("EASE repository, table 2" in words for words in page.words)
 
 
-def test_every_cell_has_its_figures_configuration_environment_and_gaps(run: Path) -> None:
+def test_every_experiment_has_its_figures_configuration_environment_and_gaps(run: Path) -> None:
     page = Reader((run / "report.html").read_text(encoding="utf-8"))
     words = "\n".join(page.words)
     titles = Counter(page.words)
@@ -137,7 +137,7 @@ def test_every_text_is_escaped(result: Result, tmp_path: Path) -> None:
     for part in ("data", "backbone", "tuner", "method"):
         content["config"][part]["name"] = f"{part} {NASTY}"
     content["environment"]["device"] = NASTY
-    write_summary([parse_cell(content, "")], tmp_path)
+    write_summary([parse_experiment(content, "")], tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page
     assert len([tag for tag, _ in Reader(page).elements if tag == "script"]) == 1
@@ -146,7 +146,7 @@ def test_every_text_is_escaped(result: Result, tmp_path: Path) -> None:
 
 def test_the_same_results_make_the_same_page(result: Result, tmp_path: Path) -> None:
     for folder in ("one", "other"):
-        write_summary([parse_cell(result(), "")], tmp_path / folder)
+        write_summary([parse_experiment(result(), "")], tmp_path / folder)
     pages = [(tmp_path / folder / "report.html").read_bytes() for folder in ("one", "other")]
     assert pages[0] == pages[1]
     assert str(tmp_path).encode() not in pages[0]
@@ -155,7 +155,7 @@ def test_the_same_results_make_the_same_page(result: Result, tmp_path: Path) -> 
 def test_runs_without_a_finished_task_still_make_a_page(result: Result, tmp_path: Path) -> None:
     content = result(seeds=())
     content["config"]["seeds"] = [5]
-    write_summary([parse_cell(content, "")], tmp_path)
+    write_summary([parse_experiment(content, "")], tmp_path)
     assert "seed 5 not begun" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 
 from mist_ext.report import (
-    Cell,
+    Experiment,
     ResultsError,
-    parse_cell,
-    read_cells,
+    parse_experiment,
+    read_experiments,
     table,
-    write_cell_figures,
+    write_figures,
     write_summary,
 )
 from mist_ext.report.rows import make_rows
@@ -67,8 +67,8 @@ def make_result(
     return result | ({"summary": {}} if finished else {})
 
 
-def make_cell(*args: Any, **options: Any) -> Cell:
-    return parse_cell(make_result(*args, **options), "out/cell/results.json")
+def make_experiment(*args: Any, **options: Any) -> Experiment:
+    return parse_experiment(make_result(*args, **options), "out/experiment/results.json")
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> Path:
@@ -77,9 +77,9 @@ def write_result(folder: Path, result: dict[str, Any]) -> Path:
     return folder
 
 
-def printed(cells: Sequence[Cell], width: int) -> str:
+def printed(experiments: Sequence[Experiment], width: int) -> str:
     console = Console(width=width, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table(cells))
+    console.print(table(experiments))
     return console.export_text()
 
 
@@ -93,7 +93,7 @@ TWO_SEEDS = {1: [[90.0], [80.0, 70.0]], 2: [[94.0], [90.0, 80.0]]}
 
 
 def test_a_row_holds_means_and_sample_deviations_over_seeds() -> None:
-    (row,) = make_rows([make_cell(matrices=TWO_SEEDS)])
+    (row,) = make_rows([make_experiment(matrices=TWO_SEEDS)])
     assert row.average_accuracy == pytest.approx(((82.5 + 89.5) / 2, 7 / 2**0.5))
     assert row.last_accuracy == pytest.approx((80.0, 10 / 2**0.5))
     assert row.forgetting == pytest.approx((7.0, 6 / 2**0.5))
@@ -101,7 +101,7 @@ def test_a_row_holds_means_and_sample_deviations_over_seeds() -> None:
 
 
 def test_costs_are_summed_over_tasks_and_averaged_over_seeds() -> None:
-    (row,) = make_rows([make_cell("mist", matrices=TWO_SEEDS, tuned=True)])
+    (row,) = make_rows([make_experiment("mist", matrices=TWO_SEEDS, tuned=True)])
     assert row.seconds == pytest.approx(
         {"score": 2.0, "select": 0.2, "tune": 18.0, "learn": 1.0, "evaluate": 0.5, "total": 21.7}
     )
@@ -112,7 +112,7 @@ def test_costs_are_summed_over_tasks_and_averaged_over_seeds() -> None:
 
 
 def test_what_was_not_measured_is_none_not_zero() -> None:
-    (row,) = make_rows([make_cell()])
+    (row,) = make_rows([make_experiment()])
     assert row.seconds == {
         "score": None,
         "select": None,
@@ -125,16 +125,16 @@ def test_what_was_not_measured_is_none_not_zero() -> None:
     assert row.gain is None
 
 
-def gain_of(tuned: Cell, *others: Cell) -> Any:
-    return next(row.gain for row in make_rows([tuned, *others]) if row.cell is tuned)
+def gain_of(tuned: Experiment, *others: Experiment) -> Any:
+    return next(row.gain for row in make_rows([tuned, *others]) if row.experiment is tuned)
 
 
 BETTER = {2: [[95.0], [92.0, 84.0]], 1: [[90.0], [90.0, 80.0]], 3: [[0.0], [0.0, 0.0]]}
 
 
-def test_the_gain_is_paired_by_seed_with_the_frozen_cell() -> None:
+def test_the_gain_is_paired_by_seed_with_the_frozen_experiment() -> None:
     # Seed 1: 85 - 75, seed 2: 88 - 85; seed 3 has no partner.
-    gain = gain_of(make_cell("mist", matrices=BETTER), make_cell(matrices=TWO_SEEDS))
+    gain = gain_of(make_experiment("mist", matrices=BETTER), make_experiment(matrices=TWO_SEEDS))
     assert gain == pytest.approx((6.5, 7 / 2**0.5, 2))
 
 
@@ -150,53 +150,53 @@ def test_the_gain_is_paired_by_seed_with_the_frozen_cell() -> None:
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_cells_of_another_setting_do_not_pair(other: dict[str, Any]) -> None:
-    assert gain_of(make_cell("mist"), make_cell(**other)) is None
+def test_experiments_of_another_setting_do_not_pair(other: dict[str, Any]) -> None:
+    assert gain_of(make_experiment("mist"), make_experiment(**other)) is None
 
 
 def test_a_seed_with_other_classes_in_its_tasks_does_not_pair() -> None:
     result = make_result()
     result["runs"][0]["tasks"][1]["classes"] = [3, 2, 7]
-    assert gain_of(make_cell("mist"), parse_cell(result, "")) is None
+    assert gain_of(make_experiment("mist"), parse_experiment(result, "")) is None
 
 
-def test_the_frozen_cell_of_the_same_output_folder_comes_first(tmp_path: Path) -> None:
+def test_the_frozen_experiment_of_the_same_output_folder_comes_first(tmp_path: Path) -> None:
     for out, last in (("a", 10.0), ("b", 20.0)):
         write_result(tmp_path / out / "none", make_result(matrices={1: [[last]]}))
         write_result(tmp_path / out / "mist", make_result("mist", matrices={1: [[30.0]]}))
-    rows = make_rows(read_cells([tmp_path / "a", tmp_path / "b"]))
+    rows = make_rows(read_experiments([tmp_path / "a", tmp_path / "b"]))
     assert {row.label: row.gain.mean for row in rows if row.gain} == {"mist (a)": 20.0, "mist (b)": 10.0}
 
 
 def test_shorter_runs_are_named_and_left_out_of_the_means() -> None:
-    cell = make_cell(matrices=TWO_SEEDS | {3: [[1.0]]}, finished=False)
-    assert cell.gaps == ["seed 3 has 1 of 2 tasks"]
-    (row,) = make_rows([cell])
+    experiment = make_experiment(matrices=TWO_SEEDS | {3: [[1.0]]}, finished=False)
+    assert experiment.gaps == ["seed 3 has 1 of 2 tasks"]
+    (row,) = make_rows([experiment])
     assert row.seeds == [1, 2]
     assert row.last_accuracy is not None
     assert row.last_accuracy.mean == pytest.approx(80.0)
-    assert "digits, none, simplecil: incomplete, seed 3 has 1 of 2 tasks" in printed([cell], 100)
+    assert "digits, none, simplecil: incomplete, seed 3 has 1 of 2 tasks" in printed([experiment], 100)
 
 
 def test_the_configuration_tells_of_seeds_and_tasks_that_are_missing_altogether() -> None:
     result = make_result(finished=False, seeds=[1, 2, 3])
     result["config"]["data"]["tasks"] = 5
-    assert parse_cell(result, "").gaps == ["seed 1 has 2 of 5 tasks", "seeds 2, 3 not begun"]
+    assert parse_experiment(result, "").gaps == ["seed 1 has 2 of 5 tasks", "seeds 2, 3 not begun"]
 
 
 def test_a_missing_summary_alone_is_reported_as_an_interruption() -> None:
-    assert make_cell().gaps == []
-    assert make_cell(finished=False).gaps == ["the run was interrupted before its summary"]
+    assert make_experiment().gaps == []
+    assert make_experiment(finished=False).gaps == ["the run was interrupted before its summary"]
 
 
 def test_a_run_without_any_finished_task_is_reported_and_draws_nothing(tmp_path: Path) -> None:
     result = make_result(finished=False, seeds=[1])
     result["runs"] = [{"seed": 1, "tasks": []}]
-    cell = parse_cell(result, "")
-    assert cell.gaps
-    assert "incomplete" in printed([cell], 100)
-    assert write_cell_figures(cell, tmp_path) == []
-    assert [file.name for file in write_summary([cell], tmp_path)] == [
+    experiment = parse_experiment(result, "")
+    assert experiment.gaps
+    assert "incomplete" in printed([experiment], 100)
+    assert write_figures(experiment, tmp_path) == []
+    assert [file.name for file in write_summary([experiment], tmp_path)] == [
         "summary.json",
         "summary.md",
         "summary.csv",
@@ -205,12 +205,12 @@ def test_a_run_without_any_finished_task_is_reported_and_draws_nothing(tmp_path:
     ]
 
 
-def test_folders_of_cells_and_of_outputs_are_read_once_each(tmp_path: Path) -> None:
+def test_folders_of_experiments_and_of_outputs_are_read_once_each(tmp_path: Path) -> None:
     for name in ("none", "mist"):
         write_result(tmp_path / "out" / f"digits-{name}-simplecil", make_result(name))
     (tmp_path / "out" / "summary.json").write_text("{}")
-    cells = read_cells([tmp_path / "out" / "digits-none-simplecil", str(tmp_path / "out")])
-    assert [cell.name for cell in cells] == ["digits-none-simplecil", "digits-mist-simplecil"]
+    experiments = read_experiments([tmp_path / "out" / "digits-none-simplecil", str(tmp_path / "out")])
+    assert [experiment.name for experiment in experiments] == ["digits-none-simplecil", "digits-mist-simplecil"]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_folders_of_cells_and_of_outputs_are_read_once_each(tmp_path: Path) -> N
 def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(ResultsError, match=message) as caught:
-        read_cells([tmp_path])
+        read_experiments([tmp_path])
     assert str(tmp_path / "results.json") in str(caught.value)
 
 
@@ -255,15 +255,15 @@ def test_a_damaged_task_is_named(entry: str, value: Any, message: str) -> None:
     result = make_result()
     result["runs"][0]["tasks"][1][entry] = value
     with pytest.raises(ResultsError, match=message):
-        parse_cell(result, "x")
+        parse_experiment(result, "x")
 
 
 def test_folders_without_results_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ResultsError, match=r"no results\.json in .*empty"):
-        read_cells([tmp_path / "empty"])
+        read_experiments([tmp_path / "empty"])
     with pytest.raises(ResultsError, match="absent is no folder"):
-        read_cells([tmp_path / "absent"])
+        read_experiments([tmp_path / "absent"])
 
 
 def test_folders_without_results_do_not_keep_others_from_being_read(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_folders_without_results_do_not_keep_others_from_being_read(tmp_path: Pa
     (tmp_path / "photos").mkdir()
     told: list[str] = []
     names = ("begun", "full", "photos", "nested")
-    cells = read_cells([tmp_path / name for name in names], told.append)
-    assert [cell.name for cell in cells] == ["digits-none-simplecil"]
+    experiments = read_experiments([tmp_path / name for name in names], told.append)
+    assert [experiment.name for experiment in experiments] == ["digits-none-simplecil"]
     begun, photos, nested = told
     assert f"{tmp_path / 'begun'}: a run was begun there and has finished no task yet" in begun
     assert f"mist run --resume {tmp_path / 'begun'}" in begun
@@ -283,15 +283,15 @@ def test_folders_without_results_do_not_keep_others_from_being_read(tmp_path: Pa
     assert f"but in {tmp_path / 'nested' / 'inner'}; give those folders" in nested
 
 
-def cells_of_two_tuners() -> list[Cell]:
-    frozen = [make_cell(method=method, matrices=TWO_SEEDS) for method in ("simplecil", "ranpac")]
-    tuned = [make_cell("mist", method, BETTER, tuned=True) for method in ("simplecil", "ranpac")]
+def experiments_of_two_tuners() -> list[Experiment]:
+    frozen = [make_experiment(method=method, matrices=TWO_SEEDS) for method in ("simplecil", "ranpac")]
+    tuned = [make_experiment("mist", method, BETTER, tuned=True) for method in ("simplecil", "ranpac")]
     return tuned + frozen
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_table_fits_its_terminal_and_shows_every_number(width: int) -> None:
-    text = printed(cells_of_two_tuners(), width)
+    text = printed(experiments_of_two_tuners(), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     assert re.search(r"ranpac +none +86\.00 ± 4\.95 +80\.00 ± 7\.07 +7\.00 ± 4\.24 +– *\n", text)  # noqa: RUF001
@@ -301,13 +301,13 @@ def test_the_table_fits_its_terminal_and_shows_every_number(width: int) -> None:
 
 
 def test_a_single_seed_shows_no_deviation() -> None:
-    text = printed([make_cell()], 100)
+    text = printed([make_experiment()], 100)
     assert "2 tasks · 1 seed\n" in text
     assert re.search(r"none +82\.50 +75\.00 +10\.00 ", text)
 
 
 def test_streams_that_cannot_be_compared_stand_in_tables_of_their_own() -> None:
-    text = printed([make_cell(), make_cell(data="glyphs"), make_cell(matrices={1: [[1.0]]})], 100)
+    text = printed([make_experiment(), make_experiment(data="glyphs"), make_experiment(matrices={1: [[1.0]]})], 100)
     titles = re.findall(r"^\w+ · vit_nano · .*?$", text, flags=re.MULTILINE)
     assert titles == [
         "digits · vit_nano · 1 task · 1 seed",
@@ -317,12 +317,12 @@ def test_streams_that_cannot_be_compared_stand_in_tables_of_their_own() -> None:
 
 
 def test_summary_files_agree_with_the_rows(tmp_path: Path) -> None:
-    cells = cells_of_two_tuners()
-    files = write_summary(cells, tmp_path / "new" / "folder")
+    experiments = experiments_of_two_tuners()
+    files = write_summary(experiments, tmp_path / "new" / "folder")
     assert [file.name for file in files] == [
         "summary.json", "summary.md", "summary.csv", "summary.tex", "accuracy.png", "accuracy.svg", "report.html",
     ]  # fmt: skip
-    records = json.loads(files[0].read_text())["cells"]
+    records = json.loads(files[0].read_text())["experiments"]
     assert [(record["method"], record["tuner"]) for record in records] == [
         ("ranpac", "none"), ("ranpac", "mist"), ("simplecil", "none"), ("simplecil", "mist"),
     ]  # fmt: skip
@@ -345,17 +345,17 @@ def test_summary_files_agree_with_the_rows(tmp_path: Path) -> None:
     assert float(table[1]["tune_seconds"]) == 18.0
 
 
-def test_no_cells_are_no_summary(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no cells"):
+def test_no_experiments_are_no_summary(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no experiments"):
         write_summary([], tmp_path)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("tasks", [1, 2, 10, 30])
-def test_figures_of_a_cell_for_any_number_of_tasks_and_seeds(tmp_path: Path, tasks: int, seeds: int) -> None:
+def test_figures_of_a_experiment_for_any_number_of_tasks_and_seeds(tmp_path: Path, tasks: int, seeds: int) -> None:
     matrix = [[100.0 - after - on for on in range(after + 1)] for after in range(tasks)]
-    cell = make_cell("mist", matrices=dict.fromkeys(range(seeds), matrix))
-    files = write_cell_figures(cell, tmp_path)
+    experiment = make_experiment("mist", matrices=dict.fromkeys(range(seeds), matrix))
+    files = write_figures(experiment, tmp_path)
     kinds = ["accuracy", "matrix", "costs"]
     assert [file.name for file in files] == [f"{kind}.{ending}" for kind in kinds for ending in ("png", "svg")]
     for file in files[::2]:
@@ -380,7 +380,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_the_figures_show_the_means_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = drawn(monkeypatch)
-    write_cell_figures(make_cell(matrices=TWO_SEEDS), tmp_path)
+    write_figures(make_experiment(matrices=TWO_SEEDS), tmp_path)
     accuracy, matrix, _ = (figure.axes[0] for figure in figures)
     lines = [list(line.get_ydata()) for line in accuracy.get_lines()]
     assert lines == [[90.0, 75.0], [94.0, 85.0], [92.0, 80.0]]
@@ -395,7 +395,7 @@ def test_the_comparison_tells_tuners_by_colour_and_methods_by_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = drawn(monkeypatch)
-    write_summary([*cells_of_two_tuners(), make_cell(data="glyphs")], tmp_path)
+    write_summary([*experiments_of_two_tuners(), make_experiment(data="glyphs")], tmp_path)
     (figure,) = (figure for figure in figures if figure.legends)
     assert [axes.get_title().split(" ")[0] for axes in figure.axes] == ["digits", "glyphs"]
     lines = figure.axes[0].get_lines()
@@ -406,10 +406,10 @@ def test_the_comparison_tells_tuners_by_colour_and_methods_by_line(
     assert names == ["tuner", "none", "mist", " ", "method", "ranpac", "simplecil"]
 
 
-def test_ten_cells_in_one_figure(tmp_path: Path) -> None:
+def test_ten_experiments_in_one_figure(tmp_path: Path) -> None:
     tuners = ["none", "mist", "full", "random", "magnitude"]
-    cells = [make_cell(tuner, method, TWO_SEEDS) for tuner in tuners for method in ("simplecil", "ranpac")]
-    write_summary(cells, tmp_path)
+    experiments = [make_experiment(tuner, method, TWO_SEEDS) for tuner in tuners for method in ("simplecil", "ranpac")]
+    write_summary(experiments, tmp_path)
     assert min(png_size(tmp_path / "accuracy.png")) > 400
 
 

@@ -11,14 +11,16 @@ from rich.console import Console
 
 from mist_ext import report
 from mist_ext.config import Config
-from mist_ext.report import Cell, parse_cell
+from mist_ext.report import Experiment, parse_experiment
 from mist_ext.report.rows import make_rows
 from mist_ext.report.sharing import Shared, duration, sharing
 from mist_ext.report.text import shared
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 
 
-def cell(folder: str, tuner: str, method: str, seconds: dict[str, float], seeds: tuple[int, ...] = (1,)) -> Cell:
+def experiment(
+    folder: str, tuner: str, method: str, seconds: dict[str, float], seeds: tuple[int, ...] = (1,)
+) -> Experiment:
     task = {"classes": [0], "accuracy_seen": 90.0, "accuracy_per_task": [90.0], "seconds": seconds}
     config = {"data": "digits", "backbone": "vit_nano", "tuner": tuner, "method": method}
     content: dict[str, Any] = {
@@ -27,22 +29,22 @@ def cell(folder: str, tuner: str, method: str, seconds: dict[str, float], seeds:
         "runs": [{"seed": seed, "tasks": [task]} for seed in seeds],
         "summary": {},
     }
-    return parse_cell(content, f"{folder}/digits-{tuner}-{method}/results.json")
+    return parse_experiment(content, f"{folder}/digits-{tuner}-{method}/results.json")
 
 
 TUNED = {"score": 2.0, "select": 1.0, "tune": 27.0, "learn": 5.0, "evaluate": 3.0}
 EXTRACTED = {"shared_extraction": 4.0}
-CELLS = [
-    cell("out", "mist", "simplecil", TUNED | EXTRACTED, (1, 2)),
-    cell("out", "mist", "ranpac", TUNED | EXTRACTED, (1, 2)),
-    cell("out", "mist", "ease", TUNED, (1, 2)),  # which learns from features of its own
-    cell("out", "none", "simplecil", EXTRACTED),
-    cell("other", "mist", "simplecil", TUNED | EXTRACTED),
+EXPERIMENTS = [
+    experiment("out", "mist", "simplecil", TUNED | EXTRACTED, (1, 2)),
+    experiment("out", "mist", "ranpac", TUNED | EXTRACTED, (1, 2)),
+    experiment("out", "mist", "ease", TUNED, (1, 2)),  # which learns from features of its own
+    experiment("out", "none", "simplecil", EXTRACTED),
+    experiment("other", "mist", "simplecil", TUNED | EXTRACTED),
 ]
 
 
 def test_what_was_done_once_for_each_tuner_and_seed_is_counted() -> None:
-    found = sharing(CELLS)
+    found = sharing(EXPERIMENTS)
     assert found.tuning == Shared(done=3, needed=7, saved=2 * 2 * 30.0)
     assert found.extraction == Shared(done=4, needed=6, saved=2 * 4.0)
     assert found.sentence() == (
@@ -51,13 +53,13 @@ def test_what_was_done_once_for_each_tuner_and_seed_is_counted() -> None:
     )
 
 
-def test_cells_of_different_runs_share_nothing() -> None:
-    assert sharing([CELLS[0], CELLS[4]]).sentence() == ""
-    assert shared(make_rows([CELLS[4]])) == []
+def test_experiments_of_different_runs_share_nothing() -> None:
+    assert sharing([EXPERIMENTS[0], EXPERIMENTS[4]]).sentence() == ""
+    assert shared(make_rows([EXPERIMENTS[4]])) == []
 
 
 def test_results_of_an_earlier_version_tell_of_tuning_alone() -> None:
-    old = [cell("out", "mist", method, TUNED) for method in ("simplecil", "ranpac")]
+    old = [experiment("out", "mist", method, TUNED) for method in ("simplecil", "ranpac")]
     assert sharing(old).sentence().endswith("tuned 1 instead of 2 times (30 s saved).")
 
 
@@ -71,16 +73,16 @@ def test_a_duration_has_two_digits(seconds: float, words: str) -> None:
 def test_a_run_says_what_its_methods_shared(tmp_path: Path) -> None:
     options: dict[str, Any] = {"tuner": ["none", "mist"], "method": ["simplecil", "fecam", "aper_ssf"], "seeds": [1]}
     options |= {"epochs": 2, "method_options": ["aper_ssf.epochs=1"], "out": str(tmp_path / "run")}
-    experiment.run(Config(**options), Console(file=io.StringIO()))
-    cells = report.read_cells([tmp_path / "run"])
-    found = sharing(cells)
+    benchmark.run(Config(**options), Console(file=io.StringIO()))
+    experiments = report.read_experiments([tmp_path / "run"])
+    found = sharing(experiments)
     assert (found.tuning.done, found.tuning.needed) == (1, 3)
     assert (found.extraction.done, found.extraction.needed) == (2, 4)
-    tuned = next(cell for cell in cells if cell.tuner == "mist")
+    tuned = next(experiment for experiment in experiments if experiment.tuner == "mist")
     once = sum(tuned.seconds(phase) or 0 for phase in ("score", "select", "tune"))
     assert found.tuning.saved == pytest.approx(2 * once)
     console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(report.table(cells))
+    console.print(report.table(experiments))
     assert found.sentence() in console.export_text()
     for form in ("summary.md", "report.html", "summary.tex"):
         assert found.sentence() in (tmp_path / "run" / form).read_text()

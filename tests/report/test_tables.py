@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from mist_ext import cli
-from mist_ext.report import Cell, ResultsError, as_text, parse_cell, table, write_summary
+from mist_ext.report import Experiment, ResultsError, as_text, parse_experiment, table, write_summary
 from mist_ext.report.text import DASH
 from mist_ext.system.costs import PHASES
 
@@ -23,20 +23,23 @@ EXPECTED = {"average_accuracy": 87.57, "last_accuracy": 81.26, "source": "EASE r
 
 
 @pytest.fixture
-def cells(result: Result) -> list[Cell]:
-    """A frozen cell without an expectation and a tuned one with it."""
-    return [parse_cell(result("none"), "a/none/results.json"), parse_cell(result(expected=EXPECTED), "a/mist/r.json")]
+def experiments(result: Result) -> list[Experiment]:
+    """A frozen experiment without an expectation and a tuned one with it."""
+    return [
+        parse_experiment(result("none"), "a/none/results.json"),
+        parse_experiment(result(expected=EXPECTED), "a/mist/r.json"),
+    ]
 
 
-def printed(cells: list[Cell], width: int) -> str:
+def printed(experiments: list[Experiment], width: int) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table(cells))
+    console.print(table(experiments))
     return console.export_text()
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_a_published_value_stands_beside_the_obtained_one(cells: list[Cell], width: int) -> None:
-    text = printed(cells, width)
+def test_a_published_value_stands_beside_the_obtained_one(experiments: list[Experiment], width: int) -> None:
+    text = printed(experiments, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     assert re.search(r"mist +\d\d\.\d\d ± \d\.\d\d +87\.57 +\d\d\.\d\d ± \d\.\d\d +81\.26", text)
@@ -46,14 +49,14 @@ def test_a_published_value_stands_beside_the_obtained_one(cells: list[Cell], wid
 
 
 def test_without_an_expectation_there_is_no_column_for_it(result: Result) -> None:
-    cell = parse_cell(result(), "")
+    experiment = parse_experiment(result(), "")
     for form in ("markdown", "latex"):
-        assert "published" not in as_text([cell], form)
-    assert "published" not in printed([cell], 100)
+        assert "published" not in as_text([experiment], form)
+    assert "published" not in printed([experiment], 100)
 
 
-def test_every_form_has_the_expectation(cells: list[Cell], tmp_path: Path) -> None:
-    lines = as_text(cells, "markdown").splitlines()
+def test_every_form_has_the_expectation(experiments: list[Experiment], tmp_path: Path) -> None:
+    lines = as_text(experiments, "markdown").splitlines()
     heading = next(line for line in lines if line.startswith("| method"))
     assert [name.strip() for name in heading.split("|")[3:7]] == [
         "A_avg",
@@ -63,12 +66,12 @@ def test_every_form_has_the_expectation(cells: list[Cell], tmp_path: Path) -> No
     ]
     line = next(line for line in lines if "| mist |" in line).split("|")
     assert [line[4].strip(), line[6].strip()] == ["87.57", "81.26"]
-    row = next(row for row in csv.DictReader(io.StringIO(as_text(cells, "csv"))) if row["tuner"] == "mist")
+    row = next(row for row in csv.DictReader(io.StringIO(as_text(experiments, "csv"))) if row["tuner"] == "mist")
     assert [row[f"expected_{name}"] for name in EXPECTED] == ["87.57", "81.26", EXPECTED["source"]]
-    write_summary(cells, tmp_path)
-    records = json.loads((tmp_path / "summary.json").read_text())["cells"]
+    write_summary(experiments, tmp_path)
+    records = json.loads((tmp_path / "summary.json").read_text())["experiments"]
     assert [record["expected"] for record in records] == [None, EXPECTED]
-    assert " & 87.57 & " in as_text(cells, "latex")
+    assert " & 87.57 & " in as_text(experiments, "latex")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_every_form_has_the_expectation(cells: list[Cell], tmp_path: Path) -> No
 )
 def test_an_expectation_without_source_or_number_is_refused(result: Result, expected: Any, message: str) -> None:
     with pytest.raises(ResultsError, match=message):
-        parse_cell(result(expected=expected), "x")
+        parse_experiment(result(expected=expected), "x")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_a_damaged_optional_entry_is_named(result: Result, entry: str, value: An
     content = result()
     content["runs"][0]["tasks"][1][entry] = value
     with pytest.raises(ResultsError, match=message):
-        parse_cell(content, "x")
+        parse_experiment(content, "x")
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["by_phase", "one_number"])
@@ -122,17 +125,17 @@ def test_peak_memory_stands_beside_the_seconds_in_every_form(result: Result, tmp
     for run in content["runs"] if old else ():
         for task in run["tasks"]:
             task["peak_memory_bytes"] = 3 << 30
-    cell = parse_cell(content, "out/cell/results.json")
+    experiment = parse_experiment(content, "out/experiment/results.json")
     by_phase = {"score": 2 << 30, "select": None, "tune": 3 << 30, "learn": 1 << 30, "evaluate": None}
     expected = {**(dict.fromkeys(by_phase) if old else by_phase), "whole": 3 << 30}
-    write_summary([cell], tmp_path)
-    (record,) = json.loads((tmp_path / "summary.json").read_text())["cells"]
+    write_summary([experiment], tmp_path)
+    (record,) = json.loads((tmp_path / "summary.json").read_text())["experiments"]
     assert record["peak_memory_bytes"] == expected
-    (row,) = csv.DictReader(io.StringIO(as_text([cell], "csv")))
+    (row,) = csv.DictReader(io.StringIO(as_text([experiment], "csv")))
     given = {phase: row[f"{phase}_peak_memory_bytes"] for phase in expected}
     assert {phase: float(peak) if peak else None for phase, peak in given.items()} == expected
     shown = [DASH if peak is None else f"{peak >> 20:,}" for peak in expected.values()]
-    lines = as_text([cell], "markdown").splitlines()
+    lines = as_text([experiment], "markdown").splitlines()
     headings, numbers = ([part.strip() for part in line.split("|")] for line in (lines[2], lines[4]))
     assert headings[-7:-1] == [f"{phase} MiB" for phase in expected]
     assert numbers[-7:-1] == shown
@@ -140,7 +143,7 @@ def test_peak_memory_stands_beside_the_seconds_in_every_form(result: Result, tmp
     assert "Peak memory, MiB" in page
     assert all(number in page for number in shown)
     for width in (80, 120):
-        assert re.search(" +".join(["simplecil +mist", *shown]), printed([cell], width))
+        assert re.search(" +".join(["simplecil +mist", *shown]), printed([experiment], width))
 
 
 def test_without_any_memory_there_is_no_table_of_it(result: Result) -> None:
@@ -148,24 +151,24 @@ def test_without_any_memory_there_is_no_table_of_it(result: Result) -> None:
     for run in content["runs"]:
         for task in run["tasks"]:
             task["peak_memory_bytes"] = dict.fromkeys(PHASES)
-    cell = parse_cell(content, "out/cell/results.json")
-    assert "MiB" not in printed([cell], 120)
-    assert "MiB" not in as_text([cell], "markdown")
+    experiment = parse_experiment(content, "out/experiment/results.json")
+    assert "MiB" not in printed([experiment], 120)
+    assert "MiB" not in as_text([experiment], "markdown")
 
 
-def latex_lines(cells: list[Cell]) -> list[list[str]]:
+def latex_lines(experiments: list[Experiment]) -> list[list[str]]:
     return [
         [field.strip() for field in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))]
-        for line in as_text(cells, "latex").splitlines()
+        for line in as_text(experiments, "latex").splitlines()
         if line.endswith(r"\\")
     ]
 
 
-def test_latex_has_a_line_per_cell_with_as_many_fields_as_columns(cells: list[Cell]) -> None:
-    text = as_text(cells, "latex")
+def test_latex_has_a_line_per_experiment_with_as_many_fields_as_columns(experiments: list[Experiment]) -> None:
+    text = as_text(experiments, "latex")
     columns = re.search(r"\\begin{tabular}{(\w+)}", text)
     assert columns
-    lines = latex_lines(cells)
+    lines = latex_lines(experiments)
     assert [len(line) for line in lines] == [len(columns[1])] * 3
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{", r"\end{")] == [
         1,
@@ -177,11 +180,11 @@ def test_latex_has_a_line_per_cell_with_as_many_fields_as_columns(cells: list[Ce
 
 
 def test_latex_sets_the_best_of_each_method_and_column_bold(result: Result) -> None:
-    def content(tuner: str, method: str, last: float) -> Cell:
+    def content(tuner: str, method: str, last: float) -> Experiment:
         made = result(tuner, method, tasks=2, seeds=(1,))
         task = made["runs"][0]["tasks"][1]
         made["runs"][0]["tasks"][1] = task | {"accuracy_seen": last, "accuracy_per_task": [last, last]}
-        return parse_cell(made, "")
+        return parse_experiment(made, "")
 
     values = {
         ("none", "ranpac"): 60.0,
@@ -189,8 +192,8 @@ def test_latex_sets_the_best_of_each_method_and_column_bold(result: Result) -> N
         ("none", "simplecil"): 50.0,
         ("mist", "simplecil"): 40.0,
     }
-    cells = [content(tuner, method, last) for (tuner, method), last in values.items()]
-    _, *lines = latex_lines(cells)
+    experiments = [content(tuner, method, last) for (tuner, method), last in values.items()]
+    _, *lines = latex_lines(experiments)
     bold = {(tuner, place) for _, tuner, *rest in lines[:2] for place, field in enumerate(rest) if "textbf" in field}
     assert bold == {("mist", 0), ("mist", 1), ("mist", 2)}
     bold = {(tuner, place) for _, tuner, *rest in lines[2:] for place, field in enumerate(rest) if "textbf" in field}
@@ -198,13 +201,13 @@ def test_latex_sets_the_best_of_each_method_and_column_bold(result: Result) -> N
 
 
 def test_nothing_is_bold_where_there_is_nothing_to_compare(result: Result) -> None:
-    assert "textbf{" not in as_text([parse_cell(result(), "")], "latex").replace("textbackslash", "")
+    assert "textbf{" not in as_text([parse_experiment(result(), "")], "latex").replace("textbackslash", "")
 
 
 def test_latex_takes_every_character_of_a_name_as_text(result: Result) -> None:
     content = result()
     content["config"]["data"]["name"] = "50%_of \\input{x} & #1 $y$ ~^\nnext"
-    text = as_text([parse_cell(content, "")], "latex")
+    text = as_text([parse_experiment(content, "")], "latex")
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
     for written in (
         r"50\%\_of",
@@ -219,11 +222,11 @@ def test_latex_takes_every_character_of_a_name_as_text(result: Result) -> None:
 def test_a_form_is_all_that_is_printed_and_nothing_is_written(
     result: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    folder = tmp_path / "out" / "cell"
+    folder = tmp_path / "out" / "experiment"
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(result()))
     assert cli.main(["report", str(tmp_path / "out"), "--format", form]) == 0
-    assert capsys.readouterr().out == as_text([parse_cell(result(), str(folder / "results.json"))], form)
+    assert capsys.readouterr().out == as_text([parse_experiment(result(), str(folder / "results.json"))], form)
     assert [file.name for file in tmp_path.rglob("*.*")] == ["results.json"]
 
 

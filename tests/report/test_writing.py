@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mist_ext import cli
-from mist_ext.report import digests, read_cells, summary, write_report
+from mist_ext.report import digests, read_experiments, summary, write_report
 
 Result = Callable[..., dict[str, Any]]
 
@@ -24,7 +24,7 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def run(result: Result, tmp_path: Path) -> Path:
-    """A run of two cells, each with two tasks and no selection."""
+    """A run of two experiments, each with two tasks and no selection."""
     for tuner in ("none", "mist"):
         content = result(tuner, tasks=2, seeds=(1,))
         for task in content["runs"][0]["tasks"]:
@@ -35,15 +35,15 @@ def run(result: Result, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The cells whose figures were drawn."""
+    """The experiments whose figures were drawn."""
     told: list[str] = []
-    draw = summary.cell_drawings
+    draw = summary.experiment_drawings
 
-    def telling(cell: Any) -> Any:
-        told.append(cell.tuner)
-        return draw(cell)
+    def telling(experiment: Any) -> Any:
+        told.append(experiment.tuner)
+        return draw(experiment)
 
-    monkeypatch.setattr(summary, "cell_drawings", telling)
+    monkeypatch.setattr(summary, "experiment_drawings", telling)
     return told
 
 
@@ -52,18 +52,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_figures_that_are_up_to_date_are_not_drawn_again(run: Path, drawn: list[str]) -> None:
-    files = write_report(read_cells([run]), run)
+    files = write_report(read_experiments([run]), run)
     assert sorted(drawn) == ["mist", "none"]
     before, times = contents(run), {file: file.stat().st_mtime_ns for file in files}
     drawn.clear()
-    assert write_report(read_cells([run]), run) == files
+    assert write_report(read_experiments([run]), run) == files
     assert drawn == []
     assert contents(run) == before
     unwritten = [file for file, time in times.items() if file.stat().st_mtime_ns == time]
     assert {file.suffix for file in unwritten} == {".png", ".svg", ".html"}
     # A file that is gone is written again, and is what it was.
     (run / "digits-none-simplecil" / "matrix.png").unlink()
-    write_report(read_cells([run]), run)
+    write_report(read_experiments([run]), run)
     assert drawn == ["none"]
     assert contents(run) == before
 
@@ -71,28 +71,28 @@ def test_figures_that_are_up_to_date_are_not_drawn_again(run: Path, drawn: list[
 def test_figures_are_drawn_again_where_results_or_the_code_changed(
     run: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_report(read_cells([run]), run)
+    write_report(read_experiments([run]), run)
     drawn.clear()
     file = run / "digits-mist-simplecil" / "results.json"
     content = json.loads(file.read_text())
     content["runs"][0]["tasks"][1]["accuracy_seen"] += 1
     before = contents(run)
     file.write_text(json.dumps(content))
-    write_report(read_cells([run]), run)
+    write_report(read_experiments([run]), run)
     changed = {name for name, old in before.items() if (run / name).read_bytes() != old}
     assert {name.split("/")[0] for name in changed if "/" in name} == {"digits-mist-simplecil"}
     assert {"report.html", "accuracy.svg", "digits-mist-simplecil/accuracy.png"} <= changed
     drawn.clear()
     monkeypatch.setattr(digests, "_code", lambda: b"another version")
-    write_report(read_cells([run]), run)
+    write_report(read_experiments([run]), run)
     assert sorted(drawn) == ["mist", "none"]
 
 
 def test_nothing_of_a_figure_on_the_disk_gets_onto_the_page(run: Path) -> None:
-    write_report(read_cells([run]), None)
+    write_report(read_experiments([run]), None)
     figure = run / "digits-mist-simplecil" / "matrix.svg"
     figure.write_text(figure.read_text().replace("</svg>", "<script>alert(1)</script></svg>"))
-    write_report(read_cells([run]), run)
+    write_report(read_experiments([run]), run)
     assert "alert(1)" not in (run / "report.html").read_text()
 
 

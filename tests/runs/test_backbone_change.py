@@ -19,8 +19,8 @@ from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.letters import PER_CLASS, letters
 from mist_ext.data.stream import Stream
-from mist_ext.report import parse_cell, table, write_summary
-from mist_ext.runs import classifiers, experiment
+from mist_ext.report import parse_experiment, table, write_summary
+from mist_ext.runs import benchmark, classifiers
 from mist_ext.runs.backbone_change import BackboneChange, linear_probe_accuracy, mean_cosine, new_classes_accuracy
 
 
@@ -125,7 +125,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
     options = {"tuner": ["none", "mist", "full"], "method": ["simplecil", "ranpac"], "seeds": [1], "epochs": 2}
     settings = Config(**options, ranpac_width=50, classes_per_task=4, diagnose=True, full_lr=1e-3, out=str(tmp_path))
-    experiment.run(settings, Console(file=io.StringIO()))
+    benchmark.run(settings, Console(file=io.StringIO()))
     found = {}
     for tuner in options["tuner"]:
         records = [
@@ -159,7 +159,7 @@ def test_the_diagnosis_changes_nothing_else(tmp_path: Path) -> None:
     matrices = []
     for diagnose in (False, True):
         options = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "diagnose": diagnose}
-        experiment.run(Config(**options, out=str(tmp_path / str(diagnose))), Console(file=io.StringIO()))
+        benchmark.run(Config(**options, out=str(tmp_path / str(diagnose))), Console(file=io.StringIO()))
         file = tmp_path / str(diagnose) / "digits-mist-simplecil" / "results.json"
         (run,) = json.loads(file.read_text())["runs"]
         assert all(("backbone" in task) == diagnose for task in run["tasks"])
@@ -167,8 +167,8 @@ def test_the_diagnosis_changes_nothing_else(tmp_path: Path) -> None:
     assert matrices[0] == matrices[1]
 
 
-def cell(tuner: str, *seeds: list[dict | None]):
-    """A cell as read from results.json, of one diagnosis (or none) for each task of each seed."""
+def experiment(tuner: str, *seeds: list[dict | None]):
+    """An experiment as read from results.json, of one diagnosis (or none) for each task of each seed."""
     runs = []
     for number, found in enumerate(seeds):
         tasks = []
@@ -178,7 +178,7 @@ def cell(tuner: str, *seeds: list[dict | None]):
         runs.append({"seed": number, "tasks": tasks})
     parts = {"data": "digits", "backbone": "vit_nano", "tuner": tuner, "method": "simplecil"}
     config = {part: {"name": name} for part, name in parts.items()}
-    return parse_cell({"schema": 1, "config": config, "runs": runs, "summary": {}}, f"out/{tuner}/results.json")
+    return parse_experiment({"schema": 1, "config": config, "runs": runs, "summary": {}}, f"out/{tuner}/results.json")
 
 
 def test_reports_show_the_diagnosis_where_there_is_one(tmp_path: Path) -> None:
@@ -189,16 +189,16 @@ def test_reports_show_the_diagnosis_where_there_is_one(tmp_path: Path) -> None:
         [of_task(None, 90.0, 80.0), of_task(0.9, 70.0, 60.0), of_task(0.7, 50.0, 70.0)],
         [of_task(None, 90.0, 90.0), of_task(0.9, 70.0, 90.0), of_task(0.9, 60.0, 90.0)],
     ]
-    cells = [cell("full", *seeds), cell("none", [None, None, None], [None, None, None])]
+    experiments = [experiment("full", *seeds), experiment("none", [None, None, None], [None, None, None])]
     output = io.StringIO()
-    Console(file=output, width=120).print(table(cells))
+    Console(file=output, width=120).print(table(experiments))
     for value in ("0.8500 ± 0.0707", "55.00 ± 7.07", "80.00 ± 14.14", "drift: cosine"):
         assert value in output.getvalue()
-    write_summary(cells, tmp_path)
+    write_summary(experiments, tmp_path)
     (none, full) = csv.DictReader((tmp_path / "summary.csv").open())
     assert float(full["drift_mean"]) == pytest.approx(0.85)
     assert none["drift_mean"] == ""
-    joined = json.loads((tmp_path / "summary.json").read_text())["cells"]
+    joined = json.loads((tmp_path / "summary.json").read_text())["experiments"]
     assert joined[0]["backbone_change"] == {"drift": None, "letters": None, "plasticity": None}
     assert joined[1]["backbone_change"]["letters"]["mean"] == 55.0
     assert "| 0.8500 ± 0.0707 | 55.00 ± 7.07 | 80.00 ± 14.14 |" in (tmp_path / "summary.md").read_text()
@@ -206,7 +206,7 @@ def test_reports_show_the_diagnosis_where_there_is_one(tmp_path: Path) -> None:
 
 def test_reports_without_a_diagnosis_do_not_speak_of_it(tmp_path: Path) -> None:
     output = io.StringIO()
-    Console(file=output, width=120).print(table([cell("none", [None])]))
+    Console(file=output, width=120).print(table([experiment("none", [None])]))
     assert "plasticity" not in output.getvalue()
-    write_summary([cell("none", [None])], tmp_path)
+    write_summary([experiment("none", [None])], tmp_path)
     assert "plasticity" not in (tmp_path / "summary.md").read_text()

@@ -18,7 +18,7 @@ from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.transforms import RandomCrops
-from mist_ext.runs import classifiers, experiment
+from mist_ext.runs import benchmark, classifiers
 
 FROM_FEATURES = ("simplecil", "ranpac")
 
@@ -35,7 +35,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> data.source.Source:
 
 def run(folder: Path, **options) -> None:
     settings = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1, 2], "epochs": 2, "ranpac_width": 30}
-    experiment.run(Config(out=str(folder), **{**settings, **options}), Console(file=io.StringIO()))
+    benchmark.run(Config(out=str(folder), **{**settings, **options}), Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize("tuner", ["mist", "none"])
@@ -46,8 +46,8 @@ def test_a_loaded_classifier_is_as_accurate_as_the_run_s_own(tuner, method, few_
     test = few_digits.test
     predicted = classifier.predict([test.read(i) for i in range(len(test))], top=1)
     right = [best[0][0] == few_digits.class_names[label] for best, label in zip(predicted, test.labels, strict=True)]
-    (cell,) = mist_ext.report.read_cells([tmp_path])
-    assert 100 * np.mean(right) == pytest.approx(cell.runs[0].seen[-1])
+    (experiment,) = mist_ext.report.read_experiments([tmp_path])
+    assert 100 * np.mean(right) == pytest.approx(experiment.runs[0].seen[-1])
 
 
 def test_paths_and_open_images_are_the_same(few_digits, tmp_path: Path) -> None:

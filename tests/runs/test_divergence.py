@@ -19,7 +19,7 @@ from mist_ext import backbones, cli, report
 from mist_ext.config import Config
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.results import warning_signs
-from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs import benchmark, checkpoint
 from mist_ext.tuners.divergence import Diverged
 from mist_ext.tuners.objective import MutualInformation
 
@@ -34,7 +34,7 @@ def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None
 
 def run(folder: Path, **options: Any) -> str:
     output = io.StringIO()
-    experiment.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=output, width=300))
+    benchmark.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=output, width=300))
     return output.getvalue()
 
 
@@ -69,8 +69,8 @@ def test_the_step_is_named_the_last_checkpoint_is_good_and_resuming_ends_there_a
     with monkeypatch.context() as patched:
         lose_a_number(patched, 1)
         with pytest.raises(Diverged, match=where):
-            experiment.resume(out, Console(file=io.StringIO()))
-    experiment.resume(out, Console(file=io.StringIO()))  # without the fault it goes on
+            benchmark.resume(out, Console(file=io.StringIO()))
+    benchmark.resume(out, Console(file=io.StringIO()))  # without the fault it goes on
     run(tmp_path / "whole", tuner=["mist"])
     first, second = (
         json.loads((folder / "digits-mist-simplecil" / "results.json").read_text())["runs"][0]
@@ -134,7 +134,7 @@ def test_accuracy_near_chance_is_recorded_and_told_everywhere(tmp_path: Path, mo
         ["near_chance"]
     ] * 2
     output = io.StringIO()
-    Console(file=output, width=300).print(report.table(report.read_cells([tmp_path])))
+    Console(file=output, width=300).print(report.table(report.read_experiments([tmp_path])))
     note = "warning: digits, none, simplecil: accuracy near chance in 2 of 2 tasks; a lower learning rate may help"
     assert note in output.getvalue()
 

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from mist_ext.config import Config, TuningOptions
-from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs import benchmark, checkpoint
 from mist_ext.runs.interruption import Interrupted, Saver
 from mist_ext.tuners.lora import LoRA
 from mist_ext.tuners.optimizer_state import load_state
@@ -40,7 +40,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Saver, "moment", moment)
         with pytest.raises(Interrupted):
-            experiment.run(Config(**options, freeze_rate=0.01, out=str(out)), Console(file=io.StringIO()))
+            benchmark.run(Config(**options, freeze_rate=0.01, out=str(out)), Console(file=io.StringIO()))
     return out
 
 
@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "random": (lambda s: s["state"].update(random=torch.zeros(3)), "RNG state"),
     "seed_run": (lambda s: s.update(seed_run=3), "seed_run 3"),
     "runs": (lambda s: s["runs"][0][1][0]["tasks"][0].update(accuracy_seen=1e308), "Expected `float` <= 100"),
-    "cells": (lambda s: s["runs"].clear(), "of the cells"),
+    "experiments": (lambda s: s["runs"].clear(), "of the experiments"),
     "version": (lambda s: s.pop("version"), "written by mist_ext None"),
     "surplus": (lambda s: s.update(later=1), "unknown field `later`"),
 }
@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 def test_a_forged_checkpoint_is_refused_with_the_reason(case: str, forge: Callable, every_nth_digit: Callable) -> None:
     change, message = CASES[case]
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        experiment.resume(forge(change), Console(file=io.StringIO()), figures=False)
+        benchmark.resume(forge(change), Console(file=io.StringIO()), figures=False)
 
 
 def test_a_state_of_torch_s_optimiser_with_buffers_of_another_shape_is_refused() -> None:

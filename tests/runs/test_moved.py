@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from mist_ext import backbones, cli
 from mist_ext.config import Config
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 from mist_ext.runs.interruption import Interrupted, Saver
 
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -54,7 +54,7 @@ def options(folder: Path, images: Path, **more) -> Config:
 
 
 def run(given: Config) -> None:
-    experiment.run(given, Console(file=io.StringIO()))
+    benchmark.run(given, Console(file=io.StringIO()))
 
 
 def stopped(given: Config, monkeypatch: pytest.MonkeyPatch, moment: int = 4) -> None:
@@ -72,14 +72,17 @@ def stopped(given: Config, monkeypatch: pytest.MonkeyPatch, moment: int = 4) -> 
 
 
 def go_on(folder: Path, **changes) -> None:
-    experiment.resume(folder, Console(file=io.StringIO()), **changes)
+    benchmark.resume(folder, Console(file=io.StringIO()), **changes)
 
 
 def found(folder: Path) -> tuple[dict[str, torch.Tensor], list]:
-    """The classifier, and what was recorded; the data set's first name is that of the cell's folder."""
-    cell = folder / "folder-photographs-mist-simplecil"
-    (one,) = json.loads((cell / "results.json").read_text())["runs"]
-    return load_file(cell / "classifier-seed1.safetensors"), [one["accuracy_matrix"], one["tasks"][-1]["selection"]]
+    """The classifier, and what was recorded; the data set's first name is that of the experiment's folder."""
+    experiment = folder / "folder-photographs-mist-simplecil"
+    (one,) = json.loads((experiment / "results.json").read_text())["runs"]
+    return load_file(experiment / "classifier-seed1.safetensors"), [
+        one["accuracy_matrix"],
+        one["tasks"][-1]["selection"],
+    ]
 
 
 def assert_same(ours: Path, theirs: Path) -> None:

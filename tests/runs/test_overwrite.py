@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from mist_ext.config import Config
-from mist_ext.report import read_cells, write_report
+from mist_ext.report import read_experiments, write_report
 from mist_ext.results import manifest
-from mist_ext.runs import experiment, run_folder
+from mist_ext.runs import benchmark, run_folder
 from mist_ext.runs.interruption import Saver
 
 
@@ -25,7 +25,7 @@ def few_digits(every_nth_digit: Callable[[int], None]) -> None:
 
 def run(folder: Path, **options) -> None:
     given = {"tuner": ["none"], "method": ["simplecil"], "seeds": [1], "epochs": 2, **options}
-    experiment.run(Config(out=str(folder), **given), Console(file=io.StringIO()))
+    benchmark.run(Config(out=str(folder), **given), Console(file=io.StringIO()))
 
 
 def content(folder: Path) -> dict[Path, bytes | None]:
@@ -42,7 +42,7 @@ def put(folder: Path, *names: str) -> None:
     ("names", "told"),
     [
         (["checkpoint/weights.pt", "tensorboard/curve"], "checkpoint, tensorboard"),
-        (["cell/results.json"], "cell"),
+        (["experiment/results.json"], "experiment"),
         (["run.yaml"], "run.yaml"),
         (["notes/mine.txt"], "notes"),
         ([f"{number:02}" for number in range(12)], "00, 01, 02, 03, 04, 05, 06, 07, 08, 09 and 2 more"),
@@ -81,7 +81,7 @@ def test_everything_that_a_run_writes_is_named_and_replaced(tmp_path: Path) -> N
     pytest.importorskip("tensorboard")
     everything = {"tuner": ["mist"], "save": "all", "tensorboard": True, "seeds": [2]}
     run(tmp_path, **everything)
-    write_report(read_cells([tmp_path]), tmp_path)
+    write_report(read_experiments([tmp_path]), tmp_path)
     put(tmp_path, ".run.yaml.123.tmp", "digits-mist-simplecil/.results.json.77.tmp")  # as a kill leaves them
     run(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["digits-none-simplecil"]

@@ -19,7 +19,7 @@ from rich.console import Console
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
-from mist_ext.runs import experiment, interruption
+from mist_ext.runs import benchmark, interruption
 from mist_ext.runs.interruption import Interrupted, Saver
 from mist_ext.runs.seed_run import SeedRun
 from mist_ext.runs.task_loop import TaskLoop
@@ -45,12 +45,12 @@ def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None
 
 
 def run(folder: Path, **options) -> None:
-    experiment.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=io.StringIO()))
+    benchmark.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=io.StringIO()))
 
 
 def go_on(folder: Path) -> str:
     output = io.StringIO()
-    experiment.resume(folder, Console(file=output, width=300))
+    benchmark.resume(folder, Console(file=output, width=300))
     return output.getvalue()
 
 
@@ -214,13 +214,13 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path, monk
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     message = r"another configuration: batch_size is 7, was 32; lr is 0\.5, was 0\.003\. Leave"
     with pytest.raises(ValueError, match=message):
-        experiment.resume(tmp_path, Console(file=io.StringIO()), lr=0.5, batch_size=7)
+        benchmark.resume(tmp_path, Console(file=io.StringIO()), lr=0.5, batch_size=7)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no run was begun in .*nowhere"):
-        experiment.resume(tmp_path / "nowhere", Console(file=io.StringIO()))
+        benchmark.resume(tmp_path / "nowhere", Console(file=io.StringIO()))
 
 
 def test_a_finished_run_is_left_alone_but_for_reports_that_were_not_written(
@@ -229,7 +229,7 @@ def test_a_finished_run_is_left_alone_but_for_reports_that_were_not_written(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(experiment, "write_reports", lambda folder: signal.raise_signal(signal.SIGINT))
+            patched.setattr(benchmark, "write_reports", lambda folder: signal.raise_signal(signal.SIGINT))
             with pytest.raises(KeyboardInterrupt):
                 run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[1])
     finally:
@@ -265,7 +265,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("mist_ext.runs.checkpoint.save_file", full)
     output = io.StringIO()
     options = Config(out=str(tmp_path), **{**SETTINGS, "tuner": ["mist"], "method": ["simplecil"], "seeds": [1]})
-    experiment.run(options, Console(file=output, width=300))
+    benchmark.run(options, Console(file=output, width=300))
     assert "the checkpoint could not be written" in output.getvalue()
     assert "the run goes on, there is none to go on from yet" in output.getvalue()
     assert "summary" in json.loads((tmp_path / "digits-mist-simplecil" / "results.json").read_text())

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mist_ext.config import Config
 from mist_ext.methods.simplecil import SimpleCIL
-from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs import benchmark, checkpoint
 from mist_ext.runs.interruption import Saver, UnsavableState
 from mist_ext.tuners.mist import MIST
 
@@ -39,7 +39,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 def run(folder: Path, **options) -> None:
     given = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "batch_size": 16, **options}
-    experiment.run(Config(out=str(folder), **given), Console(file=io.StringIO()))
+    benchmark.run(Config(out=str(folder), **given), Console(file=io.StringIO()))
 
 
 def broken_when_tuning(monkeypatch: pytest.MonkeyPatch, broken: Callable[[], Any]) -> None:
@@ -78,7 +78,7 @@ def test_it_stops_at_the_first_step_with_such_a_state(
         with pytest.raises(UnsavableState, match=rf"{reason}.*{last}"):
             run(tmp_path, checkpoint_every=every)
     assert moments[-1] == (1, 0)  # the first that tunes
-    experiment.resume(tmp_path, Console(file=io.StringIO()))  # once it is mended
+    benchmark.resume(tmp_path, Console(file=io.StringIO()))  # once it is mended
 
 
 @pytest.mark.parametrize(("learned", "lines"), [(False, []), (True, [1])], ids=["before a step", "after a task"])

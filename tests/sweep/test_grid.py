@@ -30,7 +30,7 @@ def test_tuners_and_seeds_are_split_and_methods_stay_together() -> None:
         (["none"], [1]), (["none"], [2]), (["mist"], [1]), (["mist"], [2])
     ]  # fmt: skip
     assert all(point.options.method == ["simplecil", "ranpac"] for point in grid.points)
-    assert (grid.cells, grid.tuned_cells, grid.tunings) == (8, 4, 2)
+    assert (grid.experiments, grid.tuned_experiments, grid.tunings) == (8, 4, 2)
 
 
 def test_an_axis_of_methods_is_one_run() -> None:

@@ -170,7 +170,7 @@ def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(t
     assert [(row["axes"]["tuner"], row["seeds"]) for row in content["rows"]] == [("mist", [1]), ("none", [1])]
     assert content["rows"][0]["gain_over_none"]["n"] == 1
     assert (out / "sweep.md").is_file()
-    assert "2 cells of the grid from 2 runs: 1 tuning" in output
+    assert "2 experiments of the grid from 2 runs: 1 tuning" in output
 
 
 def test_a_point_that_fails_stops_no_other_and_is_repeated(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from mist_ext.report import parse_cell, text
-from mist_ext.report.cells import Cell
+from mist_ext.report import parse_experiment, text
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.markdown import escape
 from mist_ext.report.sharing import Shared, Sharing, sharing
 from mist_ext.results.record import BackboneRecord
@@ -26,10 +26,10 @@ from mist_ext.sweep.terminal import SweepTables
 from mist_ext.system.names import printable
 
 
-def cells(point, last: dict[str, float]) -> list:
-    """Finished cells with given last accuracies by method."""
+def experiments(point, last: dict[str, float]) -> list:
+    """Finished experiments with given last accuracies by method."""
     return [
-        parse_cell(
+        parse_experiment(
             {
                 "schema": 1,
                 "config": {
@@ -66,7 +66,7 @@ def made_up() -> tuple[Grid, list]:
     results = []
     for point in grid.points:
         value = NONE[point.seed] if point.axes["tuner"] == "none" else MIST[point.seed]
-        results.append((point, cells(point, {"simplecil": value + (point.axes.get("rate") == 0.5)})))
+        results.append((point, experiments(point, {"simplecil": value + (point.axes.get("rate") == 0.5)})))
     return grid, results
 
 
@@ -106,10 +106,10 @@ def test_each_rate_is_compared_with_the_one_frozen_backbone() -> None:
 
 def test_seeds_with_other_classes_do_not_pair() -> None:
     _, results = made_up()
-    point, (cell,) = results[0]
-    run = cell.runs[0]
+    point, (experiment,) = results[0]
+    run = experiment.runs[0]
     tasks = [structs.replace(task, classes=classes) for task, classes in zip(run.tasks, ([1], [0]), strict=True)]
-    rows = make_rows([(point, [replace(cell, runs=[structs.replace(run, tasks=tasks)])]), *results[1:]])
+    rows = make_rows([(point, [replace(experiment, runs=[structs.replace(run, tasks=tasks)])]), *results[1:]])
     assert rows[1].gain is not None
     assert rows[1].gain.n == 3
 
@@ -118,7 +118,7 @@ def test_every_form_of_the_table_has_the_same_numbers() -> None:
     grid, results = made_up()
     table = SweepTable(grid, make_rows(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"}, SHARING)
     content = json.loads(table.json())
-    assert (content["cells"], content["runs"], content["tunings"], content["tuned_cells"]) == (16, 12, 8, 8)
+    assert (content["experiments"], content["runs"], content["tunings"], content["tuned_experiments"]) == (16, 12, 8, 8)
     assert content["rows"][1]["by_seed"]["last_accuracy"] == {str(seed): value for seed, value in MIST.items()}
     lines = list(csv.DictReader(io.StringIO(table.csv())))
     assert [line["rate"] for line in lines] == ["", "0.05", "0.5"]
@@ -131,25 +131,31 @@ def test_every_form_of_the_table_has_the_same_numbers() -> None:
     assert (
         f"| simplecil | mist | 0.05 | 86.06 ± 1.05 | 82.12 ± 2.10 | 7.88 ± 2.10 | +1.50 ± 0.91 (4) | {p:.3f} |" in shown
     )
-    assert "16 cells of the grid from 12 runs: 8 tunings" in shown
+    assert "16 experiments of the grid from 12 runs: 8 tunings" in shown
     assert SHARING.sentence() in shown
     assert "failed: digits-mist-seed=9: ValueError: no" in shown
 
 
-def diagnosed(cell: Cell, drift: float) -> Cell:
-    """A cell with a diagnosis of both tasks, of which the first has no earlier features that could drift."""
-    (run,) = cell.runs
+def diagnosed(experiment: Experiment, drift: float) -> Experiment:
+    """An experiment with a diagnosis of both tasks, of which the first has no earlier features that could drift."""
+    (run,) = experiment.runs
     found = BackboneRecord(None, 60.0, 95.0), BackboneRecord(drift, 64.0, 85.0)
     tasks = [structs.replace(task, backbone=backbone) for task, backbone in zip(run.tasks, found, strict=True)]
-    return replace(cell, runs=[structs.replace(run, tasks=tasks)])
+    return replace(experiment, runs=[structs.replace(run, tasks=tasks)])
 
 
 def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:
     grid, results = made_up()
     drifts = {1: 0.9, 2: 0.92, 3: 0.94, 4: 0.96}
     results = [
-        (point, [diagnosed(cell, drifts[point.seed]) if point.axes.get("rate") == 0.5 else cell for cell in cells])
-        for point, cells in results
+        (
+            point,
+            [
+                diagnosed(experiment, drifts[point.seed]) if point.axes.get("rate") == 0.5 else experiment
+                for experiment in experiments
+            ],
+        )
+        for point, experiments in results
     ]
     table = SweepTable(grid, make_rows(results), {}, {}, SHARING)
     assert table.headings[-3:] == ["drift", "letters", "plasticity"]
@@ -225,7 +231,9 @@ def test_which_axis_is_drawn(axes: dict, expected: str | None) -> None:
 def test_the_table_fits_its_terminal_and_shows_every_number(width: int, with_diagnosis: bool) -> None:
     grid, results = made_up()
     if with_diagnosis:
-        results = [(point, [diagnosed(cell, 0.9) for cell in cells]) for point, cells in results]
+        results = [
+            (point, [diagnosed(experiment, 0.9) for experiment in experiments]) for point, experiments in results
+        ]
     table = SweepTable(grid, make_rows(results), {"digits-[/red]\x1b": "ValueError: [no] \x1b"}, {}, SHARING)
     file = io.StringIO()
     Console(file=file, width=width).print(SweepTables(table))

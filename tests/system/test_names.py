@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 from mist_ext import cli, report
-from mist_ext.report import as_text, parse_cell, read_cells, write_report
-from mist_ext.runs import experiment
+from mist_ext.report import as_text, parse_experiment, read_experiments, write_report
+from mist_ext.runs import benchmark
 from mist_ext.system.names import LONGEST, printable, quoted, say, shown, utf8
 from mist_ext.system.progress import Progress
 
@@ -99,10 +99,10 @@ def result(name: str) -> dict[str, Any]:
 
 
 def written(name: str, folder: Path) -> Path:
-    cell = folder / "run" / "cell"
-    cell.mkdir(parents=True)
-    (cell / "results.json").write_text(json.dumps(result(utf8(name))))
-    return cell
+    experiment = folder / "run" / "experiment"
+    experiment.mkdir(parents=True)
+    (experiment / "results.json").write_text(json.dumps(result(utf8(name))))
+    return experiment
 
 
 class Words(HTMLParser):
@@ -135,10 +135,10 @@ class Words(HTMLParser):
     ids=["evil", "link", "html", "long", "long_escapes", "no_utf8"],
 )
 def test_a_report_takes_any_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cell = written(name, tmp_path)
-    cells = read_cells([cell])
-    files = write_report(cells, tmp_path / "joint")
-    assert cli.main(["report", str(cell)]) == 0
+    experiment = written(name, tmp_path)
+    experiments = read_experiments([experiment])
+    files = write_report(experiments, tmp_path / "joint")
+    assert cli.main(["report", str(experiment)]) == 0
     terminal = capsys.readouterr().out
     assert printed(terminal)
     assert shown(name)[:10] in terminal
@@ -155,13 +155,13 @@ def test_a_report_takes_any_name(name: str, tmp_path: Path, capsys: pytest.Captu
     assert not any(attribute.startswith("on") for attribute in words.attributes)
     assert (tmp_path / "joint" / "report.html").read_text(encoding="utf-8").count("<script") == 1
     assert shown(name) in words.text
-    again = json.loads((tmp_path / "joint" / "summary.json").read_text(encoding="utf-8"))["cells"][0]
+    again = json.loads((tmp_path / "joint" / "summary.json").read_text(encoding="utf-8"))["experiments"][0]
     assert again["data"] == again["tuner"] == utf8(name)  # whole, for programs
 
 
 def test_markdown_has_no_markup_of_names() -> None:
-    cell = parse_cell(result("a|b <b>x</b> *y* __z__ [l](u) `c` &lt; in_word #1"), "")
-    lines = as_text([cell], "markdown").splitlines()
+    experiment = parse_experiment(result("a|b <b>x</b> *y* __z__ [l](u) `c` &lt; in_word #1"), "")
+    lines = as_text([experiment], "markdown").splitlines()
     expected = r"a\|b &lt;b&gt;x&lt;/b&gt; \*y\* \_\_z\_\_ \[l\](u) \`c\` &amp;lt; in_word \#1"
     assert f"| {expected} | {expected} \\* | 90.00 |" in lines[4]
     assert not any("<" in line for line in lines)
@@ -169,7 +169,7 @@ def test_markdown_has_no_markup_of_names() -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "=cmd|' /C calc'!A0"])
 def test_no_name_is_a_formula_of_a_spreadsheet(name: str) -> None:
-    (line,) = csv.DictReader(io.StringIO(as_text([parse_cell(result(name), "")], "csv")))
+    (line,) = csv.DictReader(io.StringIO(as_text([parse_experiment(result(name), "")], "csv")))
     for column in ("data", "backbone", "tuner", "method", "expected_source"):
         assert line[column].lstrip("'").startswith(printable(name)[:1])
         assert line[column][0] not in "=+-@\t\r"
@@ -179,7 +179,7 @@ def test_no_name_is_a_formula_of_a_spreadsheet(name: str) -> None:
 def test_negative_numbers_stay_numbers() -> None:
     content = result("x")
     content["runs"][0]["tasks"][1]["accuracy_per_task"] = [95.0, 90.0]
-    (line,) = csv.DictReader(io.StringIO(as_text([parse_cell(content, "")], "csv")))
+    (line,) = csv.DictReader(io.StringIO(as_text([parse_experiment(content, "")], "csv")))
     assert line["forgetting_mean"] == "-5.0"
 
 
@@ -203,18 +203,18 @@ def test_a_run_on_folders_of_any_name_ends_and_is_reported(
     miniatures.class_folders(images, classes, {"train": 3, "test": 2})
     arguments = ["--data", f"folder:{images}", "--tuner", "none", "--method", "simplecil", "--seeds", "1"]
     assert cli.main(["run", *arguments, "--classes-per-task", "2", "--workers", "0", "--out", str(out)]) == 0
-    (cell,) = [file.parent for file in out.glob("*/results.json")]
+    (experiment,) = [file.parent for file in out.glob("*/results.json")]
     photo = next((images / "test" / classes[2]).iterdir())
-    assert cli.main(["predict", str(cell), str(photo)]) == 0
+    assert cli.main(["predict", str(experiment), str(photo)]) == 0
     assert cli.main(["report", str(out)]) == 0
     output = capsys.readouterr()
     assert printed(output.out)
     assert printed(output.err)
     for name in (*classes, str(out)):
         assert printable(name) in output.out
-    assert {file.name for file in cell.iterdir()} >= {"accuracy.png", "matrix.svg", "forgetting.png", "log.jsonl"}
-    recorded = json.loads((cell / "results.json").read_text())
+    assert {file.name for file in experiment.iterdir()} >= {"accuracy.png", "matrix.svg", "forgetting.png", "log.jsonl"}
+    recorded = json.loads((experiment / "results.json").read_text())
     assert recorded["config"]["data"]["class_names"] == [utf8(name) for name in sorted(classes)]
     assert (out / "report.html").is_file()
-    assert experiment.resume(out, Console(file=io.StringIO())) == out
-    assert report.read_cells([out])[0].class_name(0) == printable(sorted(classes)[0])
+    assert benchmark.resume(out, Console(file=io.StringIO())) == out
+    assert report.read_experiments([out])[0].class_name(0) == printable(sorted(classes)[0])

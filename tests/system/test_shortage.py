@@ -26,7 +26,7 @@ from mist_ext import cli
 from mist_ext.config import Config
 from mist_ext.data.source import ImageFiles
 from mist_ext.methods.simplecil import SimpleCIL
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 from mist_ext.runs.interruption import Saver
 from mist_ext.selection import Selection
 from mist_ext.system import shortage
@@ -46,11 +46,11 @@ def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None
 
 
 def run(folder: Path, **options: Any) -> None:
-    experiment.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=io.StringIO()))
+    benchmark.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=io.StringIO()))
 
 
 def resumed(folder: Path) -> dict[str, Any]:
-    experiment.resume(folder, Console(file=io.StringIO()))
+    benchmark.resume(folder, Console(file=io.StringIO()))
     (file,) = folder.glob("*/results.json")
     return json.loads(file.read_text())
 
@@ -162,7 +162,13 @@ BREAKING = {
     "learn": (SimpleCIL, "learn", 1, "python", r"memory ran out in learn simplecil, .*lower --ranpac-width"),
     "evaluate": (SimpleCIL, "predict", 1, "torch", r"memory ran out in evaluate simplecil, "),
     "extract": ("mist_ext.runs.task_loop", "_features", 2, "torch", r"memory ran out in extract, 0 of 1 done, "),
-    "disk": ("mist_ext.runs.cell_results.CellResults", "add_task", 1, "disk", r"the disk is full in save results, "),
+    "disk": (
+        "mist_ext.runs.experiment_results.ExperimentResults",
+        "add_task",
+        1,
+        "disk",
+        r"the disk is full in save results, ",
+    ),
     "files": (
         "mist_ext.runs.classifiers",
         "save_classifier",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from mist_ext import backbones, data, tuners
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.stream import Stream
-from mist_ext.runs import checkpoint, experiment
+from mist_ext.runs import benchmark, checkpoint
 from mist_ext.runs.interruption import Interrupted, Saver
 from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
@@ -101,7 +101,7 @@ def test_its_run_is_saved_and_goes_on_with_the_same_bits(tmp_path: Path, monkeyp
     options = {"tuner": ["last_block"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "save": "all"}
 
     def run(folder: Path) -> dict[str, torch.Tensor]:
-        experiment.run(Config(out=str(folder), **options), Console(file=io.StringIO()))
+        benchmark.run(Config(out=str(folder), **options), Console(file=io.StringIO()))
         return weights(folder)
 
     def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -119,8 +119,8 @@ def test_its_run_is_saved_and_goes_on_with_the_same_bits(tmp_path: Path, monkeyp
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped")
     with pytest.raises(Interrupted):
-        experiment.resume(tmp_path / "stopped", Console(file=io.StringIO()))
+        benchmark.resume(tmp_path / "stopped", Console(file=io.StringIO()))
     assert list((tmp_path / "stopped" / "checkpoint").iterdir())
-    experiment.resume(tmp_path / "stopped", Console(file=io.StringIO()))
+    benchmark.resume(tmp_path / "stopped", Console(file=io.StringIO()))
     found = weights(tmp_path / "stopped")
     assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mist_ext.report import digests
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures import accuracy, classes, costs, layers, matrix
 from mist_ext.report.figures.comparison import comparison
 from mist_ext.report.figures.drawing import Drawing
 
-__all__ = ["Drawing", "cell_drawings", "comparison", "figure_names"]
+__all__ = ["Drawing", "comparison", "experiment_drawings", "figure_names"]
 
 _KINDS = {"accuracy": accuracy, "matrix": matrix, "forgetting": classes, "selection": layers, "costs": costs}
 
 
-def figure_names(cell: Cell) -> list[str]:
-    """The names of a cell's figures; those whose numbers were not recorded are left out."""
-    return [name for name, kind in _KINDS.items() if cell.tasks and kind.has_figure(cell)]
+def figure_names(experiment: Experiment) -> list[str]:
+    """The names of an experiment's figures; those whose numbers were not recorded are left out."""
+    return [name for name, kind in _KINDS.items() if experiment.tasks and kind.has_figure(experiment)]
 
 
-def cell_drawings(cell: Cell) -> list[Drawing]:
+def experiment_drawings(experiment: Experiment) -> list[Drawing]:
     """Draw them."""
-    digest = digests.of_cell(cell)
-    return [replace(_KINDS[name].draw(cell), digest=digest) for name in figure_names(cell)]
+    digest = digests.of_experiment(experiment)
+    return [replace(_KINDS[name].draw(experiment), digest=digest) for name in figure_names(experiment)]

@@ -1,43 +1,43 @@
-"""A cell's accuracy on the classes seen, after each task."""
+"""An experiment's accuracy on the classes seen, after each task."""
 
 from __future__ import annotations
 
 from mist_ext.report import text
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import SEEN, accuracy_axes, cell_colour, cell_title
+from mist_ext.report.figures.style import SEEN, accuracy_axes, experiment_colour, experiment_title
 
 
-def has_figure(_cell: Cell) -> bool:
+def has_figure(_experiment: Experiment) -> bool:
     """Whether there is what it shows: accuracies always are."""
     return True
 
 
-def draw(cell: Cell) -> Drawing:
+def draw(experiment: Experiment) -> Drawing:
     """Draw the mean, a band of one standard deviation, and every seed thin."""
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
-    tasks = list(range(1, cell.tasks + 1))
-    colour = cell_colour(cell)
-    means, stds = zip(*cell.seen_by_task(), strict=True)
-    count = len(cell.counted)
+    tasks = list(range(1, experiment.tasks + 1))
+    colour = experiment_colour(experiment)
+    means, stds = zip(*experiment.seen_by_task(), strict=True)
+    count = len(experiment.counted)
     if count > 1:
         low = [mean - std for mean, std in zip(means, stds, strict=True)]
         high = [mean + std for mean, std in zip(means, stds, strict=True)]
         axes.fill_between(tasks, low, high, color=colour, alpha=0.18, linewidth=0, label="± 1 std")
-        for place, run in enumerate(cell.counted):
+        for place, run in enumerate(experiment.counted):
             label = "single seeds" if place == 0 else None
             axes.plot(tasks, run.seen, ".-", color=colour, linewidth=0.8, alpha=0.55, markersize=4, label=label)
-    name = f"mean of {count} seeds" if count > 1 else f"seed {cell.counted[0].seed}"
+    name = f"mean of {count} seeds" if count > 1 else f"seed {experiment.counted[0].seed}"
     axes.plot(tasks, means, color=colour, linewidth=2.2, marker="o", markersize=6, label=name)
     end = (tasks[-1], means[-1])
     axes.annotate(f"{end[1]:.1f}", end, (8, 0), textcoords="offset points", va="center", color=colour)
-    accuracy_axes(axes, cell.tasks)
+    accuracy_axes(axes, experiment.tasks)
     axes.set_ylabel(SEEN)
-    axes.set_title(cell_title(cell))
+    axes.set_title(experiment_title(experiment))
     axes.legend(frameon=False, fontsize="small", loc="best")
     description = (
-        f"Accuracy on all classes seen, {cell.title}, mean of {text.plural(count, 'seed')}: {means[0]:.2f} % "
+        f"Accuracy on all classes seen, {experiment.title}, mean of {text.plural(count, 'seed')}: {means[0]:.2f} % "
         f"after task 1, {means[-1]:.2f} % after task {tasks[-1]}."
     )
     return Drawing("accuracy", "Accuracy over tasks", description, figure)

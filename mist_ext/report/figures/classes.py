@@ -1,4 +1,4 @@
-"""How a cell's accuracy on single classes went down."""
+"""How an experiment's accuracy on single classes went down."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mist_ext.report import text
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import (
     NOT_SEEN,
     accuracy_colours,
-    cell_colour,
-    cell_title,
     colour_range,
+    experiment_colour,
+    experiment_title,
     labelled_places,
     plain,
 )
@@ -29,33 +29,32 @@ _WORST = 5
 _WIDEST = 12  # tasks; of more, only some carry a number
 
 
-def has_figure(cell: Cell) -> bool:
+def has_figure(experiment: Experiment) -> bool:
     """Whether accuracies per class were recorded, and anything could be forgotten."""
-    return recorded(cell) and cell.tasks > 1
+    return recorded(experiment) and experiment.tasks > 1
 
 
-def draw(cell: Cell) -> Drawing:
+def draw(experiment: Experiment) -> Drawing:
     """Draw every class's accuracy after every task, and beside it what each class lost."""
-    matrix, lost = class_matrix(cell), forgetting_by_class(cell)
+    matrix, lost = class_matrix(experiment), forgetting_by_class(experiment)
     means = {label: metrics.mean_std(values)[0] for label, values in lost.items()}
     ranking = sorted(means, key=lambda label: -means[label])
     figure = new_figure(9.0, min(1.4 + 0.2 * len(matrix.rows), 8.0))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
-    image = _heat_map(left, matrix, cell)
+    image = _heat_map(left, matrix, experiment)
     bar = figure.colorbar(image, ax=left, label="accuracy (%)", fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    _bars(right, ranking, means, lost, cell)
-    figure.suptitle(cell_title(cell))
+    _bars(right, ranking, means, lost, experiment)
+    figure.suptitle(experiment_title(experiment))
     overall = metrics.mean_std(list(means.values()))[0]
-    named = ", ".join(f"class {cell.class_name(label)} {means[label]:.1f}" for label in ranking[:3])
-    description = (
-        f"Forgetting of {len(means)} classes, {cell.title}: {overall:.1f} points on average; most: {named} points."
-    )
+    named = ", ".join(f"class {experiment.class_name(label)} {means[label]:.1f}" for label in ranking[:3])
+    found = f"{overall:.1f} points on average; most: {named} points."
+    description = f"Forgetting of {len(means)} classes, {experiment.title}: {found}"
     return Drawing("forgetting", "Forgetting per class", description, figure)
 
 
-def _heat_map(axes: Axes, matrix: ClassMatrix, cell: Cell) -> Any:
-    tasks = cell.tasks
+def _heat_map(axes: Axes, matrix: ClassMatrix, experiment: Experiment) -> Any:
+    tasks = experiment.tasks
     shown = [[math.nan] * (tasks - len(row)) + row for row in matrix.rows]
     count = len(shown)
     # Without interpolation the picture inside an SVG has one pixel for each value, and stays sharp.
@@ -66,7 +65,7 @@ def _heat_map(axes: Axes, matrix: ClassMatrix, cell: Cell) -> Any:
     axes.set_xticks(labelled, [str(task + 1) for task in labelled])
     axes.set_xlabel("after task (grey: not yet seen)")
     if count <= _LABELLED:
-        axes.set_yticks(range(count), _names(cell, matrix.classes), fontsize=min(8, 400 / count))
+        axes.set_yticks(range(count), _names(experiment, matrix.classes), fontsize=min(8, 400 / count))
         axes.set_ylabel("class, in the order of the stream")
     else:
         numbered = labelled_places(count, 10)
@@ -78,12 +77,14 @@ def _heat_map(axes: Axes, matrix: ClassMatrix, cell: Cell) -> Any:
     return image
 
 
-def _names(cell: Cell, labels: Sequence[Any]) -> list[str]:
-    return [plain(cell.class_name(label)) for label in labels]
+def _names(experiment: Experiment, labels: Sequence[Any]) -> list[str]:
+    return [plain(experiment.class_name(label)) for label in labels]
 
 
-def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[Any, list[float]], cell: Cell) -> None:
-    places, colour = range(len(ranking)), cell_colour(cell)
+def _bars(
+    axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[Any, list[float]], experiment: Experiment
+) -> None:
+    places, colour = range(len(ranking)), experiment_colour(experiment)
     few = len(ranking) <= _LABELLED
     values = [means[label] for label in ranking]
     # Bars that touch take an edge, or a browser shows the ground between them.
@@ -94,14 +95,14 @@ def _bars(axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[An
     seeds = max(len(each) for each in lost.values())
     title = f"forgetting, {text.plural(seeds, 'seed')}"
     if few:
-        axes.set_yticks(places, _names(cell, ranking), fontsize=min(8, 400 / len(ranking)))
+        axes.set_yticks(places, _names(experiment, ranking), fontsize=min(8, 400 / len(ranking)))
         if seeds > 1:
             dots = [(value, place) for place, label in zip(places, ranking, strict=True) for value in lost[label]]
             axes.plot(*zip(*dots, strict=True), ".", color="black", markersize=3.5, label="single seeds")
         axes.set_ylabel("class")
     else:
         # The classes that were forgotten least leave room below on the right.
-        most = "\n".join(["most forgotten:", *_names(cell, ranking[:_WORST])])
+        most = "\n".join(["most forgotten:", *_names(experiment, ranking[:_WORST])])
         axes.text(0.98, 0.02, most, transform=axes.transAxes, ha="right", va="bottom", fontsize="small")
         axes.set_yticks([])
         axes.set_ylabel("classes, most forgotten first")

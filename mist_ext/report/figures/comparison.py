@@ -1,4 +1,4 @@
-"""All cells' accuracy on the classes seen, in one figure."""
+"""All experiments' accuracy on the classes seen, in one figure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def comparison(rows: Sequence[Row]) -> Drawing:
     figure = new_figure(4.6 * columns + 1.8, 3.7 * height)
     shown = [row for members in drawn.values() for row in members]
     tuners = row_colours(shown)
-    methods = {name: place for place, name in enumerate(sorted({row.cell.method for row in shown}))}
+    methods = {name: place for place, name in enumerate(sorted({row.experiment.method for row in shown}))}
     for place, (group, members) in enumerate(drawn.items()):
         axes = figure.add_subplot(height, columns, place + 1)
         for number, row in enumerate(members):
             # Beside each other, not on top of each other.
             shift = 0.2 * ((number + 0.5) / len(members) - 0.5)
-            means, stds = zip(*row.cell.seen_by_task(), strict=True)
+            means, stds = zip(*row.experiment.seen_by_task(), strict=True)
             axes.errorbar(
                 [task + shift for task in range(1, group.tasks + 1)],
                 means,
@@ -37,14 +37,14 @@ def comparison(rows: Sequence[Row]) -> Drawing:
                 color=tuners[row.label],
                 elinewidth=1,
                 markersize=5,
-                **_method_style(methods[row.cell.method]),
+                **_method_style(methods[row.experiment.method]),
             )
         accuracy_axes(axes, group.tasks)
         axes.set_title(plain(text.title(group, members)), fontsize="medium")
         if place % columns == 0:
             axes.set_ylabel(SEEN)
     _legend(figure, tuners, methods)
-    return Drawing("accuracy", "All cells", _description(shown), figure)
+    return Drawing("accuracy", "All experiments", _description(shown), figure)
 
 
 def _description(rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""What a cell's tasks cost: seconds and peak memory, by phase."""
+"""What an experiment's tasks cost: seconds and peak memory, by phase."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from mist_ext.report import text
-from mist_ext.report.cells import WHOLE, Cell, memory_by_phase
+from mist_ext.report.experiments import WHOLE, Experiment, memory_by_phase
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import PHASE_COLOURS, cell_title, open_axes, task_axis
+from mist_ext.report.figures.style import PHASE_COLOURS, experiment_title, open_axes, task_axis
 from mist_ext.results import metrics
 from mist_ext.system.costs import PHASES
 
@@ -20,27 +20,27 @@ _GROUP = 0.84  # of the room of a task: the width of all its bars
 _WHOLE_COLOUR = "0.55"
 
 
-def has_figure(cell: Cell) -> bool:
+def has_figure(experiment: Experiment) -> bool:
     """Whether seconds or memory were recorded."""
-    return any(_recorded(cell))
+    return any(_recorded(experiment))
 
 
-def draw(cell: Cell) -> Drawing:
+def draw(experiment: Experiment) -> Drawing:
     """Draw each task's seconds as a stack of phases, and beside them each phase's peak memory as a bar.
 
     A phase that took nothing has no place; where a task has one figure for its memory, as in files of earlier versions,
     that is drawn.
     """
-    seconds, peaks = _recorded(cell)
+    seconds, peaks = _recorded(experiment)
     panels = [bool(seconds), bool(peaks)]
-    figure = new_figure(1.0 + (4.2 + 0.1 * max(0, cell.tasks - 10)) * sum(panels), 3.7)
+    figure = new_figure(1.0 + (4.2 + 0.1 * max(0, experiment.tasks - 10)) * sum(panels), 3.7)
     places = iter(figure.subplots(1, sum(panels), squeeze=False)[0])
     findings = []
     if seconds:
         total = math.fsum(math.fsum(values) for values in seconds.values())
         axes = next(places)
-        _stack(axes, seconds, cell.tasks)
-        _finish(axes, cell.tasks, "seconds", upwards=True)
+        _stack(axes, seconds, experiment.tasks)
+        _finish(axes, experiment.tasks, "seconds", upwards=True)
         each = ", ".join(f"{phase} {text.seconds(math.fsum(values))}" for phase, values in seconds.items())
         findings.append(f"{text.seconds(total)} seconds for all tasks ({each})")
     if peaks:
@@ -48,12 +48,12 @@ def draw(cell: Cell) -> Drawing:
         unit, size, digits = next((unit for unit in _UNITS if most >= unit[1]), _UNITS[-1])
         axes = next(places)
         bars = {phase: [value / size for value in values] for phase, values in peaks.items()}
-        _groups(axes, bars or {WHOLE: [value / size for value in _largest(cell, WHOLE)]}, unit, digits)
-        _finish(axes, cell.tasks, f"peak memory ({unit})", upwards=False)
+        _groups(axes, bars or {WHOLE: [value / size for value in _largest(experiment, WHOLE)]}, unit, digits)
+        _finish(axes, experiment.tasks, f"peak memory ({unit})", upwards=False)
         each = ", ".join(f"{phase} {max(values):.{digits}f}" for phase, values in bars.items())
         findings.append(f"at most {most / size:.{digits}f} {unit} of memory" + (f" ({each})" if each else ""))
-    figure.suptitle(cell_title(cell))
-    return Drawing("costs", "Time and memory", f"Costs, {cell.title}: {'; '.join(findings)}.", figure)
+    figure.suptitle(experiment_title(experiment))
+    return Drawing("costs", "Time and memory", f"Costs, {experiment.title}: {'; '.join(findings)}.", figure)
 
 
 def _stack(axes: Axes, seconds: dict[str, list[float]], tasks: int) -> None:
@@ -85,24 +85,24 @@ def _finish(axes: Axes, tasks: int, label: str, upwards: bool) -> None:
     )
 
 
-def _recorded(cell: Cell) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+def _recorded(experiment: Experiment) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Seconds and peak memory of each task, by phase."""
-    seconds = {phase: _means(cell, phase) for phase in PHASES}
-    peaks = {phase: _largest(cell, phase) for phase in (*PHASES, WHOLE)}
+    seconds = {phase: _means(experiment, phase) for phase in PHASES}
+    peaks = {phase: _largest(experiment, phase) for phase in (*PHASES, WHOLE)}
     return (
         {phase: values for phase, values in seconds.items() if any(values)},
         {phase: values for phase, values in peaks.items() if any(values)},
     )
 
 
-def _means(cell: Cell, phase: str) -> list[float]:
-    records = zip(*(run.tasks for run in cell.counted), strict=True)
+def _means(experiment: Experiment, phase: str) -> list[float]:
+    records = zip(*(run.tasks for run in experiment.counted), strict=True)
     return [_mean([(task.seconds or {}).get(phase) for task in tasks]) for tasks in records]
 
 
-def _largest(cell: Cell, phase: str) -> list[float]:
+def _largest(experiment: Experiment, phase: str) -> list[float]:
     """Of each task over seeds; 0 where nothing was recorded."""
-    records = zip(*(run.tasks for run in cell.counted), strict=True)
+    records = zip(*(run.tasks for run in experiment.counted), strict=True)
     return [max(memory_by_phase(task).get(phase, 0.0) for task in tasks) for tasks in records]
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import LABEL, cell_title, plain
+from mist_ext.report.figures.style import LABEL, experiment_title, plain
 from mist_ext.report.selected import Place, Shares, recorded, shares
 from mist_ext.system.names import shown
 
@@ -20,16 +20,16 @@ _MOST_BELOW = 16  # layers; of more, the heat maps stand beside each other
 _DECADES = 4  # of the logarithmic colours; what is less looks like the least
 
 
-def has_figure(cell: Cell) -> bool:
+def has_figure(experiment: Experiment) -> bool:
     """Whether any task recorded what was selected."""
-    return recorded(cell)
+    return recorded(experiment)
 
 
-def draw(cell: Cell) -> Drawing:
+def draw(experiment: Experiment) -> Drawing:
     """Draw a heat map of layers and kinds for each share that was recorded."""
     from matplotlib.colors import LogNorm, Normalize
 
-    found = shares(cell)
+    found = shares(experiment)
     panels: list[tuple[str, Mapping[Place, float], str, Normalize]] = [
         ("selected (% of entries)", found.selected, "Blues", Normalize(0, 100))
     ]
@@ -51,8 +51,8 @@ def draw(cell: Cell) -> Drawing:
             axes.set_xticks([])
         if not below and place:
             axes.set_yticks([])
-    figure.suptitle(cell_title(cell))
-    return Drawing("selection", "Selected layers", _description(cell, found), figure)
+    figure.suptitle(experiment_title(experiment))
+    return Drawing("selection", "Selected layers", _description(experiment, found), figure)
 
 
 def _heat_map(axes: Axes, found: Shares, values: Mapping[Place, float], colours: str, norm: Normalize) -> None:
@@ -94,9 +94,9 @@ def _short(percent: float) -> str:
     return f"{percent:.2f}".removeprefix("0") if percent >= 0.005 else "<.01"
 
 
-def _description(cell: Cell, found: Shares) -> str:
+def _description(experiment: Experiment, found: Shares) -> str:
     count = f"{len(found.layers)} layers and {len(found.kinds)} kinds of parameters"
-    parts = [f"Selected entries of {count}, {cell.title}: {100 * found.overall:.2f} % of all entries"]
+    parts = [f"Selected entries of {count}, {experiment.title}: {100 * found.overall:.2f} % of all entries"]
     if found.score:
         top = sorted(found.score, key=lambda place: -found.score[place])[:3]
         named = ", ".join(

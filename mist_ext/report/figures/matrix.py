@@ -1,24 +1,24 @@
-"""A cell's accuracy on every task, after each task."""
+"""An experiment's accuracy on every task, after each task."""
 
 from __future__ import annotations
 
 import math
 
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import NOT_SEEN, accuracy_colours, cell_title, colour_range, labelled_places
+from mist_ext.report.figures.style import NOT_SEEN, accuracy_colours, colour_range, experiment_title, labelled_places
 
 _SMALLEST = 4.5  # points; smaller values are left out and the colours speak
 
 
-def has_figure(_cell: Cell) -> bool:
+def has_figure(_experiment: Experiment) -> bool:
     """Whether there is what it shows: accuracies always are."""
     return True
 
 
-def draw(cell: Cell) -> Drawing:
+def draw(experiment: Experiment) -> Drawing:
     """Draw the accuracy matrix as a heat map with its values, averaged over seeds."""
-    matrix = cell.mean_matrix()
+    matrix = experiment.mean_matrix()
     size = len(matrix)
     side = max(2.4, min(0.62 * size, 9.0))
     figure = new_figure(side + 2.0, side + 1.2)
@@ -44,12 +44,12 @@ def draw(cell: Cell) -> Drawing:
         set_ticks(labelled, [str(task + 1) for task in labelled])
     axes.set_xlabel("evaluated on task" + (" (grey: not yet seen)" if size > 1 else ""))
     axes.set_ylabel("after task")
-    axes.set_title(cell_title(cell))
+    axes.set_title(experiment_title(experiment))
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, label="accuracy (%)", fraction=0.046, pad=0.04)
     bar.outline.set_visible(False)
     description = (
-        f"Accuracy on each task after each task, {cell.title}: on task 1, {matrix[0][0]:.2f} % right after it "
+        f"Accuracy on each task after each task, {experiment.title}: on task 1, {matrix[0][0]:.2f} % right after it "
         f"and {matrix[-1][0]:.2f} % after task {size}; on task {size}, {matrix[-1][-1]:.2f} %."
     )
     return Drawing("matrix", "Accuracy matrix", description, figure)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mist_ext.report.cells import Cell
+from mist_ext.report.experiments import Experiment
 from mist_ext.report.rows import Row
 from mist_ext.system.names import shown
 
@@ -32,9 +32,9 @@ LABEL = 32  # characters of a label; the parts of a title are cut already
 SEEN = "accuracy on all classes seen (%)"
 
 
-def cell_colour(cell: Cell) -> str:
-    """The colour of a cell's tuner in its own figures."""
-    return TUNER_COLOURS.get(cell.tuner, OTHER_COLOURS[0])
+def experiment_colour(experiment: Experiment) -> str:
+    """The colour of an experiment's tuner in its own figures."""
+    return TUNER_COLOURS.get(experiment.tuner, OTHER_COLOURS[0])
 
 
 def row_colours(rows: Sequence[Row]) -> dict[str, str]:
@@ -44,9 +44,9 @@ def row_colours(rows: Sequence[Row]) -> dict[str, str]:
     return {name: TUNER_COLOURS.get(name) or next(free) for name in names}
 
 
-def cell_title(cell: Cell) -> str:
-    """The title of a cell's figures."""
-    return plain(cell.title)
+def experiment_title(experiment: Experiment) -> str:
+    """The title of an experiment's figures."""
+    return plain(experiment.title)
 
 
 def plain(words: object, longest: int = 140) -> str:

@@ -1,4 +1,4 @@
-"""A cell of a benchmark (data, backbone, tuner, method), and the numbers that are reported of it."""
+"""An experiment of a benchmark (data, backbone, tuner, method), and the numbers that are reported of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WHOLE = "whole"  # in the place of a phase: all of a task
 
 
 @dataclass(frozen=True)
-class Cell:
+class Experiment:
     """One combination of data, backbone, tuner and method, over its seeds.
 
     Attributes
@@ -26,7 +26,7 @@ class Cell:
     runs : list of RunRecord
         In the order of the file; runs without a finished task are left out.
     gaps : list of str
-        What an interrupted run lacks; empty where the cell is complete.
+        What an interrupted run lacks; empty where the experiment is complete.
     environment : dict
         Versions and device, as they were written; empty where they were not.
     """

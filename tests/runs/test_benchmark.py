@@ -15,7 +15,7 @@ from mist_ext import data
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import Source
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 from mist_ext.system.costs import PHASES, SHARED_EXTRACTION
 from mist_ext.system.memory import NotEnoughMemory
 
@@ -52,7 +52,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(folder: Path, **options) -> dict[str, dict]:
     settings = {"tuner": ["none", "mist"], "method": ["simplecil", "ranpac"], "seeds": [1], "epochs": 2}
     config = Config(out=str(folder), ranpac_width=50, **{**settings, **options})
-    experiment.run(config, Console(file=io.StringIO()))
+    benchmark.run(config, Console(file=io.StringIO()))
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))}
 
 
@@ -64,14 +64,14 @@ def without_varying(value):
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> None:
-    cells = run(tmp_path, seeds=[1, 2])
-    assert sorted(cells) == [
+    experiments = run(tmp_path, seeds=[1, 2])
+    assert sorted(experiments) == [
         f"digits-{tuner}-{method}" for tuner in ("mist", "none") for method in ("ranpac", "simplecil")
     ]
-    for name, cell in cells.items():
-        assert cell["schema"] == 1
-        assert [one["seed"] for one in cell["runs"]] == [1, 2]
-        for one in cell["runs"]:
+    for name, experiment in experiments.items():
+        assert experiment["schema"] == 1
+        assert [one["seed"] for one in experiment["runs"]] == [1, 2]
+        for one in experiment["runs"]:
             assert [set(task) for task in one["tasks"]] == [TASK_ENTRIES] * 2
             for task in one["tasks"]:
                 measured = list(PHASES) if "mist" in name else ["learn", "evaluate"]
@@ -83,7 +83,7 @@ def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> N
             assert [len(row) for row in one["accuracy_matrix"]] == [1, 2]
             assert one["last_accuracy"] == one["tasks"][-1]["accuracy_seen"]
             assert sorted(label for task in one["tasks"] for label in task["classes"]) == list(range(10))
-        assert set(cell["summary"]) == {"average_accuracy", "last_accuracy", "forgetting"}
+        assert set(experiment["summary"]) == {"average_accuracy", "last_accuracy", "forgetting"}
         files = {path.name for path in (tmp_path / name).iterdir()}
         kinds = ("accuracy", "matrix", "costs", "forgetting") + (("selection",) if "mist" in name else ())
         figures = {f"{kind}.{form}" for kind in kinds for form in ("png", "svg")}
@@ -105,12 +105,12 @@ def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("few_digits")
 def test_mist_changes_half_a_percent_in_a_step_and_none_changes_nothing(tmp_path: Path) -> None:
-    cells = run(tmp_path, method=["simplecil"], epochs=3)
-    for task in cells["digits-mist-simplecil"]["runs"][0]["tasks"]:
+    experiments = run(tmp_path, method=["simplecil"], epochs=3)
+    for task in experiments["digits-mist-simplecil"]["runs"][0]["tasks"]:
         assert task["selected_fraction"] == pytest.approx(0.05, abs=0.001)
         assert 0.003 < task["changed_fraction"]["mean"] <= task["kept_fraction"]["mean"]
         assert task["changed_fraction"]["max"] <= 0.0055
-    for task in cells["digits-none-simplecil"]["runs"][0]["tasks"]:
+    for task in experiments["digits-none-simplecil"]["runs"][0]["tasks"]:
         assert task["changed_fraction"] is None
 
 
@@ -134,15 +134,15 @@ def test_methods_share_the_tuning_and_do_not_change_it(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few_digits")
 def test_the_class_order_can_be_fixed_over_seeds(tmp_path: Path) -> None:
-    cells = run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[1, 2], class_order_seed=1993)
-    orders = [[task["classes"] for task in one["tasks"]] for one in cells["digits-none-simplecil"]["runs"]]
+    experiments = run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[1, 2], class_order_seed=1993)
+    orders = [[task["classes"] for task in one["tasks"]] for one in experiments["digits-none-simplecil"]["runs"]]
     assert orders[0] == orders[1]
 
 
 @pytest.mark.usefixtures("few_digits")
 def test_another_split(tmp_path: Path) -> None:
-    cells = run(tmp_path, tuner=["none"], classes_per_task=4)
-    (one,) = cells["digits-none-ranpac"]["runs"]
+    experiments = run(tmp_path, tuner=["none"], classes_per_task=4)
+    (one,) = experiments["digits-none-ranpac"]["runs"]
     assert [len(task["classes"]) for task in one["tasks"]] == [4, 4, 2]
 
 
@@ -164,8 +164,8 @@ def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="already used"):
         run(tmp_path, tuner=["none"], method=["simplecil"], seeds=[3])
     assert (tmp_path / "digits-none-simplecil" / "results.json").read_bytes() == stamp
-    cells = run(tmp_path, tuner=["none"], method=["ranpac"], overwrite=True)
-    assert list(cells) == ["digits-none-ranpac"]
+    experiments = run(tmp_path, tuner=["none"], method=["ranpac"], overwrite=True)
+    assert list(experiments) == ["digits-none-ranpac"]
 
 
 @pytest.mark.parametrize(
@@ -201,26 +201,26 @@ def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
 def test_a_wrong_option_is_refused_before_any_work(tmp_path: Path, options: dict, message: str) -> None:
     out = tmp_path / "out"
     with pytest.raises((ValueError, OSError), match=message):
-        experiment.run(Config(out=str(out), **options), Console(file=io.StringIO()))
+        benchmark.run(Config(out=str(out), **options), Console(file=io.StringIO()))
     assert not out.exists()
 
 
 def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="is a file"):
-        experiment.run(Config(out=str(tmp_path / "file")), Console(file=io.StringIO()))
+        benchmark.run(Config(out=str(tmp_path / "file")), Console(file=io.StringIO()))
 
 
 def test_scalars_are_written_as_they_come(tmp_path: Path, few_digits: None) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    cells = run(tmp_path, tuner=["mist"], method=["simplecil"], tensorboard=True)
+    experiments = run(tmp_path, tuner=["mist"], method=["simplecil"], tensorboard=True)
 
     def read(folder: Path) -> EventAccumulator:
         return EventAccumulator(str(folder)).Reload()
 
-    tasks = cells["digits-mist-simplecil"]["runs"][0]["tasks"]
+    tasks = experiments["digits-mist-simplecil"]["runs"][0]["tasks"]
     written = read(tmp_path / "digits-mist-simplecil" / "tensorboard" / "seed-1").Scalars("accuracy/seen")
     assert [each.step for each in written] == [1, 2]
     assert [each.value for each in written] == pytest.approx([task["accuracy_seen"] for task in tasks])
@@ -234,5 +234,5 @@ def test_scalars_are_written_as_they_come(tmp_path: Path, few_digits: None) -> N
 def test_memory_that_is_not_there_is_asked_for_before_any_work(tmp_path: Path) -> None:
     options = Config(out=str(tmp_path / "out"), method=["ranpac"], ranpac_width=2_000_000)
     with pytest.raises(NotEnoughMemory, match=r"method 'ranpac' needs [\d,]+\.\d GB of memory, but .* --ranpac-width"):
-        experiment.run(options, Console(file=io.StringIO()))
+        benchmark.run(options, Console(file=io.StringIO()))
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The files that a run leaves in a cell's folder: what was measured so far, after every task."""
+"""The files that a run leaves in an experiment's folder: what was measured so far, after every task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mist_ext.distributed import ranks
 from mist_ext.kernels import compiled
 from mist_ext.results import metrics
 from mist_ext.results.published import expected
-from mist_ext.results.record import SCHEMA, CellRecord, Described, Expected, RunRecord, TaskRecord
+from mist_ext.results.record import SCHEMA, Described, Expected, ExperimentRecord, RunRecord, TaskRecord
 from mist_ext.runs.context import method_options
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import utf8
@@ -42,20 +42,20 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def cell_folders(out: Path, data: str, options: Config) -> list[Path]:
-    """The folders of a run's cells, by the data set's name as folders are called after it."""
+def experiment_folders(out: Path, data: str, options: Config) -> list[Path]:
+    """The folders of a run's experiments, by the data set's name as folders are called after it."""
     return [out / f"{data}-{tuner}-{method}" for tuner in options.tuner for method in options.method]
 
 
-class CellResults:
-    """One cell's ``results.json`` and ``log.jsonl``, written after every task: an interruption loses nothing finished.
+class ExperimentResults:
+    """Write one experiment's ``results.json`` and ``log.jsonl`` after every task: an interruption loses nothing finished.
 
     Of the ranks of a distributed run, which all have the same content, the first one writes.
 
     Parameters
     ----------
     out : Path
-        The run's folder; the cell's is made in it.
+        The run's folder; the experiment's is made in it.
     options : Config
         With one tuner and one method.
     data : str
@@ -66,9 +66,9 @@ class CellResults:
     """
 
     def __init__(self, out: Path, options: Config, data: str, stream: Stream, environment: dict[str, Any]) -> None:
-        (self.folder,) = cell_folders(out, data, options)
+        (self.folder,) = experiment_folders(out, data, options)
         described = _described(options, data, stream)
-        self.record = CellRecord(SCHEMA, described, [], environment)
+        self.record = ExperimentRecord(SCHEMA, described, [], environment)
         if ranks.is_first():
             self.folder.mkdir(exist_ok=True)
             write_atomically(self.folder / "config.yaml", to_yaml(options))
@@ -135,7 +135,7 @@ def _log_line(seed: int, number: int, task: TaskRecord) -> bytes:
 
 
 def _described(options: Config, data: str, stream: Stream) -> Described:
-    """A cell's configuration as it stands in results.json."""
+    """An experiment's configuration as it stands in results.json."""
     tuning = {field.name: getattr(options, field.name) for field in dataclasses.fields(TuningOptions)}
     (name,) = options.method
     arguments = {option: value for option, value in method_options(options, name, 0).items() if option != "seed"}

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from mist_ext.config import Config, presets
-from mist_ext.runs import experiment
+from mist_ext.runs import benchmark
 
 SMALL = {"backbone": "vit_nano", "epochs": 2, "ranpac_width": 200, "lr": 3e-3, "workers": 0}
 
@@ -30,7 +30,7 @@ def test_a_preset_runs_from_files_to_table(data: str, layout, classes: list[int]
     layout(tmp_path / "data")
     chosen = {**presets.preset(f"mist/{data}-exact"), **SMALL, "method": ["simplecil", "ranpac"]}
     options = Config(**chosen, data_root=str(tmp_path / "data"), out=str(tmp_path / "run"))
-    experiment.run(options, Console(file=io.StringIO()))
+    benchmark.run(options, Console(file=io.StringIO()))
     for tuner in ("none", "mist"):
         for method in ("simplecil", "ranpac"):
             result = json.loads((tmp_path / "run" / f"{data}-{tuner}-{method}" / "results.json").read_text())
@@ -55,7 +55,7 @@ def test_worker_processes_and_kept_images_change_nothing(tmp_path: Path) -> None
             out=str(out),
         )
         options.classes_per_task = 98
-        experiment.run(options, Console(file=io.StringIO()))
+        benchmark.run(options, Console(file=io.StringIO()))
         results.append(json.loads((out / "cars196-mist-simplecil" / "results.json").read_text())["runs"][0])
     assert results[0]["accuracy_matrix"] == results[1]["accuracy_matrix"] == results[2]["accuracy_matrix"]
     selections = [one["tasks"][0]["selection"] for one in results]

@@ -18,7 +18,7 @@ from mist_ext.config import Config
 from mist_ext.distributed import agreement, ranks
 from mist_ext.results import manifest
 from mist_ext.results.manifest import CHECKPOINTS
-from mist_ext.runs import cell_results, checkpoint, run_folder
+from mist_ext.runs import checkpoint, experiment_results, run_folder
 from mist_ext.runs.context import RunContext
 from mist_ext.runs.task_loop import TaskLoop
 from mist_ext.system import lock, names, shortage
@@ -112,7 +112,7 @@ def resume(
         agreement.on_first(lambda: stack.enter_context(lock.locked(out)))
         options = agreement.everywhere(lambda: _options_of(out, changes))
         context = _context(options, console, agreement.on_first(lambda: run_folder.data_name(out)))
-        if run_folder.finished(cell_results.cell_folders(out, context.source.name, options)):
+        if run_folder.finished(experiment_results.experiment_folders(out, context.source.name, options)):
             say(f"The run in {out} is finished; nothing to go on with.")
             return _wound_up(out, figures)  # which may be where it was interrupted
         saved = agreement.everywhere(lambda: checkpoint.load_latest(out / CHECKPOINTS, say))
@@ -160,8 +160,8 @@ def _options_of(out: Path, changes: dict[str, Any]) -> Config:
 def _claim(out: Path, context: RunContext) -> None:
     """Name what the run will write, and what it works on, before it does."""
     options, source = context.options, context.source
-    cells = cell_results.cell_folders(out, source.name, options)
-    files = manifest.of_cells(cells, options.tuner, options.seeds)
+    experiments = experiment_results.experiment_folders(out, source.name, options)
+    files = manifest.of_experiments(experiments, options.tuner, options.seeds)
     weights = context.weights if run_folder.weights_file(options) else None
     agreement.on_first(lambda: run_folder.claim(out, files, source.name, source.fingerprint(), weights))
 
@@ -191,7 +191,7 @@ def _check_origin(saved: dict[str, Any], context: RunContext) -> None:
 
 
 def _wound_up(out: Path, figures: bool = True) -> Path:
-    """Write the reports of a run whose cells are complete, which then needs no checkpoint."""
+    """Write the reports of a run whose experiments are complete, which then needs no checkpoint."""
     if ranks.is_first():
         if figures:
             with shortage.explained("drawing tables and figures", f"; mist report {out} draws them again"):
@@ -201,5 +201,5 @@ def _wound_up(out: Path, figures: bool = True) -> Path:
 
 
 def write_reports(folder: Path) -> None:
-    """Write the figures of every cell below a folder, and the tables, figure and page that join them."""
-    report.write_report(report.read_cells([folder]), folder)
+    """Write the figures of every experiment below a folder, and the tables, figure and page that join them."""
+    report.write_report(report.read_experiments([folder]), folder)
