@@ -41,7 +41,7 @@ def create(name: str, **options: object) -> Method:
         A name in `METHODS`.
     **options
         The arguments of the method's class. A ``seed`` belongs to methods that draw random numbers, those
-        with ``named(name).draws``.
+        with ``named(name).seeded``.
 
     Raises
     ------

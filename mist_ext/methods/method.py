@@ -54,7 +54,7 @@ class Method(ABC):
         Of the newest task: the mean loss of each epoch's batches, by what was trained.
     """
 
-    draws: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     stale: ClassVar[str] = ""
     learned: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes

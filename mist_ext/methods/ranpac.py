@@ -64,7 +64,7 @@ class RanPAC(Method):
         The number of tasks learned.
     """
 
-    draws = True
+    seeded = True
     fixed_options: ClassVar[tuple[str, ...]] = ("width", "seed")
     needed_to_predict: ClassVar[tuple[str, ...]] = ("counts", "projection", "weights")
     learned: ClassVar[tuple[str, ...]] = ("counts", "projection", "gram", "cross", "weights", "ridge", "tasks")

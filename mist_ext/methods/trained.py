@@ -53,7 +53,7 @@ class TrainedMethod(Method):
         Class attribute: why what was trained no longer fits a backbone that moves between tasks; empty if it does.
     """
 
-    draws = True
+    seeded = True
     trains = True
     needs_vit: ClassVar[bool] = True
     fixed_options: ClassVar[tuple[str, ...]] = ("seed",)

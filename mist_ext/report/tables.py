@@ -22,8 +22,8 @@ class ExperimentTables:
     """The tables of all experiments, as something that `rich.console.Console.print` takes.
 
     For each group of comparable experiments (one stream, one backbone) a table of accuracies, one of shares and
-    seconds, which a narrow terminal gets in two, and one of peak memory; then what is incomplete, and what the columns mean.
-    The best A_last of each method is bold.
+    seconds, which a narrow terminal gets in two, and one of peak memory; then what is incomplete, and what the columns
+    mean. The best A_last of each method is bold.
 
     Parameters
     ----------

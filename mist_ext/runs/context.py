@@ -135,7 +135,7 @@ def _check_shard(options: Config, backbone: nn.Module) -> None:
 def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
     """The arguments of a method's class in a run."""
     chosen: dict[str, Any] = {}
-    if methods.named(name).draws:
+    if methods.named(name).seeded:
         chosen["seed"] = draw_seed(seed, "method", name)
     if issubclass(methods.named(name), RanPAC):
         chosen["width"] = options.ranpac_width

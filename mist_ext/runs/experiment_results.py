@@ -48,7 +48,7 @@ def experiment_folders(out: Path, data: str, options: Config) -> list[Path]:
 
 
 class ExperimentResults:
-    """Write one experiment's ``results.json`` and ``log.jsonl`` after every task: an interruption loses nothing finished.
+    """Write an experiment's ``results.json`` and ``log.jsonl`` after every task; no finished task is lost.
 
     Of the ranks of a distributed run, which all have the same content, the first one writes.
 

@@ -17,7 +17,7 @@ from mist_ext.cli import parsers
 from mist_ext.config import Config, TuningOptions, to_yaml
 from mist_ext.config.option import GROUPS, kinds, read_options
 from mist_ext.config.typed import typed
-from mist_ext.runs import run_folder
+from mist_ext.runs import benchmark, run_folder
 from mist_ext.sweep import grid
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.suggest import unknown

@@ -19,6 +19,7 @@ import torch
 from mist_ext import backbones, data, registry
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Stream
+from mist_ext.runs import benchmark
 
 TEXT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
