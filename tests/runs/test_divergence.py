@@ -124,7 +124,7 @@ def test_accuracy_near_chance_is_recorded_and_told_everywhere(tmp_path: Path, mo
     def guess(self: SimpleCIL, features: Tensor) -> Tensor:
         return torch.zeros(len(features), len(self.counts), dtype=torch.float64)
 
-    monkeypatch.setattr(SimpleCIL, "_scores", guess)
+    monkeypatch.setattr(SimpleCIL, "score", guess)
     told = run(tmp_path, tuner=["none"])
     assert "warning: seed 1 none task 2/2: simplecil's accuracy of" in told
     folder = tmp_path / "digits-none-simplecil"

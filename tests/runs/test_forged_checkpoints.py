@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "learner": (lambda s: s["state"]["learners"]["simplecil"].update(counts=3), "counts"),
     "learner_sums": (lambda s: s["state"]["learners"]["simplecil"].update(sums=torch.zeros(1)), "sums"),
     "random": (lambda s: s["state"].update(random=torch.zeros(3)), "RNG state"),
-    "seed_run": (lambda s: s.update(seed_run=3), "seed_run 3"),
+    "seed_run": (lambda s: s.update(seed_run=3), "seed run 3"),
     "runs": (lambda s: s["runs"][0][1][0]["tasks"][0].update(accuracy_seen=1e308), "Expected `float` <= 100"),
     "experiments": (lambda s: s["runs"].clear(), "of the experiments"),
     "version": (lambda s: s.pop("version"), "written by mist_ext None"),
