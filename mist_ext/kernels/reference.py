@@ -22,7 +22,7 @@ from mist_ext.kernels.arguments import (
     check_places,
     check_select,
 )
-from mist_ext.kernels.checker import PIECE, Checker
+from mist_ext.kernels.checker import PIECE, Checker, selected_entries
 
 _WORD = 0xFFFFFFFF
 
@@ -85,8 +85,7 @@ def _kept(
     tensor: Tensor, index: Tensor | None, seed: int, ordinal: int, step: int, threshold: int, first: int
 ) -> tuple[Tensor, Tensor]:
     """Positions of the kept entries in this part of the selection, and in the tensor."""
-    selected = tensor.numel() if index is None else index.numel()
-    mask = keep_mask(seed, ordinal, step, selected, threshold, first)
+    mask = keep_mask(seed, ordinal, step, selected_entries(tensor.numel(), index), threshold, first)
     position = mask.nonzero().flatten().to(tensor.device)
     return position, position if index is None else index.flatten()[position].long()
 
@@ -280,9 +279,12 @@ def pack_(
 def _check_places(
     op: str, packed: Tensor, places: Tensor, tensors: Sequence[Tensor], index: Sequence[Tensor | None], *draw: Any
 ) -> None:
-    """Raise RuntimeError unless the places are those of this draw."""
-    count = [tensor.numel() if where is None else where.numel() for tensor, where in zip(tensors, index, strict=True)]
-    Checker(op, packed).places(packed, places, _places(count, *draw))
+    """Raise RuntimeError unless the places are those of this draw, and the packed vector is as long as they say."""
+    made = _places([selected_entries(t.numel(), where) for t, where in zip(tensors, index, strict=True)], *draw)
+    checker, (length, kept) = Checker(op), (packed.numel(), int(made[-1]))
+    again = "make them by ops.places for the same lists and step"
+    checker.require(torch.equal(places.flatten().cpu(), made), f"places do not fit what this step keeps; {again}")
+    checker.require(length == kept, f"packed has {length} entries, but places end at {kept}")
 
 
 def pack_bits(flags: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def test_places_of_another_step_are_refused_before_any_change() -> None:
     swapped = places.clone()
     swapped[1:-1] = swapped[1:-1].flip(0)
     step = torch.tensor(STEP)
-    for wrong, message in ((other, "places end at"), (swapped, "places do not fit what this step keeps")):
+    for wrong, message in ((other, "places (end at|do not fit)"), (swapped, "places do not fit what this step keeps")):
         for module in (ops, reference):
             untouched = torch.full_like(vector, 7.0)
             with pytest.raises(RuntimeError, match=message):
