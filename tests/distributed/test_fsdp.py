@@ -18,10 +18,10 @@ from processes import together
 from torch import Tensor, nn
 from torch.distributed import checkpoint as distributed_checkpoint
 
-from mist_ext.distributed.rows import Rows
-from mist_ext.distributed.shard import Shard, alike, local
-from mist_ext.distributed.sharding import shard
-from mist_ext.distributed.stored import Stored, fill_, gathered, taken
+from mist_ext.distributed.batch_rows import BatchRows
+from mist_ext.distributed.fsdp import shard
+from mist_ext.distributed.shard import Shard, local, shard_like
+from mist_ext.distributed.shard_files import TensorOnDisk, entries_of, fill_, gather_tensors
 from mist_ext.kernels import ops
 from mist_ext.optim import InBackward, LargestGradientSGD, MaskedGradient, SparseAdamW, SparseSGD
 from mist_ext.runs import checkpoint
@@ -66,12 +66,12 @@ def loss_of(model: nn.Module, step: int) -> Tensor:
     """Of a joint batch, of which each rank goes backward through its own rows."""
     drawing = torch.Generator().manual_seed(step)
     images, wanted = (torch.randn(BATCH, *shape, generator=drawing) for shape in ((3, 32, 32), (192,)))
-    rows = Rows.of(BATCH).own
+    rows = BatchRows.of(BATCH).own
     return (model(images[rows]) - wanted[rows]).square().sum() / (BATCH * 192)
 
 
 def whole(model: nn.Module) -> dict[str, Tensor]:
-    return gathered(dict(model.named_parameters()))
+    return gather_tensors(dict(model.named_parameters()))
 
 
 def chosen(model: nn.Module) -> Selection:
@@ -114,7 +114,8 @@ def selections() -> dict[str, dict[str, Tensor]]:
     drawing = torch.Generator().manual_seed(1)
     # Few different scores: most of those at the border are equal.
     scores = {
-        name: alike(torch.randint(0, 9, p.shape, generator=drawing).float(), p) for name, p in model.named_parameters()
+        name: shard_like(torch.randint(0, 9, p.shape, generator=drawing).float(), p)
+        for name, p in model.named_parameters()
     }
     made = {
         "scores": Selection.from_scores(scores, 0.05, "bias|norm"),
@@ -139,7 +140,7 @@ def scored() -> dict[str, Tensor]:
         for step in range(3):
             loss_of(model, step).backward()
     assert all(p.grad is None for p in model.parameters())
-    return gathered(sensitivity.scores())
+    return gather_tensors(sensitivity.scores())
 
 
 def test_scores_are_those_of_the_joint_batch(size: int) -> None:
@@ -150,7 +151,7 @@ def test_scores_are_those_of_the_joint_batch(size: int) -> None:
 def test_a_score_that_is_nan_is_an_error_on_every_rank() -> None:
     def select() -> str:
         model = spread(vit())
-        scores = {name: alike(torch.zeros(p.shape), p) for name, p in model.named_parameters()}
+        scores = {name: shard_like(torch.zeros(p.shape), p) for name, p in model.named_parameters()}
         if dist.get_rank() == 1:
             local(scores["blocks.1.mlp.fc1.weight"])[3, 3] = float("nan")
         with pytest.raises(ValueError, match=r"score.*blocks\.1\.mlp\.fc1\.weight") as error:
@@ -187,7 +188,7 @@ def go_on(model: nn.Module, optimizer: Any, first: int, last: int) -> None:
 def give_gradients(model: nn.Module, step: int) -> None:
     drawing = torch.Generator().manual_seed(step)
     for parameter in model.parameters():
-        parameter.grad = alike(torch.randn(parameter.shape, generator=drawing), parameter)
+        parameter.grad = shard_like(torch.randn(parameter.shape, generator=drawing), parameter)
 
 
 def stepped(kind: str) -> dict[str, Tensor]:
@@ -226,7 +227,7 @@ def masked() -> dict[str, Tensor]:
     mask = MaskedGradient(model.named_parameters(), chosen(model), keep=0.3, seed=5)
     give_gradients(model, 0)
     mask.apply_()
-    return gathered({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    return gather_tensors({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
 
 
 def test_masked_gradients_are_those_of_one_process(size: int) -> None:
@@ -323,7 +324,7 @@ def bits_of(saved: Any) -> dict[str, Tensor]:
     """Every tensor of a state, with the path to it."""
     if isinstance(saved, dict):
         return {f"{key}/{name}": value for key, entry in saved.items() for name, value in bits_of(entry).items()}
-    return {"": taken(saved)} if isinstance(saved, Tensor | Stored) else {}
+    return {"": entries_of(saved)} if isinstance(saved, Tensor | TensorOnDisk) else {}
 
 
 def test_compact_masters_of_16_bit_weights_keep_their_bits(tmp_path: Path) -> None:
