@@ -18,7 +18,7 @@ from mist_ext.parameters import with_names
 
 
 def selected_count(n: int, rate: float) -> int:
-    """Return how many of ``n`` entries a rate selects: n - ceil((n - 1) (1 - rate)), at least one of any.
+    """Return how many of ``n`` entries a rate selects: n - ceil((n - 1) (1 - rate)), at least one if there is one.
 
     That is what ``score >= quantile(score, 1 - rate)`` selects where no two scores are equal.
     """

@@ -16,7 +16,7 @@ EXPECTED = (ValueError, OSError, MemoryError)
 
 
 class EveryRanksError(ValueError):
-    """Raised on every rank alike, so that rank 0 alone reports it."""
+    """Raised on every rank alike, so that one of them reports it."""
 
     on_every_rank = True
 
@@ -25,7 +25,7 @@ E = TypeVar("E", bound=Exception)
 
 
 def on_every_rank(error: E) -> E:
-    """Mark an error that every rank raises at once, so that rank 0 alone reports it."""
+    """Mark an error that every rank raises at once, so that one of them reports it."""
     error.on_every_rank = True  # type: ignore[attr-defined]
     return error
 

@@ -14,7 +14,7 @@ from mist_ext.optim.sparse import SparseOptimizer
 
 @torch.no_grad()
 def facts(optimizer: SparseOptimizer, steps: list[int], wire: torch.dtype, reduce: str) -> dict[str, Any]:
-    """Return what every rank must have alike, by what it is called in an error."""
+    """Return what all ranks must have in common, under the names that errors use."""
     selection = optimizer.selection
     sharded = selection.shards  # each rank has its own rows of these
     known: dict[str, Any] = {
@@ -56,7 +56,7 @@ def refuse_differences(by_rank: list[Mapping[str, Any]]) -> None:
 
 
 def _sum_of_bits(parameter: Tensor) -> Tensor:
-    """Return the sum of a parameter's bits as integers, which wraps around."""
+    """Return a checksum of a parameter: the sum of its bits, read as integers."""
     flat = parameter.detach().view(-1)
     eight_bytes = flat.numel() * flat.element_size() % 8 == 0 and flat.data_ptr() % 8 == 0
     if eight_bytes:  # which torch adds up far faster than shorter integers
