@@ -21,7 +21,7 @@ Call = dict[str, Any]
 
 
 def problem(dtype: torch.dtype, share: float | None) -> Call:
-    """Gradients of all sizes with all firsts, selected whole or in part."""
+    """Gradients of all sizes with all firsts, selected fully or in part."""
     drawing = torch.Generator().manual_seed(5)
     pairs = [(size, first) for size in SIZES for first in FIRSTS]
     grad = [torch.randn(size, generator=drawing).to(dtype) for size, _ in pairs]

@@ -164,7 +164,7 @@ SIZES = [0, 1, 8, 31, 32, 33, 63, 64, 65, 97, 2049, 8191, 8192, 8193, 33000]
 
 
 def problem(rule: Rule, dtypes: list[torch.dtype], **options: Any) -> Problem:
-    """Tensors around the kernels' sizes, selected whole, by half, by a twentieth and not at all."""
+    """Tensors around the kernels' sizes, selected fully, by half, by a twentieth and not at all."""
     drawing = torch.Generator().manual_seed(3)
     made = Problem(rule, options, state={kind: [] for kind in rule.state})
     for t, (size, share) in enumerate((s, share) for s in SIZES for share in (None, 0.0, 0.05, 0.5, 1.0)):
