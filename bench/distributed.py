@@ -39,7 +39,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from mist_ext.distributed import launch, ranks
-from mist_ext.distributed.rows import Rows
+from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.optim import InBackward, SparseExchange, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.system.files import write_atomically
@@ -70,7 +70,7 @@ class Way:
     def prepare(self) -> None:
         """Make what the step needs."""
 
-    def step(self, images: Tensor, labels: Tensor, rows: Rows) -> None:
+    def step(self, images: Tensor, labels: Tensor, rows: BatchRows) -> None:
         self.scaled(self.objective(self.network(images), labels, rows)).backward()
         self.sgd.step()
         self.sgd.zero_grad()
@@ -210,7 +210,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(SEED)
     options = {"img_size": arguments.image_size} if arguments.image_size else {}
     model = timm.create_model(arguments.model, num_classes=0, **options).to(device)
-    rows = Rows.of(arguments.batch // 2)
+    rows = BatchRows.of(arguments.batch // 2)
     images = torch.rand(2, arguments.batch // 2, 3, *model.patch_embed.img_size)[:, rows.own].flatten(0, 1).to(device)
     labels = (torch.arange(arguments.batch // 2) % 10)[rows.own].to(device)
     named = [(name, p.detach().cpu()) for name, p in model.named_parameters()]

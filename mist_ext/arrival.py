@@ -1,4 +1,4 @@
-"""Gradients that are taken as soon as backward has made them, and what stands in their place afterwards."""
+"""Hooks that take each gradient as soon as backward has made it, and the placeholder that they leave."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 
 class UsedGradient(Tensor):
-    """Stands in the place of a gradient that was used and freed, without memory: whatever computes with it fails.
+    """Replaces a gradient that was used and freed; it has no memory, and any computation with it raises an error.
 
-    Clipping, norms, `GradScaler` and a second backward pass would find no gradient otherwise, and do nothing.
+    Without it clipping, norms, `GradScaler` and a second backward pass would find no gradient, and silently do nothing.
 
     Parameters
     ----------
     name : str
-        The parameter's.
+        The parameter's name, for the error.
     parameter : Tensor
+        Whose shape, dtype and device it has.
+
+    Raises
+    ------
+    RuntimeError
+        By every operation on it, with the parameter's name.
     """
 
     parameter_name: str
@@ -50,12 +56,12 @@ class UsedGradient(Tensor):
 class Arrivals:
     """Calls a function with every parameter whose gradient backward has just made.
 
-    No two of them watch a parameter at once: what one takes is gone for the other.
+    A parameter is watched by one of them at a time, since a gradient that one takes is gone for another.
 
     Parameters
     ----------
     owner : str
-        Who takes the gradients, as errors call it.
+        The name in errors of what takes the gradients.
     """
 
     _watched: ClassVar = WeakTensorKeyDictionary()  # the owner by parameter
@@ -66,7 +72,7 @@ class Arrivals:
         self._handles: list[RemovableHandle] = []
 
     def watch(self, parameters: Mapping[str, Tensor], take: Callable[[str, Tensor], None]) -> None:
-        """Begin.
+        """Call ``take(name, parameter)`` at each gradient of these parameters from now on.
 
         Raises
         ------
@@ -98,7 +104,7 @@ class Arrivals:
         take(name, parameter)
 
     def end(self) -> None:
-        """Leave the parameters to others."""
+        """Stop watching, so that others may watch the parameters."""
         for handle in self._handles:
             handle.remove()
         for parameter in self._parameters:

@@ -1,4 +1,4 @@
-"""Which entries of a tensor are selected: how many, those of the highest scores, and whether an index is sound."""
+"""The selected entries of a tensor: their number, the highest scores, and checks of indices and ordinals."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mist_ext.distributed.selection_shard import SelectionShard, local_selection
+from mist_ext.distributed.shard import is_sharded
 from mist_ext.kernels import ops
 from mist_ext.parameters import with_names
 
 
 def selected_count(n: int, rate: float) -> int:
-    """How many of ``n`` entries a rate selects: n - ceil((n - 1) (1 - rate)), at least one.
+    """Return how many of ``n`` entries a rate selects: n - ceil((n - 1) (1 - rate)), at least one if there is one.
 
     That is what ``score >= quantile(score, 1 - rate)`` selects where no two scores are equal.
     """
@@ -27,7 +29,7 @@ def selected_count(n: int, rate: float) -> int:
 
 
 def highest(scores: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
-    """The positions of the highest scores of each tensor."""
+    """Return the positions of the highest scores of each tensor: int32, ascending."""
     names = list(scores)
     counts = [selected_count(score.numel(), rate) for score in scores.values()]
     try:
@@ -36,20 +38,45 @@ def highest(scores: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
         raise ValueError(with_names(error, names)) from error
 
 
-def is_whole(name: str, tensor: Tensor, expression: re.Pattern[str] | str | None) -> bool:
-    """Whether `Selection.from_scores` selects a tensor whole."""
+def select(
+    scores: Mapping[str, Tensor], rate: float, expression: re.Pattern[str] | None
+) -> tuple[dict[str, Tensor | None], dict[str, tuple[int, ...]], dict[str, SelectionShard]]:
+    """Select the highest scores of each tensor that is not fully selected, or this rank's part of them.
+
+    Returns index, shape and shards of the `Selection`. A sharded tensor is gathered, one at a time.
+    """
+    sparse = [name for name, score in scores.items() if not is_fully_selected(name, score, expression)]
+    index: dict[str, Tensor | None] = dict.fromkeys(scores)
+    index.update(highest({name: scores[name] for name in sparse if not is_sharded(scores[name])}, rate))
+    shape = {name: tuple(score.shape) for name, score in scores.items()}
+    shards = {}
+    filled = [name for name in sparse if scores[name].numel()]
+    zero = [name for name in filled if not is_sharded(scores[name]) and not scores[name].any()]
+    for name, score in scores.items():
+        if is_sharded(score):
+            if name in sparse:
+                gathered = score.full_tensor()  # type: ignore[attr-defined]
+                zero += [] if gathered.any() else [name]
+                index.update(highest({name: gathered}, rate))
+            index[name], shape[name], shards[name] = local_selection(name, index[name], score)
+    warn_of_zero_scores(zero, len(filled))
+    return index, shape, shards
+
+
+def is_fully_selected(name: str, tensor: Tensor, expression: re.Pattern[str] | str | None) -> bool:
+    """Return whether `Selection.from_scores` selects a tensor fully."""
     return tensor.ndim <= 1 or (expression is not None and re.search(expression, name) is not None)
 
 
 def same_index(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two indices are equal, wherever they lie."""
+    """Return whether two indices are equal, on whatever devices."""
     if one is None or other is None:
         return one is other
     return torch.equal(one, other.to(one.device))
 
 
 def checked_index(name: str, index: Tensor | None, numel: int) -> Tensor | None:
-    """The index of a tensor as int32; ValueError with its name unless it is ascending and within the tensor."""
+    """Return a tensor's index as int32; ValueError with its name unless it is ascending and within the tensor."""
     if index is None:
         return None
     if index.ndim != 1 or index.dtype not in (torch.int32, torch.int64):
@@ -76,8 +103,8 @@ def check_ordinals(ordinal: Mapping[str, int]) -> None:
             raise ValueError(f"{other!r} and {name!r} have the ordinal {number}; each tensor needs one of its own")
 
 
-def check_form(state: Any) -> None:
-    """Raise ValueError unless this may be what `Selection.state_dict` returned."""
+def check_state(state: Any) -> None:
+    """Raise ValueError unless this has the keys and types of what `Selection.state_dict` returns."""
     told = "this is not the state of a selection"
     if not isinstance(state, Mapping):
         raise ValueError(f"{told}, but a {type(state).__name__}")
@@ -89,17 +116,17 @@ def check_form(state: Any) -> None:
         raise ValueError(f"{told}: names, shapes and ordinals are not as many")
 
 
-def tell_of_dead(dead: list[str], count: int) -> None:
-    """Warn of tensors of which all scores are 0; ValueError where those are all there are, ``count``."""
-    if dead and len(dead) == count:
+def warn_of_zero_scores(zero: list[str], count: int) -> None:
+    """Warn of tensors whose scores are all 0; raise ValueError where those are all the ``count`` tensors."""
+    if zero and len(zero) == count:
         raise ValueError(
             "all scores are 0, so none is the highest; to score by Sensitivity, call backward() while it is "
             "entered, from a loss that depends on the parameters"
         )
-    if dead:
-        more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+    if zero:
+        more = f" and {len(zero) - 1} more" if len(zero) > 1 else ""
         warnings.warn(
-            f"all scores of {dead[0]!r}{more} are 0, so their first entries are selected; leave out what no loss "
+            f"all scores of {zero[0]!r}{more} are 0, so their first entries are selected; leave out what no loss "
             "depends on",
-            stacklevel=3,
+            stacklevel=4,
         )

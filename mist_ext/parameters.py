@@ -1,4 +1,4 @@
-"""Parameters and their names: as every part of the library takes them, and as its errors tell of them."""
+"""Parameters with their names: checked where they enter the library, and named in its errors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ EXPECTED = "parameters must be given with their names, as model.named_parameters
 
 
 def named_pairs(given: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Parameters with their names, each once.
+    """Return (name, parameter) pairs as a list, each parameter once.
 
     Raises
     ------
     TypeError
-        For anything else, such as ``model.parameters()`` or a model.
+        For anything but pairs, such as ``model.parameters()`` or a model.
     ValueError
         For a name that is given twice, or a parameter under two names.
     """
@@ -45,7 +45,7 @@ def named_pairs(given: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def pattern(option: str, expression: str) -> re.Pattern[str]:
-    """A regular expression, or ValueError with the name of the option that it was given as."""
+    """Return a compiled regular expression; ValueError with the option's name if it is invalid."""
     try:
         return re.compile(expression)
     except (re.error, TypeError) as error:
@@ -53,7 +53,7 @@ def pattern(option: str, expression: str) -> re.Pattern[str]:
 
 
 def dense(name: str, gradient: Tensor) -> Tensor:
-    """A gradient, contiguous; RuntimeError with the parameter's name if it is a sparse tensor."""
+    """Return a gradient as a contiguous tensor; RuntimeError with the parameter's name if it is a sparse one."""
     if gradient.layout is not torch.strided:
         raise RuntimeError(
             f"the gradient of {name!r} is a sparse tensor, expected a dense one; make its layer with sparse=False"
@@ -62,7 +62,7 @@ def dense(name: str, gradient: Tensor) -> Tensor:
 
 
 def with_names(error: Exception, names: list[str]) -> str:
-    """An op's message, with the parameters' names behind positions such as ``grad[3]``."""
+    """Return an op's message with the parameters' names added to positions such as ``grad[3]``."""
 
     def name(match: re.Match[str]) -> str:
         position = int(match[2])

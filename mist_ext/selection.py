@@ -10,37 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mist_ext.distributed.cut import Cut, cut
-from mist_ext.distributed.shard import Shard, alike, is_sharded
-from mist_ext.distributed.stored import taken
-from mist_ext.indices import check_form, check_ordinals, checked_index, highest, is_whole, same_index, tell_of_dead
+from mist_ext.distributed.selection_shard import SelectionShard, local_selection
+from mist_ext.distributed.shard import Shard, is_sharded, shard_like
+from mist_ext.distributed.shard_files import entries_of
+from mist_ext.indices import check_ordinals, check_state, checked_index, same_index, select
 from mist_ext.parameters import named_pairs, pattern
 
 Pairs = Iterable[tuple[str, Tensor]]
 
 
 class Selection(Mapping[str, "Tensor | None"]):
-    """Maps a parameter's name to the positions of its selected entries, or to None where it is selected whole.
+    """Maps a parameter's name to the positions of its selected entries, or to None where it is fully selected.
 
-    Of a parameter that FSDP2 has sharded it holds this rank's part: positions in the rank's rows, and a `Cut`.
+    Of a parameter that FSDP2 has sharded it holds this rank's part: positions in the rank's rows, and a
+    `SelectionShard` that says where they lie in the whole.
 
     Parameters
     ----------
     index : mapping of str to Tensor or None
         int32, ``[k]``, ascending positions in the flattened parameter.
     shape : mapping of str to tuple of int
-        The parameters' shapes, by the same names; of a sharded one that of this rank's rows.
-    cuts : mapping of str to Cut, optional
-        Of the sharded ones.
+        The parameters' shapes, by the same names; of a sharded parameter the shape of this rank's rows.
+    shards : mapping of str to SelectionShard, optional
+        For the sharded parameters.
     ordinal : mapping of str to int, optional
-        Each tensor's number, which the keep rule draws by; by default its place among the names, so keep their order,
-        that of ``named_parameters()``. What is made of a part of a selection (`subset`) keeps them.
+        Each tensor's number, which the keep rule draws by; by default its position among the names, so keep
+        their order, that of ``named_parameters()``. The tensors of a `subset` keep theirs.
 
     Attributes
     ----------
-    shape : dict of str to tuple of int
-    cuts : dict of str to Cut
-    ordinal : dict of str to int
+    shape, shards, ordinal : dict
+        As given.
+    total_numels : dict of str to int
+        The number of each parameter's entries, those of all ranks together.
 
     Raises
     ------
@@ -52,7 +54,7 @@ class Selection(Mapping[str, "Tensor | None"]):
         self,
         index: Mapping[str, Tensor | None],
         shape: Mapping[str, tuple[int, ...]],
-        cuts: Mapping[str, Cut] | None = None,
+        shards: Mapping[str, SelectionShard] | None = None,
         ordinal: Mapping[str, int] | None = None,
     ) -> None:
         self.ordinal = {name: number for number, name in enumerate(index)} if ordinal is None else dict(ordinal)
@@ -62,7 +64,7 @@ class Selection(Mapping[str, "Tensor | None"]):
                 raise ValueError(f"index and {kind} must name the same parameters, but these are in one only: {odd}")
         check_ordinals(self.ordinal)
         self.shape = {name: tuple(shape[name]) for name in index}
-        self.cuts = dict(cuts or {})
+        self.shards = dict(shards or {})
         self.total_numels = {name: math.prod(self.total_shape(name)) for name in self.shape}
         self._index = {name: checked_index(name, entries, self.numel(name)) for name, entries in index.items()}
 
@@ -76,51 +78,47 @@ class Selection(Mapping[str, "Tensor | None"]):
         return len(self._index)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the same entries are selected, under the same ordinals."""
+        """Return whether the same entries are selected, under the same ordinals."""
         if not isinstance(other, Selection):
             return NotImplemented
-        ours, theirs = ((list(s), s.shape, s.cuts, s.ordinal) for s in (self, other))
+        ours, theirs = ((list(s), s.shape, s.shards, s.ordinal) for s in (self, other))
         return ours == theirs and all(same_index(index, other[name]) for name, index in self.items())
 
     def __repr__(self) -> str:
-        total = sum(self.total_numel(name) for name in self)
+        total = sum(self.total_numels.values())
         selected = sum(self.total_count(name) for name in self)
         return f"Selection({selected:,} of {total:,} entries in {len(self)} tensors)"
 
     def numel(self, name: str) -> int:
-        """How many entries the parameter has, in this rank's rows of it."""
+        """Return the number of the parameter's entries, in this rank's rows of it."""
         return math.prod(self.shape[name])
 
     def count(self, name: str) -> int:
-        """How many of them are selected."""
+        """Return the number of selected entries, in this rank's rows."""
         index = self._index[name]
         return self.numel(name) if index is None else index.numel()
 
     def first(self, name: str) -> int:
-        """How many selected entries of the parameter lie on earlier ranks."""
-        return self.cuts[name].first if name in self.cuts else 0
-
-    def total_numel(self, name: str) -> int:
-        """How many entries the parameter has, those of all ranks together."""
-        return self.total_numels[name]
+        """Return the number of the parameter's selected entries on earlier ranks."""
+        return self.shards[name].first if name in self.shards else 0
 
     def total_count(self, name: str) -> int:
-        """How many of them are selected."""
-        return self.cuts[name].count if name in self.cuts else self.count(name)
+        """Return the number of selected entries, those of all ranks together."""
+        return self.shards[name].count if name in self.shards else self.count(name)
 
     def total_shape(self, name: str) -> tuple[int, ...]:
-        """The parameter's shape, the rows of all ranks together."""
-        return self.cuts[name].shape if name in self.cuts else self.shape[name]
+        """Return the parameter's shape, the rows of all ranks together."""
+        return self.shards[name].shape if name in self.shards else self.shape[name]
 
     @property
     def by_score(self) -> list[str]:
-        """The names of the tensors that are not selected whole."""
+        """The names of the tensors that are not fully selected."""
         return [name for name, index in self._index.items() if index is not None]
 
     @property
     def selected_fraction(self) -> float:
-        """Selected over all entries of the tensors that are not selected whole; 0 where there is none."""
-        total = sum(self.total_numel(name) for name in self.by_score)
+        """The selected fraction of the entries of all tensors that are not fully selected; 0 where there is none."""
+        total = sum(self.total_numels[name] for name in self.by_score)
         return sum(self.total_count(name) for name in self.by_score) / total if total else 0.0
 
     @classmethod
@@ -130,13 +128,13 @@ class Selection(Mapping[str, "Tensor | None"]):
         Parameters
         ----------
         scores : mapping of str to Tensor
-            float32, of the parameters' shapes (`Sensitivity.scores`). Sharded ones are brought together one tensor
-            after the other, so that all ranks select what one device would, and each keeps its part.
+            float32, of the parameters' shapes (`Sensitivity.scores`). Sharded ones are gathered one tensor after the
+            other, so that all ranks select what one device would, and each keeps its part.
         rate : float
             The fraction selected, as `selected_count` turns it into a number.
         whole : str, optional
             A regular expression; tensors with at most one dimension and those whose name it matches anywhere are
-            selected whole. Nothing is by its name where it is empty.
+            fully selected. An empty one matches no name.
 
         Raises
         ------
@@ -153,33 +151,22 @@ class Selection(Mapping[str, "Tensor | None"]):
         if not isinstance(scores, Mapping):
             raise TypeError(f"scores is a {type(scores).__name__}, expected a mapping as sensitivity.scores() returns")
         expression = pattern("whole", whole) if whole else None
-        sparse = [name for name, score in scores.items() if not is_whole(name, score, expression)]
-        index: dict[str, Tensor | None] = dict.fromkeys(scores)
-        index.update(highest({name: scores[name] for name in sparse if not is_sharded(scores[name])}, rate))
-        shape = {name: tuple(score.shape) for name, score in scores.items()}
-        cuts = {}
-        filled = [name for name in sparse if scores[name].numel()]
-        dead = [name for name in filled if not is_sharded(scores[name]) and not scores[name].any()]
-        for name, score in scores.items():
-            if is_sharded(score):
-                if name in sparse:
-                    together = score.full_tensor()  # type: ignore[attr-defined]
-                    dead += [] if together.any() else [name]
-                    index.update(highest({name: together}, rate))
-                index[name], shape[name], cuts[name] = cut(name, index[name], score)
-        tell_of_dead(dead, len(filled))
-        return cls(index, shape, cuts)
+        return cls(*select(scores, rate, expression))
 
     @classmethod
     def random(cls, named_parameters: Pairs, rate: float, seed: int, whole: str | None = None) -> Selection:
-        """Select in each tensor as many entries as `from_scores` would, at random."""
-        drawing = torch.Generator().manual_seed(seed)
-        scores = {name: alike(torch.rand(p.shape, generator=drawing), p) for name, p in named_pairs(named_parameters)}
+        """Select in each tensor as many entries as `from_scores` would, at random.
+
+        ``seed`` alone decides which; the other arguments and errors are those of `from_scores`.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        pairs = named_pairs(named_parameters)
+        scores = {name: shard_like(torch.rand(p.shape, generator=generator), p) for name, p in pairs}
         return cls.from_scores(scores, rate, whole)
 
     @classmethod
     def magnitude(cls, named_parameters: Pairs, rate: float, whole: str | None = None) -> Selection:
-        """Select in each tensor the entries with the largest absolute value."""
+        """Select in each tensor the entries with the largest absolute value; otherwise as `from_scores`."""
         scores = {name: p.detach().abs().float() for name, p in named_pairs(named_parameters)}
         return cls.from_scores(scores, rate, whole)
 
@@ -191,15 +178,15 @@ class Selection(Mapping[str, "Tensor | None"]):
         return cls(dict.fromkeys(shape), shape).local(pairs)
 
     def local(self, named_parameters: Pairs) -> Selection:
-        """This rank's part of a selection of whole tensors, where the parameters are sharded."""
-        index, shape, cuts = dict(self), dict(self.shape), dict(self.cuts)
+        """Return this rank's part of a selection of whole tensors, where the parameters are sharded."""
+        index, shape, shards = dict(self), dict(self.shape), dict(self.shards)
         for name, parameter in named_parameters:
             if name in index and is_sharded(parameter):
-                index[name], shape[name], cuts[name] = cut(name, index[name], parameter)
-        return Selection(index, shape, cuts, self.ordinal)
+                index[name], shape[name], shards[name] = local_selection(name, index[name], parameter)
+        return Selection(index, shape, shards, self.ordinal)
 
     def subset(self, names: str) -> Selection:
-        """The part of it whose names match a regular expression anywhere.
+        """Return the part of the selection whose names match a regular expression anywhere.
 
         The tensors keep their ordinals: an optimiser of a subset draws for them what one of the whole selection would,
         so the parts of a selection can be shared out among several optimisers.
@@ -207,7 +194,7 @@ class Selection(Mapping[str, "Tensor | None"]):
         Raises
         ------
         ValueError
-            If the expression is none, or matches no name.
+            If the expression is invalid, or matches no name.
         """
         expression = pattern("names", names)
         chosen = [name for name in self if expression.search(name)]
@@ -216,15 +203,15 @@ class Selection(Mapping[str, "Tensor | None"]):
         return Selection(
             {name: self[name] for name in chosen},
             {name: self.shape[name] for name in chosen},
-            {name: self.cuts[name] for name in chosen if name in self.cuts},
+            {name: self.shards[name] for name in chosen if name in self.shards},
             {name: self.ordinal[name] for name in chosen},
         )
 
     def union(self, other: Selection) -> Selection:
-        """What either selects, also written ``self | other``.
+        """Return the selection of what either selects, also written ``self | other``.
 
-        Tensors keep their ordinals, by which they are ordered; one of ``other`` whose ordinal another tensor has gets
-        the next that is free. So the union of the subsets of a selection is that selection.
+        Tensors keep their ordinals, by which they are ordered; one of ``other`` whose ordinal is taken gets the next
+        free one. So the union of the subsets of a selection is that selection.
 
         Raises
         ------
@@ -245,17 +232,17 @@ class Selection(Mapping[str, "Tensor | None"]):
             if other.total_shape(name) != self.total_shape(name):
                 shapes = f"{list(self.total_shape(name))} and {list(other.total_shape(name))}"
                 raise ValueError(f"{name!r} was selected as {shapes}, so there is no union")
-            if name in self.cuts or name in other.cuts:
+            if name in self.shards or name in other.shards:
                 raise ValueError(f"both select entries of {name!r}, which is sharded; unite selections before `local`")
             ours = self[name]
             index[name] = None if ours is None or theirs is None else torch.cat([ours, theirs.to(ours.device)]).unique()
         ordered = sorted(index, key=ordinal.__getitem__)
-        return Selection({name: index[name] for name in ordered}, shape, {**other.cuts, **self.cuts}, ordinal)
+        return Selection({name: index[name] for name in ordered}, shape, {**other.shards, **self.shards}, ordinal)
 
     __or__ = union
 
     def state_dict(self) -> dict[str, Any]:
-        """Names, shapes, ordinals and, of what is not selected whole, indices; of a sharded one a `Shard`."""
+        """Return names, shapes, ordinals and the indices of what is not fully selected, sharded ones as `Shard`."""
         return {
             "names": list(self._index),
             "shapes": [list(self.total_shape(name)) for name in self._index],
@@ -264,29 +251,29 @@ class Selection(Mapping[str, "Tensor | None"]):
         }
 
     def global_index(self, name: str) -> Tensor:
-        """The selected positions in the whole tensor; those in this rank's rows, a `Shard`, where it is sharded."""
-        index, cut = self._index[name], self.cuts.get(name)
+        """Return the selected positions in the whole tensor; of a sharded one those in this rank's rows, a `Shard`."""
+        index, shard = self._index[name], self.shards.get(name)
         assert index is not None
-        return index if cut is None else Shard(index + cut.begin, cut.first, cut.count)
+        return index if shard is None else Shard(index + shard.begin, shard.first, shard.count)
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], named_parameters: Pairs = ()) -> Selection:
-        """The selection that was saved, or this rank's part of it where the parameters given are sharded.
+        """Return the selection that `state_dict` returned, or this rank's part of it where the parameters are sharded.
 
-        Parts are what `checkpoint.load_latest` returns of them, whatever the number of ranks that saved them.
+        Indices of sharded parameters are as `checkpoint.load_latest` returns them, saved by any number of ranks.
 
         Raises
         ------
         ValueError
-            If it is not the state of a selection, or one of other shapes than the parameters given.
+            If this is not the state of a selection, or one of other shapes than the parameters given.
         """
-        check_form(state)
-        names, parameters = state["names"], dict(named_parameters)
-        shape = {name: tuple(sizes) for name, sizes in zip(names, state["shapes"], strict=True)}
-        ordinal = dict(zip(names, state["ordinals"], strict=True))
+        check_state(state)
+        parameters = dict(named_parameters)
+        shape = dict(zip(state["names"], map(tuple, state["shapes"]), strict=True))
+        ordinal = dict(zip(state["names"], state["ordinals"], strict=True))
         if unknown := sorted(state["index"].keys() - shape.keys()):
             raise ValueError(f"the state has an index of {unknown[0]!r}, which is not among its names")
-        whole = {name: taken(state["index"][name]) if name in state["index"] else None for name in shape}
+        whole = {name: entries_of(state["index"][name]) if name in state["index"] else None for name in shape}
         selection = cls(whole, shape, ordinal=ordinal)
         for name in shape.keys() & parameters.keys():
             if tuple(parameters[name].shape) != shape[name]:
@@ -296,5 +283,5 @@ class Selection(Mapping[str, "Tensor | None"]):
         return selection.local(parameters.items())
 
     def load_state_dict(self, state: Mapping[str, Any], named_parameters: Pairs = ()) -> None:
-        """Become what `from_state_dict` returns."""
+        """Replace this selection by what `from_state_dict` returns."""
         self.__dict__ = self.from_state_dict(state, named_parameters).__dict__

@@ -1,4 +1,4 @@
-"""How much each parameter matters to a task: squared gradients, added up while backward runs."""
+"""How much each parameter matters to a task: squared gradients, accumulated while backward runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from mist_ext.arrival import Arrivals
 from mist_ext.distributed.shard import local
-from mist_ext.distributed.stored import Stored, fill_
+from mist_ext.distributed.shard_files import TensorOnDisk, fill_
 from mist_ext.kernels import ops
 from mist_ext.parameters import dense, named_pairs
 
 
 class Sensitivity:
-    """Adds ``scale * g**2`` of each batch gradient to a score while it is entered as a context.
+    """Accumulates ``scale * g**2`` of each batch gradient into a score while it is entered as a context.
 
     A gradient is added to its parameter's score as soon as backward has made it, and freed at once, so the dense
     gradients of the whole model never exist together. Parameters are not changed.
@@ -27,11 +27,12 @@ class Sensitivity:
         Those that do not require a gradient are left out. Of parameters that FSDP2 has sharded, this rank's rows are
         scored, by gradients that are reduced over the ranks already.
     frozen : mapping of str to Tensor, optional
-        uint8, bit-packed (`ops.pack_bits`): entries whose bit is set keep the score 0. Of this rank's rows, as well.
+        uint8, bit-packed (`ops.pack_bits`): entries whose bit is set keep the score 0. Of a sharded parameter those of
+        this rank's rows.
     scale : float
         Multiplies each squared gradient; with a loss scaled by S, pass 1 / S**2.
     scores : mapping of str to Tensor, optional
-        What `scores` gave before an interruption: the sums go on from there.
+        What `scores` returned before an interruption: the sums go on from there.
 
     Raises
     ------
@@ -55,7 +56,7 @@ class Sensitivity:
         named_parameters: Iterable[tuple[str, nn.Parameter]],
         frozen: Mapping[str, Tensor] | None = None,
         scale: float = 1.0,
-        scores: Mapping[str, Tensor | Stored] | None = None,
+        scores: Mapping[str, Tensor | TensorOnDisk] | None = None,
     ) -> None:
         pairs = named_pairs(named_parameters)
         self.parameters = {name: p for name, p in pairs if p.requires_grad}
@@ -88,5 +89,5 @@ class Sensitivity:
         parameter.grad = None
 
     def scores(self) -> dict[str, Tensor]:
-        """Scores by name: float32, of the parameters' shapes, sharded as they are, 0 where no gradient arrived."""
+        """Return scores by name: float32, shaped and sharded as the parameters, 0 where no gradient arrived."""
         return self._score

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mist_ext.data.source import BrokenImage, Source
 from mist_ext.data.views import Views, end_with_the_parent, worker_context
 from mist_ext.distributed import ranks
-from mist_ext.distributed.rows import Rows
+from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.seeding import draw_seed, generator
 
 
@@ -198,7 +198,7 @@ class Batches:
 
     Attributes
     ----------
-    rows : list of Rows
+    rows : list of BatchRows
         Of every batch, of which this rank may get a part or nothing.
     idle : bool
         Whether this rank gets one batch less than others, where they take turns.
@@ -225,7 +225,7 @@ class Batches:
         self.same = isinstance(images, TaskImages) and not drawn
         items = [(row, draw_seed(*(order or ()), "view", row)) if drawn else row for row in rows.tolist()]
         batches = [items[i : i + batch_size] for i in range(0, count, batch_size)][start:]
-        self.rows = [Rows.of(len(batch)) for batch in batches]
+        self.rows = [BatchRows.of(len(batch)) for batch in batches]
         self.idle = False
         if split == "rows":
             batches = [batch[rows.own] or batch[:1] for batch, rows in zip(batches, self.rows, strict=True)]

@@ -1,1 +1,1 @@
-"""One run on many processes, by torch.distributed: who has which rows, what is gathered, what all must agree on."""
+"""One run on many processes, by torch.distributed: batch rows, sharded tensors, and what all ranks agree on."""

@@ -1,4 +1,4 @@
-"""What all ranks must agree on: that their work is the same, whether it succeeded, and when to stop."""
+"""Agreement of all ranks: on what they were given, on whether a call succeeded, and on numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPECTED = (ValueError, OSError, MemoryError)
 
 
 class EveryRanksError(ValueError):
-    """Raised on every rank alike, so that one needs to tell of it."""
+    """Raised on every rank alike, so that one of them reports it."""
 
     on_every_rank = True
 
@@ -24,19 +24,19 @@ class EveryRanksError(ValueError):
 E = TypeVar("E", bound=Exception)
 
 
-def alike(error: E) -> E:
-    """Mark an error that every rank raises at once, so that one needs to tell of it."""
+def on_every_rank(error: E) -> E:
+    """Mark an error that every rank raises at once, so that one of them reports it."""
     error.on_every_rank = True  # type: ignore[attr-defined]
     return error
 
 
 def everywhere(work: Callable[[], T]) -> T:
-    """Do the same on every rank; if it fails on some, fail on all and say where.
+    """Call a function on every rank; if it fails on some, fail on all with the ranks and their messages.
 
     Raises
     ------
     EveryRanksError
-        With the messages of those ranks where it failed.
+        With the messages of the ranks where it failed.
     """
     if ranks.size() == 1:
         return work()
@@ -44,19 +44,19 @@ def everywhere(work: Callable[[], T]) -> T:
         result, failure = work(), None
     except EXPECTED as error:
         failure = str(error)
-    messages = _all(failure)
+    messages = _gather(failure)
     if any(message is not None for message in messages):
         raise EveryRanksError(_by_rank(messages))
     return result
 
 
 def on_first(work: Callable[[], T]) -> T:
-    """Do something on rank 0 alone, and have its result, which must be picklable, on every rank.
+    """Call a function on rank 0 alone, and return its result, which must be picklable, on every rank.
 
     Raises
     ------
     EveryRanksError
-        With the message, if it fails.
+        With the message, if the call fails.
     """
     if ranks.size() == 1:
         return work()
@@ -73,10 +73,10 @@ def on_first(work: Callable[[], T]) -> T:
 
 
 def require_same(facts: Mapping[str, Any]) -> None:
-    """Raise `EveryRanksError` with the differences unless all ranks have the same facts, by name."""
+    """Raise `EveryRanksError` with the differences unless all ranks have the same facts, given by name."""
     if ranks.size() == 1:
         return
-    everyone: list[Mapping[str, Any]] = _all(dict(facts))
+    everyone: list[Mapping[str, Any]] = _gather(dict(facts))
     first = everyone[0]
     differences = [
         f"{name} is {other.get(name)!r} on rank {rank}, {first.get(name)!r} on rank 0"
@@ -92,7 +92,7 @@ def require_same(facts: Mapping[str, Any]) -> None:
 
 
 def largest(*values: int) -> list[int]:
-    """Of each number the largest that any rank has."""
+    """Return the largest value over the ranks of each number."""
     if ranks.size() == 1:
         return list(values)
     shared = torch.tensor(values, dtype=torch.int64)
@@ -101,23 +101,24 @@ def largest(*values: int) -> list[int]:
 
 
 def joined(own: Mapping[T, Any]) -> dict[T, Any]:
-    """The entries of all ranks' mappings."""
+    """Return the union of all ranks' mappings."""
     if ranks.size() == 1:
         return dict(own)
     together: dict[T, Any] = {}
-    for part in _all(dict(own)):
+    for part in _gather(dict(own)):
         together |= part
     return together
 
 
-def _all(own: Any) -> list[Any]:
+def _gather(own: Any) -> list[Any]:
+    """Return the objects of all ranks, in their order."""
     everyone: list[Any] = [None] * ranks.size()
     dist.all_gather_object(everyone, own)
     return everyone
 
 
 def _by_rank(messages: list[str | None]) -> str:
-    """Each different message once, with the ranks it came from."""
+    """Join the different messages, each with the ranks that it came from."""
     of: dict[str, list[int]] = {}
     for rank, message in enumerate(messages):
         if message is not None:

@@ -1,4 +1,4 @@
-"""Whole gradients and sums of squared ones, reduced over the ranks."""
+"""Gradients, and other dense tensors, reduced over the ranks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).
 _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
-def averaging(module: nn.Module) -> nn.Module:
-    """The module, with gradients that backward averages over the ranks: PyTorch's DDP, overlapped with backward.
+def data_parallel(module: nn.Module) -> nn.Module:
+    """Wrap a module in PyTorch's DDP, so that backward averages its gradients over the ranks.
 
-    DDP would group the gradients anew after its first step, and with them the order in which three or more ranks' are
-    added: a run that goes on would not end with the same bits. Where parameters may be unused, it does not.
+    DDP groups the gradients anew after its first step, which changes the order in which those of three or more ranks
+    are added: a resumed run would end with other bits. With ``find_unused_parameters`` it keeps the first grouping.
     """
     warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
     return DistributedDataParallel(module, find_unused_parameters=True, **_NO_BUFFERS)
 
 
 def add_up_(tensors: Iterable[Tensor]) -> None:
-    """Replace every tensor by its sum over the ranks, which must all give as many, of the same shapes."""
+    """Replace each tensor by its sum over the ranks (all-reduce); all ranks must give as many, of the same shapes."""
     if ranks.size() > 1:
         for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
             work.wait()

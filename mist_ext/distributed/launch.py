@@ -1,4 +1,4 @@
-"""From torchrun's environment to a process group, and back."""
+"""The process group of a run that torchrun started, from its environment variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LostRank(ConnectionError):
 
 
 def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process as one of several."""
+    """Return whether torchrun, or what sets the same variables, started this process as one of several."""
     given = os.environ.get("WORLD_SIZE", "1")
     if not given.isdecimal():
         raise ValueError(f"the environment variable WORLD_SIZE is {given!r}, expected the number of processes")
@@ -27,14 +27,14 @@ def launched() -> bool:
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Join the other processes of a torchrun, if this is one of several: CPU tensors by gloo, CUDA's by NCCL.
+    """Join the process group of a torchrun, if this is one of several processes: gloo for CPU tensors, NCCL for CUDA.
 
     Raises
     ------
     ValueError
         If the others cannot be reached; the message says what to look at.
     LostRank
-        If one of them ends in the midst of the work.
+        If one of them ends before this one is done.
     """
     if not launched() or dist.is_initialized():
         yield
@@ -59,16 +59,17 @@ def processes() -> Iterator[None]:
 
 
 def _lost_another(error: RuntimeError) -> bool:
-    """Gloo's errors are plain RuntimeErrors, NCCL's a kind of their own for everything that goes wrong."""
+    """Return whether an error says that another process has ended; gloo raises plain RuntimeErrors for everything."""
     return isinstance(error, dist.DistNetworkError) or any(sign in str(error).lower() for sign in LOST)
 
 
 def _first_line(error: Exception) -> str:
-    """Without the place in gloo's source in front, and its advice behind."""
+    """Return the first sentence of a message, without the line of gloo's source that it begins with."""
     return str(error).strip().split("\n")[0].rpartition("] ")[2].split(". ")[0]
 
 
 def _why(error: Exception) -> str:
+    """Say why the other processes cannot be reached, and what to look at."""
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     message = str(error).strip().split("\n")[0]
     if "EADDRINUSE" in message or "address already in use" in message:

@@ -1,4 +1,4 @@
-"""Sums that every rank adds up for itself, on the disk: each one's own, since their sum could not go on alike."""
+"""Partial sums in a checkpoint: each rank's own, since a resumed run adds to them in the order of the first one."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from torch import Tensor
 
 from mist_ext.distributed import ranks
 from mist_ext.distributed.shard import Shard
-from mist_ext.distributed.stored import Stored, taken
+from mist_ext.distributed.shard_files import TensorOnDisk, entries_of, total
 
 
 def saved(own: Tensor) -> Tensor:
-    """What a checkpoint keeps of this rank's sums: its part of those of all ranks, one behind the other."""
+    """Return what a checkpoint keeps of this rank's sums: a shard of all ranks' sums, concatenated."""
     if ranks.size() == 1:
         return own
     return Shard(own, ranks.rank() * own.numel(), ranks.size() * own.numel())
 
 
-def restored(kept: Tensor | Stored, entries: int) -> Tensor:
-    """This rank's sums, flattened, bit for bit where there are as many ranks as before; else all are dealt out.
+def restored(kept: Tensor | TensorOnDisk, entries: int) -> Tensor:
+    """Return this rank's sums, flattened: the same bits with as many ranks as before, else all shared out again.
 
     Parameters
     ----------
-    kept : Tensor or Stored
-        What was made of `saved`.
+    kept : Tensor or TensorOnDisk
+        What the checkpoint has for `saved`.
     entries : int
-        Of the sums of one rank.
+        The number of one rank's sums.
     """
-    total = kept.total if isinstance(kept, Shard | Stored) else kept.numel()
-    before = total // entries if entries else 0
-    parts = [taken(kept, rank * entries, entries) for rank in range(ranks.rank(), before, ranks.size())]
+    before = total(kept) // entries if entries else 0
+    parts = [entries_of(kept, rank * entries, entries) for rank in range(ranks.rank(), before, ranks.size())]
     return torch.stack(parts).sum(0) if parts else torch.zeros(entries)

@@ -1,4 +1,4 @@
-"""Tensors that the ranks share out among them by rows (FSDP2), so that each has a range of the flattened tensor."""
+"""Tensors that FSDP2 has sharded by rows: each rank has a range of the flattened tensor."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a DTensor, of which this rank has a part."""
+    """Return whether a tensor is a DTensor, of which this rank has a part."""
     return hasattr(tensor, "to_local")  # DTensor's module takes long to import
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's rows, with the memory that they have in the tensor; a tensor that is not sharded itself."""
+    """Return this rank's rows of a sharded tensor, in its memory, or a tensor that is not sharded as it is."""
     if not is_sharded(tensor):  # every step asks that of every tensor, and entering no_grad takes longer
         return tensor
     with torch.no_grad():  # in which no copy is made for autograd
         return tensor.to_local()  # type: ignore[attr-defined]
 
 
-def alike(values: Tensor, tensor: Tensor) -> Tensor:
-    """Values of a whole tensor, which every rank has, sharded as another tensor is; themselves where it is not."""
+def shard_like(values: Tensor, tensor: Tensor) -> Tensor:
+    """Return values that every rank has, sharded as another tensor is; unchanged where that one is not sharded."""
     if not is_sharded(tensor):
         return values
     from torch.distributed.tensor import DTensor
@@ -35,17 +35,18 @@ def alike(values: Tensor, tensor: Tensor) -> Tensor:
 
 
 class Shard(Tensor):
-    """A rank's range of a flattened tensor, which `torch.distributed.checkpoint` writes and reads as a shard.
+    """A range of a flattened tensor, which `torch.distributed.checkpoint` writes and reads as a shard.
 
-    One-dimensional, with the memory of the entries that it was made of. What is computed from it is a plain tensor.
+    It has one dimension and shares memory with the values that it was made of; an operation on it gives a plain tensor.
 
     Parameters
     ----------
     values : Tensor
+        Any shape and dtype; the range's entries.
     first : int
-        The entry of the whole tensor that is entry 0 here.
+        The position in the whole tensor of the range's entry 0.
     total : int
-        The entries of the whole tensor.
+        The number of entries of the whole tensor.
     """
 
     first: int
@@ -59,12 +60,12 @@ class Shard(Tensor):
 
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> Shard:
-        """This rank's part of a sharded tensor.
+        """Return this rank's part of a sharded tensor.
 
         Raises
         ------
         ValueError
-            If it is sharded otherwise than by rows over all ranks of a mesh; the message has its name.
+            If it is not sharded by rows over a mesh of one dimension; the message has its name.
         """
         mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
         if len(placements) != 1 or not placements[0].is_shard(0):
@@ -78,7 +79,7 @@ class Shard(Tensor):
 
     @property
     def entries(self) -> Tensor:
-        """This rank's, as a plain tensor."""
+        """The range's entries, as a plain tensor."""
         return self.as_subclass(Tensor)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shard:
@@ -87,10 +88,10 @@ class Shard(Tensor):
     def __reduce_ex__(self, protocol: Any) -> tuple:
         return Shard, (self.entries, self.first, self.total)
 
-    # What torch.distributed.checkpoint asks a tensor for (torch.distributed._checkpointable).
+    # The protocol of torch.distributed.checkpoint (torch.distributed._checkpointable).
 
     def size(self, dim: int | None = None) -> Any:
-        """The whole tensor's, as that of a DTensor."""
+        """Return the whole tensor's size, as a DTensor does."""
         return torch.Size([self.total]) if dim is None else self.total
 
     def __create_write_items__(self, fqn: str, _: object) -> list[Any]:

@@ -1,1 +1,1 @@
-"""The ops on lists of tensors: compiled for CPU and CUDA, and in plain PyTorch, which they are compared with."""
+"""The ops on lists of tensors, compiled for CPU and CUDA, and their reference in plain PyTorch."""

@@ -1,4 +1,4 @@
-"""The ops' argument checks for the plain-PyTorch fallback: the same errors as csrc/arguments/, before any change."""
+"""The checks of each op's arguments in the plain-PyTorch fallback, before any change."""
 
 from __future__ import annotations
 
@@ -8,39 +8,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mist_ext.kernels.checker import LONGEST_LIST, Checker, OptionalTensorList
+from mist_ext.kernels.checker import LONGEST_LIST, Checker, OptionalTensorList, piece_count, selected_entries
 
 TensorList = Sequence[Tensor]
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
+PACKED = (torch.float32, torch.bfloat16)
 
 
 def check_accumulate(score: TensorList, grad: TensorList, frozen: OptionalTensorList) -> None:
     """Check the arguments of `ops.accumulate_`."""
-    checker = Checker("accumulate_", score[0])
-    checker.length("grad", grad, "score", score)
-    checker.length("frozen", frozen, "score", score)
-    for t, (total, gradient, bits) in enumerate(zip(score, grad, frozen, strict=True)):
-        checker.tensor(f"score[{t}]", total, (torch.float32,), written=True)
-        checker.tensor(f"grad[{t}]", gradient, FLOATING)
-        checker.alike(f"grad[{t}]", gradient, f"score[{t}]", total, dtype=False)
-        if bits is not None:
-            checker.tensor(f"frozen[{t}]", bits, (torch.uint8,), size=(total.numel() + 7) // 8)
+    checker = Checker("accumulate_", score[0].device)
+    checker.lengths("score", len(score), grad=grad, frozen=frozen)
+    for t, total in enumerate(score):
+        checker.tensor(f"score[{t}]", total, torch.float32, written=True)
+        checker.tensor(f"grad[{t}]", grad[t], *FLOATING, shape=total.shape)
+        checker.tensor(f"frozen[{t}]", frozen[t], torch.uint8, size=(total.numel() + 7) // 8)
     checker.no_overlap()
 
 
 def check_select(score: TensorList, k: Sequence[int]) -> None:
     """Check the arguments of `ops.select`."""
-    checker = Checker("select", score[0])
-    checker.length("k", k, "score", score)
-    for t, (scores, count) in enumerate(zip(score, k, strict=True)):
-        checker.tensor(f"score[{t}]", scores, (torch.float32,))
-        size = scores.numel()
-        checker.require(0 <= count <= size, f"k[{t}] is {count}, expected 0 to {size}, the size of score[{t}]")
+    checker = Checker("select", score[0].device)
+    checker.lengths("score", len(score), k=k)
     for t, scores in enumerate(score):
-        if nan := scores.isnan().flatten().nonzero().flatten().tolist():
-            message = f"score[{t}] is NaN at entry {nan[0]}; scores must be numbers to be ranked"
-            raise RuntimeError(f"select: {message}")
+        checker.tensor(f"score[{t}]", scores, torch.float32)
+        checker.within(f"k[{t}]", k[t], scores.numel())
+    for t, scores in enumerate(score):
+        nan = scores.isnan().flatten().nonzero().flatten().tolist()
+        checker.require(not nan, f"score[{t}] is NaN at entry {(*nan, 0)[0]}; scores must be numbers to be ranked")
 
 
 @dataclass
@@ -66,47 +62,37 @@ class DropApply:
 
 
 def _check_drop_apply(checker: Checker, given: DropApply, state: dict[str, tuple[TensorList, torch.dtype]]) -> None:
-    """``state`` names the rule's own lists, of one value a selected entry, and their dtypes."""
-    param = given.param
+    """Check what both rules have; ``state`` holds a rule's own lists and their dtypes, one value a selected entry."""
     scalars = {"lr": given.lr, "found_inf": given.found_inf, "grad_scale": given.grad_scale}
     checker.scalars(given.scale_code, given.table, given.step, **scalars)
-    checker.draw(given.threshold, given.seed)
+    checker.draw(given.threshold, given.seed, int(given.step))
     one, other = ("packed", "places") if given.packed is not None else ("places", "packed")
     together = (given.packed is None) == (given.places is None)
     checker.require(together, f"{one} is given, but {other} is None; give both or neither")
-    if given.packed is None:
-        checker.length("grad", given.grad, "param", param)
-    else:
-        full = f"packed is given, but grad has {len(given.grad)} tensors; give an empty list"
-        checker.require(not given.grad, full)
-    lists: dict[str, Sequence] = {"index": given.index, "ordinal": given.ordinal}
+    full = f"packed is given, but grad has {len(given.grad)} tensors; give an empty list"
+    checker.require(given.packed is None or not given.grad, full)
+    lists = {"grad": given.grad} if given.packed is None else {}
     lists |= {name: values for name, (values, _) in state.items()}
-    absent_where_empty = {"master": given.master, "scale_code": given.scale_code, "first": given.first}
-    lists |= {name: values for name, values in absent_where_empty.items() if values}
-    for name, values in lists.items():
-        checker.length(name, values, "param", param)
-    count = []
-    for t, tensor in enumerate(param):
-        checker.tensor(f"param[{t}]", tensor, FLOATING, written=True)
+    optional = {"master": given.master, "scale_code": given.scale_code, "first": given.first}
+    checker.lengths("param", len(given.param), optional, index=given.index, ordinal=given.ordinal, **lists)
+    for t, tensor in enumerate(given.param):
+        checker.tensor(f"param[{t}]", tensor, *FLOATING, written=True)
         if given.packed is None:
-            gradient = given.grad[t]
-            checker.tensor(f"grad[{t}]", gradient, (*FLOATING, gradient.dtype))
-            checker.alike(f"grad[{t}]", gradient, f"param[{t}]", tensor, dtype=True)
-        selected = checker.selection(t, tensor.numel(), given.index, given.scale_code, given.first, given.ordinal)
-        count.append(selected)
+            checker.tensor(f"grad[{t}]", given.grad[t], tensor.dtype, shape=tensor.shape)
+        checker.selection(t, tensor.numel(), given.index, given.scale_code, given.first, given.ordinal)
+        selected = selected_entries(tensor.numel(), given.index[t])
         for name, (values, dtype) in state.items():
-            checker.tensor(f"{name}[{t}]", values[t], (dtype,), written=True, size=selected)
-        if tensor.dtype != torch.float32:
-            needed = f"param[{t}] has dtype {tensor.dtype}, which needs a compact float32 master, but master is empty"
-            checker.require(bool(given.master), needed)
-            if given.master:
-                checker.tensor(f"master[{t}]", given.master[t], (torch.float32,), written=True, size=selected)
+            checker.tensor(f"{name}[{t}]", values[t], dtype, written=True, size=selected)
+        narrow = tensor.dtype != torch.float32
+        needed = f"param[{t}] has dtype {tensor.dtype}, which needs a compact float32 master, but master is empty"
+        checker.require(bool(given.master) or not narrow, needed)
+        if narrow:
+            checker.tensor(f"master[{t}]", given.master[t], torch.float32, written=True, size=selected)
         elif given.master:
             size = given.master[t].numel()
-            none = f"master[{t}] has {size} entries, expected 0, since a float32 parameter has no master"
-            checker.require(size == 0, none)
-    if given.packed is not None and given.places is not None:
-        checker.packed(given.packed, given.places, count, given.first)
+            checker.require(size == 0, f"master[{t}] has {size} entries, expected 0 of a float32 parameter")
+    checker.tensor("packed", given.packed, *PACKED)
+    checker.tensor("places", given.places, torch.int64)
     checker.no_overlap()
 
 
@@ -114,15 +100,15 @@ def check_drop_apply_sgd(given: DropApply, momentum_buffer: TensorList, momentum
     """Check the arguments of `ops.drop_apply_sgd_`."""
     needed = momentum or momentum_buffer
     state = {"momentum_buffer": (momentum_buffer, torch.float32)} if needed else {}
-    _check_drop_apply(Checker("drop_apply_sgd_", given.param[0]), given, state)
+    _check_drop_apply(Checker("drop_apply_sgd_", given.param[0].device), given, state)
 
 
 def check_drop_apply_adamw(
     given: DropApply, exp_avg: TensorList, exp_avg_sq: TensorList, updates: TensorList, correction: Tensor
 ) -> None:
     """Check the arguments of `ops.drop_apply_adamw_`."""
-    checker = Checker("drop_apply_adamw_", given.param[0])
-    checker.tensor("correction", correction, (torch.float32,))
+    checker = Checker("drop_apply_adamw_", given.param[0].device)
+    checker.tensor("correction", correction, torch.float32)
     shape = list(correction.shape)
     right = len(shape) == 2 and shape[0] == 2 and shape[1] > 0
     checker.require(right, f"correction has shape {shape}, expected [2, n] with n of at least 1")
@@ -142,45 +128,38 @@ def check_mask(
     first: Sequence[int],
 ) -> None:
     """Check the arguments of `ops.mask_`."""
-    checker = Checker("mask_", grad[0])
+    checker = Checker("mask_", grad[0].device)
     checker.scalars(scale_code, table, step)
-    checker.draw(threshold, seed)
-    lists: dict[str, Sequence] = {"index": index, "ordinal": ordinal}
-    absent_where_empty: dict[str, Sequence] = {"scale_code": scale_code, "first": first}
-    lists |= {name: values for name, values in absent_where_empty.items() if values}
-    for name, values in lists.items():
-        checker.length(name, values, "grad", grad)
-    for t, gradient in enumerate(grad):
-        checker.tensor(f"grad[{t}]", gradient, FLOATING, written=True)
+    checker.draw(threshold, seed, int(step))
+    checker.lengths("grad", len(grad), {"scale_code": scale_code, "first": first}, index=index, ordinal=ordinal)
+    for t, (gradient, entries) in enumerate(zip(grad, index, strict=True)):
+        checker.tensor(f"grad[{t}]", gradient, *FLOATING, written=True)
         checker.selection(t, gradient.numel(), index, scale_code, first, ordinal)
-        if (entries := index[t]) is not None:
-            ascending = bool((entries.flatten().diff() > 0).all())
-            checker.require(ascending, f"index[{t}] is not strictly ascending; sort it and drop repeated positions")
+        ascending = entries is None or bool((entries.flatten().diff() > 0).all())
+        checker.require(ascending, f"index[{t}] is not strictly ascending; sort it and drop repeated positions")
     checker.no_overlap()
 
 
 def check_keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int) -> None:
     """Check the arguments of `ops.keep_mask`."""
-    checker = Checker("keep_mask", torch.empty(0))
-    checker.require(0 <= n <= LONGEST_LIST, f"n is {n}, expected 0 to {LONGEST_LIST}")
+    checker = Checker("keep_mask")
+    checker.within("n", n, LONGEST_LIST)
     checker.listed(n, "first", first, "ordinal", ordinal)
-    checker.step(step)
-    checker.draw(threshold, seed)
+    checker.draw(threshold, seed, step)
 
 
 def check_places(
     count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
 ) -> None:
     """Check the arguments of `ops.places`."""
-    checker = Checker("places", torch.empty(0))
-    checker.step(step)
-    checker.draw(threshold, seed)
-    for name, values in {"ordinal": ordinal, **({"first": first} if first else {})}.items():
-        checker.require(len(values) == len(count), f"{name} has {len(values)} entries, but count has {len(count)}")
+    checker = Checker("places")
+    checker.draw(threshold, seed, step)
+    checker.lengths("count", len(count), {"first": first}, ordinal=ordinal)
     for t, selected in enumerate(count):
-        checker.require(0 <= selected <= LONGEST_LIST, f"count[{t}] is {selected}, expected 0 to {LONGEST_LIST}")
+        checker.within(f"count[{t}]", selected, LONGEST_LIST)
         checker.listed(selected, f"first[{t}]", first[t] if first else 0, f"ordinal[{t}]", ordinal[t])
-    checker.pieces(count, first)
+    pieces = piece_count(count, first)
+    checker.require(pieces < 2**32, f"the lists have {pieces} or more pieces; call it for fewer of them at a time")
 
 
 def check_pack(
@@ -195,15 +174,13 @@ def check_pack(
     step: Tensor,
 ) -> None:
     """Check the arguments of `ops.pack_`."""
-    checker = Checker("pack_", grad[0] if grad else packed)
+    checker = Checker("pack_", (grad or [packed])[0].device)
     checker.scalars([], None, step)
-    checker.draw(threshold, seed)
-    lists: dict[str, Sequence] = {"index": index, "ordinal": ordinal, **({"first": first} if first else {})}
-    for name, values in lists.items():
-        checker.length(name, values, "grad", grad)
-    count = []
+    checker.draw(threshold, seed, int(step))
+    checker.lengths("grad", len(grad), {"first": first}, index=index, ordinal=ordinal)
+    checker.tensor("packed", packed, *PACKED, written=True)
+    checker.tensor("places", places, torch.int64)
     for t, gradient in enumerate(grad):
-        checker.tensor(f"grad[{t}]", gradient, FLOATING)
-        count.append(checker.selection(t, gradient.numel(), index, [], first, ordinal))
-    checker.packed(packed, places, count, first, written=True)
+        checker.tensor(f"grad[{t}]", gradient, *FLOATING)
+        checker.selection(t, gradient.numel(), index, [], first, ordinal)
     checker.no_overlap()

@@ -1,4 +1,4 @@
-"""Finds and loads the compiled kernels, and knows why they are missing where they are.
+"""The compiled kernels, found and loaded, or the reason why they are missing.
 
 Python started in a checkout's root finds the source folder ``mist_ext/`` before the installed package. The compiled
 objects are then taken from the installed package, with a warning if they were built from other sources.
@@ -27,7 +27,7 @@ if forced not in BACKENDS:
 
 
 def _load(name: str) -> tuple[ModuleType | None, str]:
-    """The compiled object, or None and the reason."""
+    """Return the compiled module, or None and the reason."""
     folders = [str(PACKAGE)] + [str(Path(entry or ".").resolve() / "mist_ext") for entry in sys.path]
     spec = importlib.machinery.PathFinder.find_spec(f"mist_ext.{name}", folders)
     if spec is None or spec.loader is None:
@@ -74,7 +74,7 @@ _warned: set[str] = set()
 
 
 def available(device: torch.device) -> bool:
-    """Whether compiled kernels serve this device; says once, as a warning, why they do not."""
+    """Return whether compiled kernels serve this device; warn once a device type if they do not, with the reason."""
     if device.type == "cpu" and C is not None:
         return True
     if device.type == "cuda" and cuda is not None:
@@ -92,5 +92,5 @@ def available(device: torch.device) -> bool:
 
 
 def backend(device: torch.device) -> str:
-    """The name that results carry: ``cpu`` or ``cuda`` for compiled kernels, else ``reference``."""
+    """Return the name of the kernels in results: ``cpu`` or ``cuda`` if compiled, else ``reference``."""
     return device.type if available(device) else "reference"

@@ -1,4 +1,4 @@
-"""What the ops do to tensors without values, for `torch.compile` and its like: they check devices and make outputs."""
+"""The ops on tensors without values, for `torch.compile`: they check devices and make outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IN_PLACE = ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pac
 
 
 def register() -> None:
-    """Tell torch of them, once the schemas are known."""
+    """Register the fakes, once the schemas are known."""
     for name in IN_PLACE:  # they return nothing, so their fakes compute nothing
         torch.library.register_fake(f"mist_ext::{name}", functools.partial(_check_device, name))
     torch.library.register_fake("mist_ext::select", _select)
@@ -23,7 +23,7 @@ def register() -> None:
 
 
 def _check_device(op: str, *arguments: Any) -> None:
-    """A tensor on meta among others brings a call here, past the kernels' own check."""
+    """Raise RuntimeError for tensors on several devices: one on meta brings a call here, past the kernels' check."""
     first: Tensor = next(value[0] for value in arguments if isinstance(value, list) and value)
     # Arguments that have their default values are left out.
     for declared, value in zip(getattr(torch.ops.mist_ext, op).default._schema.arguments, arguments, strict=False):

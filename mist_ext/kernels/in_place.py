@@ -1,4 +1,4 @@
-"""What autograd is told of tensors that an op writes in place: the kernels work below it."""
+"""What autograd must know of tensors that an op writes in place, since the kernels run below it."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def write(op: str, function: Callable[..., Any], *arguments: Any, **written: Seq
 
 
 def _name(written: dict[str, Sequence[Tensor]], wrong: Callable[[Tensor], bool]) -> str:
-    """The first wrong tensor, as the op's argument."""
+    """Return the first wrong tensor's name, as the op's argument."""
     name, i = next((name, i) for name, tensors in written.items() for i, t in enumerate(tensors) if wrong(t))
     return name if name == "packed" else f"{name}[{i}]"  # the one argument that is no list

@@ -11,7 +11,6 @@ records, as are inference tensors outside of inference mode. Nothing is differen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +18,9 @@ import torch
 from torch import Tensor
 
 from mist_ext.kernels import compiled, fakes, reference
-from mist_ext.kernels.arguments import check_keep_mask
 from mist_ext.kernels.in_place import write
+from mist_ext.kernels.keep_rule import keep_mask as keep_mask
+from mist_ext.kernels.keep_rule import keep_threshold as keep_threshold
 from mist_ext.kernels.reference import pack_bits as pack_bits
 from mist_ext.kernels.reference import unpack_bits as unpack_bits
 
@@ -29,40 +29,8 @@ if compiled.C is not None:
     fakes.register()
 
 
-def keep_threshold(keep: float) -> int:
-    """The keep rule's integer T = floor(keep * 65536 + 0.5).
-
-    Raises
-    ------
-    ValueError
-        If ``keep`` is outside [0, 1], or so small (below 2^-17) that nothing would ever be kept.
-    """
-    if not 0 <= keep <= 1:
-        raise ValueError(f"keep is {keep}, expected a probability from 0 to 1")
-    if 0 < keep < 2**-17:
-        raise ValueError(
-            f"keep is {keep}, which rounds to keeping nothing; expected 0 or at least 2^-17 = {2**-17:.2e}"
-        )
-    return math.floor(keep * 65536 + 0.5)
-
-
-def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
-    """Which of a tensor's ``n`` selected entries from ``first`` on keep their gradient: bool, ``[n]``, on the CPU.
-
-    Raises
-    ------
-    RuntimeError
-        For an argument out of range: a threshold above 65536, say.
-    """
-    check_keep_mask(seed, ordinal, step, n, threshold, first)
-    if compiled.C is None:
-        return reference.keep_mask(seed, ordinal, step, n, threshold, first)
-    packed = bytearray(compiled.C.keep_mask(seed, ordinal, step, n, threshold, first))
-    return torch.frombuffer(packed, dtype=torch.bool) if n else torch.empty(0, dtype=torch.bool)
-
-
 def _implementation(op: str, **lists: Sequence) -> Any:
-    """The op for the device of the first list; a list may be empty by mistake."""
+    """Return the op for the device of the first list; RuntimeError if one of the lists alone is empty."""
     (name, first), *others = lists.items()
     for other, values in others:
         if not (first and values):
@@ -73,16 +41,18 @@ def _implementation(op: str, **lists: Sequence) -> Any:
 def accumulate_(
     score: Sequence[Tensor], grad: Sequence[Tensor], frozen: Sequence[Tensor | None] | None = None, scale: float = 1.0
 ) -> None:
-    """``score += scale * grad**2``, except where an entry is frozen.
+    """Add ``scale * grad**2`` to each score, except where an entry is frozen.
 
     Parameters
     ----------
     score : sequence of Tensor
         float32, of the gradients' shapes.
     grad : sequence of Tensor
+        float32, bfloat16 or float16.
     frozen : sequence of Tensor or None, optional
         uint8 ``[(numel + 7) // 8]`` each, one bit an entry, least significant first (`pack_bits`).
     scale : float
+        The factor of the squares.
     """
     if score or grad:
         frozen = [None] * len(score) if frozen is None else frozen
@@ -91,7 +61,19 @@ def accumulate_(
 
 
 def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
-    """The flat positions of the ``k[i]`` largest entries of ``score[i]``: int32, ascending, ties by lowest position.
+    """Return the flat positions of the ``k[i]`` largest entries of ``score[i]``, ties by lowest position.
+
+    Parameters
+    ----------
+    score : sequence of Tensor
+        float32, of any shapes.
+    k : sequence of int
+        0 to the number of entries of each.
+
+    Returns
+    -------
+    list of Tensor
+        int32 ``[k[i]]``, ascending.
 
     Raises
     ------
@@ -123,7 +105,7 @@ def drop_apply_sgd_(
     packed: Tensor | None = None,
     places: Tensor | None = None,
 ) -> None:
-    """One SGD step of the entries that the keep rule keeps; the others are neither read nor written.
+    """Take an SGD step for the entries that the keep rule keeps; the others are neither read nor written.
 
     For a kept entry: ``g = grad / grad_scale * table[scale_code]``, ``g += weight_decay * param``,
     ``buffer = momentum * buffer + g``, ``param -= lr * buffer``.
@@ -131,8 +113,10 @@ def drop_apply_sgd_(
     Parameters
     ----------
     param, grad : sequence of Tensor
+        float32, bfloat16 or float16, a gradient of its parameter's dtype and shape.
     index : sequence of Tensor or None
-        int32, ascending positions of the selected entries; None where a tensor is selected whole. Not checked here.
+        int32, ascending positions of the selected entries; None where a tensor is fully selected. The order is not
+        checked here.
     momentum_buffer : sequence of Tensor
         float32, one value a selected entry. May be empty where ``momentum`` is 0.
     master : sequence of Tensor
@@ -152,8 +136,8 @@ def drop_apply_sgd_(
     seed : int
         0 to 2^63 - 1.
     first : sequence of int, optional
-        Where the tensors are parts of larger ones: the place of each part's entry 0 in the whole tensor's selection,
-        which the keep rule draws by. Empty: 0 for all. A list may have 2^31 entries in all.
+        Where the tensors are parts of larger ones: the position of each part's entry 0 in the whole tensor's
+        selection, which the keep rule draws by. Empty: 0 for all. A list may have 2^31 entries in all.
     packed, places : Tensor, optional
         The kept entries' gradients as `pack_` packs them, and the `places` of this step on the parameters' device;
         ``grad`` is then empty. On the CPU places that are not this step's are an error before any change; on a GPU,
@@ -196,7 +180,7 @@ def drop_apply_adamw_(
     packed: Tensor | None = None,
     places: Tensor | None = None,
 ) -> None:
-    """One AdamW step of the entries that the keep rule keeps; the others are neither read nor written.
+    """Take an AdamW step for the entries that the keep rule keeps; the others are neither read nor written.
 
     For a kept entry, with g as in `drop_apply_sgd_` and n its own number of updates, this one included:
     ``exp_avg = beta1 * exp_avg + (1 - beta1) * g``, ``exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2``,
@@ -238,7 +222,15 @@ def mask_(
     step: Tensor,
     first: Sequence[int] = (),
 ) -> None:
-    """Make every entry but the kept ones zero, and multiply those by ``table[scale_code]``. Arguments as above."""
+    """Set every entry but the kept ones to zero, and multiply those by ``table[scale_code]``.
+
+    Parameters
+    ----------
+    grad : sequence of Tensor
+        float32, bfloat16 or float16.
+    index, scale_code, table, ordinal, threshold, seed, step, first
+        As in `drop_apply_sgd_`.
+    """
     if grad or index:
         mask = _implementation("mask_", grad=grad, index=index)
         write("mask_", mask, grad, index, scale_code, table, ordinal, threshold, seed, step, first, grad=grad)
@@ -247,7 +239,7 @@ def mask_(
 def places(
     count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], *, threshold: int, seed: int, step: int
 ) -> Tensor:
-    """Where the kept entries of a step lie in a packed vector; the host alone knows it, from the keep rule.
+    """Return the offsets of a step's kept entries in a packed vector, which the host knows by the keep rule alone.
 
     The selection lists are cut into pieces where the positions in the whole list are multiples of 2048.
 
@@ -263,8 +255,8 @@ def places(
     Returns
     -------
     Tensor
-        int64 ``[pieces + 1]`` on the CPU: for each piece of each tensor, in order, the place of its first kept entry;
-        last the length of the packed vector.
+        int64 ``[pieces + 1]`` on the CPU: for each piece of each tensor, in order, the offset of its first kept
+        entry; last the length of the packed vector.
     """
     host = torch.ops.mist_ext if compiled.available(torch.device("cpu")) else reference
     return host.places(count, first, ordinal, threshold, seed, step)
@@ -289,6 +281,7 @@ def pack_(
     packed : Tensor
         float32 or bfloat16, ``[places[-1]]``.
     grad : sequence of Tensor
+        float32, bfloat16 or float16.
     places : Tensor
         What `places` returns for the same lists and step, on the gradients' device.
     index, first, ordinal, threshold, seed, step

@@ -1,4 +1,4 @@
-"""The ops in plain PyTorch: what they mean, the compiled ones' oracle, and the fallback where nothing was compiled.
+"""The ops in plain PyTorch: their definition, the oracle of the compiled ones, and the fallback.
 
 Each function takes what its namesake in `ops` takes. Every product and sum is rounded on its own in float32.
 """
@@ -22,13 +22,13 @@ from mist_ext.kernels.arguments import (
     check_places,
     check_select,
 )
-from mist_ext.kernels.checker import PIECE, Checker
+from mist_ext.kernels.checker import PIECE, Checker, selected_entries
 
 _WORD = 0xFFFFFFFF
 
 
 def philox4x32(key: tuple[int, int], counter: Sequence[Tensor | int]) -> list[Tensor]:
-    """Ten rounds of Philox4x32 (Salmon et al., SC 2011).
+    """Return ten rounds of Philox4x32 (Salmon et al., SC 2011).
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ def philox4x32(key: tuple[int, int], counter: Sequence[Tensor | int]) -> list[Te
 
 
 def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
-    """Which of a selection's ``n`` entries from ``first`` on keep their gradient: bool, ``[n]``, on the CPU.
+    """Return which of a selection's ``n`` entries from ``first`` on are kept: bool, ``[n]``, on the CPU.
 
-    A pure function of (seed, ordinal, step, entry): neither devices nor threads nor ranks appear in it.
+    A pure function of (seed, ordinal, step, entry); no device, thread or rank appears in it.
     """
     check_keep_mask(seed, ordinal, step, n, threshold, first)
     groups = torch.arange(first // 8, (first + n + 7) // 8)
@@ -84,9 +84,8 @@ def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
 def _kept(
     tensor: Tensor, index: Tensor | None, seed: int, ordinal: int, step: int, threshold: int, first: int
 ) -> tuple[Tensor, Tensor]:
-    """Positions of the kept entries in this part of the selection, and in the tensor."""
-    selected = tensor.numel() if index is None else index.numel()
-    mask = keep_mask(seed, ordinal, step, selected, threshold, first)
+    """Return the positions of the kept entries in this part of the selection, and in the tensor."""
+    mask = keep_mask(seed, ordinal, step, selected_entries(tensor.numel(), index), threshold, first)
     position = mask.nonzero().flatten().to(tensor.device)
     return position, position if index is None else index.flatten()[position].long()
 
@@ -180,7 +179,7 @@ def drop_apply_adamw_(
 
 
 def _drop_apply(op: str, given: DropApply, update: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> None:
-    """Hand each tensor's kept entries to ``update(tensor number, places, gradients, values)`` and write its values."""
+    """Write ``update(tensor number, positions, gradients, values)`` to each tensor's kept entries."""
     step = int(given.step)
     if given.packed is not None and given.places is not None:
         draw = (given.first, given.ordinal, given.threshold, given.seed, step)
@@ -280,18 +279,21 @@ def pack_(
 def _check_places(
     op: str, packed: Tensor, places: Tensor, tensors: Sequence[Tensor], index: Sequence[Tensor | None], *draw: Any
 ) -> None:
-    """Raise RuntimeError unless the places are those of this draw."""
-    count = [tensor.numel() if where is None else where.numel() for tensor, where in zip(tensors, index, strict=True)]
-    Checker(op, packed).places(packed, places, _places(count, *draw))
+    """Raise RuntimeError unless the places are those of this draw, and the packed vector is as long as they say."""
+    made = _places([selected_entries(t.numel(), where) for t, where in zip(tensors, index, strict=True)], *draw)
+    checker, (length, kept) = Checker(op), (packed.numel(), int(made[-1]))
+    again = "make them by ops.places for the same lists and step"
+    checker.require(torch.equal(places.flatten().cpu(), made), f"places do not fit what this step keeps; {again}")
+    checker.require(length == kept, f"packed has {length} entries, but places end at {kept}")
 
 
 def pack_bits(flags: Tensor) -> Tensor:
-    """Eight bools a byte, least significant first: bool ``[n]`` -> uint8 ``[(n + 7) // 8]``."""
+    """Pack eight bools into a byte, least significant first: bool ``[n]`` -> uint8 ``[(n + 7) // 8]``."""
     padded = torch.nn.functional.pad(flags.flatten().to(torch.uint8), (0, -flags.numel() % 8)).view(-1, 8)
     return (padded << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(dim=1, dtype=torch.uint8)
 
 
 def unpack_bits(bits: Tensor, n: int) -> Tensor:
-    """The inverse of `pack_bits`: uint8 ``[(n + 7) // 8]`` -> bool ``[n]``."""
+    """Invert `pack_bits`: uint8 ``[(n + 7) // 8]`` -> bool ``[n]``."""
     flags = bits.view(-1, 1) >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1
     return flags.flatten()[:n].bool()

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mist_ext.distributed import ranks
+from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.distributed.gradients import add_up_
-from mist_ext.distributed.rows import Rows
 from mist_ext.seeding import draw_seed
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged
 from mist_ext.tuners.tuner import Track
@@ -76,7 +76,7 @@ def fit(
     track: Track,
     phase: str,
     task: int,
-    rows: Callable[[int], Rows] | None = None,
+    rows: Callable[[int], BatchRows] | None = None,
 ) -> list[float]:
     """Minimise a loss over epochs of batches.
 

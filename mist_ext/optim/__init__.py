@@ -1,4 +1,4 @@
-"""Optimisers that update only what a selection selects and a step's draw keeps; they know torch, nothing of tasks."""
+"""Optimisers that update only the selected entries that a step keeps; they know nothing of tasks."""
 
 from mist_ext.optim.adamw import SparseAdamW as SparseAdamW
 from mist_ext.optim.exchange import SparseExchange as SparseExchange

@@ -18,7 +18,7 @@ LARGEST_BETA = 0.99998  # its correction takes some 870,000 updates to vanish, a
 
 
 class SparseAdamW(SparseOptimizer):
-    """AdamW for the selected entries whose gradient a step keeps; the others are neither read nor written.
+    """Performs AdamW on the selected entries whose gradient a step keeps; the others are neither read nor written.
 
     A dropped entry keeps its value, both averages and its count of updates, and no weight decay is applied to it. For a
     kept one the order is `torch.optim.AdamW`'s: decay, averages, update. The averages begin at zero when an entry is
@@ -32,10 +32,13 @@ class SparseAdamW(SparseOptimizer):
     Parameters
     ----------
     lr : float or Tensor
+        As in `SparseSGD`.
     betas : tuple of float
         Decay of the averages of the gradient and of its square, each 0 to 0.99998.
     eps : float
+        Added to the root of the average square.
     weight_decay : float
+        Decoupled: a kept entry is multiplied by ``1 - lr * weight_decay``.
     named_parameters, selection, keep, seed, step, scale_code, scale_table, model
         As in `SparseSGD`.
 
@@ -93,7 +96,7 @@ class SparseAdamW(SparseOptimizer):
 
 @functools.lru_cache(maxsize=16)
 def bias_correction(beta1: float, beta2: float, device: torch.device) -> Tensor:
-    """``1 - beta1**n`` and ``sqrt(1 - beta2**n)``, from n = 0 until both are 1 in float32: float32, ``[2, n]``."""
+    """Return ``1 - beta1**n`` and ``sqrt(1 - beta2**n)`` until both are 1 in float32: float32, ``[2, n]``."""
     last = max(1 if beta == 0 else math.ceil(math.log(2**-25) / math.log(beta)) for beta in (beta1, beta2))
     n = torch.arange(last + 1, dtype=torch.float64)
     return torch.stack([1 - beta1**n, (1 - beta2**n).sqrt()]).float().to(device)

@@ -1,4 +1,4 @@
-"""What a parameter, a draw and an optimiser must be like; each check raises with the name of what is wrong."""
+"""Checks of parameters, selections and numbers that optimisers are made of; errors name what is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOATING = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_draw(seed: int, step: int) -> None:
-    """Raise ValueError unless the keep rule can draw by them."""
+    """Raise ValueError unless seed and step are whole numbers from 0 to 2^63 - 1."""
     for what, value in (("seed", seed), ("step", step)):
         if not isinstance(value, Integral) or not 0 <= value < 2**63:
             raise ValueError(f"{what} is {value!r}, expected a whole number from 0 to 2^63 - 1")
@@ -23,10 +23,10 @@ def check_draw(seed: int, step: int) -> None:
 
 def check_shape(selection: Selection, name: str, parameter: Tensor) -> None:
     """Raise ValueError unless the parameter has the shape it was selected by."""
-    if is_sharded(parameter) != (name in selection.cuts):
+    if is_sharded(parameter) != (name in selection.shards):
         how = ("sharded", "whole") if is_sharded(parameter) else ("whole", "sharded")
         raise ValueError(
-            f"{name!r} is {how[0]}, but was selected {how[1]}; cut the selection of whole tensors by "
+            f"{name!r} is {how[0]}, but was selected {how[1]}; take the local part of the selection by "
             "selection.local(model.named_parameters()) once the model is sharded"
         )
     shape, selected = list(local(parameter).shape), list(selection.shape[name])
@@ -71,7 +71,7 @@ def check_sizes(selection: Selection, names: list[str], parameters: list[Tensor]
 
 
 def check_complete(selection: Selection, names: Iterable[str]) -> None:
-    """Raise ValueError unless something is selected, and all of it is among the names."""
+    """Raise ValueError unless something is selected, and every selected tensor is among the names."""
     if not selection:
         raise ValueError("the selection names no tensor, so there is nothing to tune")
     if missing := [name for name in selection if name not in set(names)]:

@@ -1,4 +1,4 @@
-"""Data-parallel training in which ranks exchange the gradients that a step keeps, and no others."""
+"""Data-parallel training in which ranks exchange only the gradients that a step keeps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mist_ext.kernels import ops
+from mist_ext.optim.rank_differences import facts, refuse_differences
 from mist_ext.optim.sparse import Part, SparseOptimizer, unwrapped
 
-Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and places of parameters in it
+Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and positions of parameters in it
 
 WIRES = (torch.float32, torch.bfloat16)
 REDUCTIONS = ("sum", "mean")
@@ -32,12 +33,12 @@ class Bucket:
 
     @property
     def ended(self) -> bool:
-        """Whether the sum over all ranks is there."""
+        """Whether the sum over all ranks is complete."""
         return self.work is None or self.work.is_completed()
 
 
 class SparseExchange:
-    """Lets a sparse optimiser step by the gradients of all ranks, of which only what the step keeps is exchanged.
+    """Lets a sparse optimiser step by the sum of all ranks' gradients, of which only those that it keeps are exchanged.
 
     Which entries a step keeps is a pure function that every rank knows. So each rank packs those gradients into one
     vector, the vectors are summed over the ranks (all-reduce), and every rank updates from the sum: half a percent of
@@ -58,21 +59,21 @@ class SparseExchange:
     group : ProcessGroup, optional
         The ranks; all of them by default.
     wire : torch.dtype
-        What gradients are exchanged as: float32, or bfloat16 for half of the bytes.
+        The dtype of exchanged gradients: float32, or bfloat16 for half of the bytes.
     reduce : str
         ``"mean"`` over the ranks, as `DistributedDataParallel` has it, or ``"sum"``.
 
     Attributes
     ----------
     bytes : int
-        Of the packed vectors that this rank gave to the all-reduce in the last step.
+        The size of the packed vectors that this rank gave to the all-reduce in the last step.
 
     Raises
     ------
     TypeError
         For another optimiser.
     ValueError
-        For an optimiser that needs dense gradients, a wire or a reduction that is not among those above.
+        For an optimiser that needs dense gradients, or another wire or reduction than those above.
     RuntimeError
         When it is entered: without a process group, or if the ranks' selections, options, steps or parameters differ.
         By ``optimizer.step()``: if a parameter has a gradient on some ranks only, or with a `GradScaler`.
@@ -108,7 +109,7 @@ class SparseExchange:
         self._plan: list[Key] = []  # the buckets of a step in the order in which all ranks send them
         self._taken: dict[Key, Bucket] = {}  # in this step, in order
         self._sent: set[Key] = set()
-        self._flying: deque[Bucket] = deque()  # sent, and not yet applied
+        self._in_flight: deque[Bucket] = deque()  # sent, and not yet applied
         self._steps: list[int] = []  # of each group, known without asking the device
         self._divisors: dict[torch.device, Tensor] = {}
         self._handles: list[RemovableHandle] = []
@@ -130,7 +131,7 @@ class SparseExchange:
         self._size = len(ranks)
         try:
             self._read_steps()
-            self._refuse_differences()
+            refuse_differences(self._gather(facts(self.optimizer, self._steps, self.wire, self.reduce)))
         except BaseException:
             dist.destroy_process_group(self._control)
             raise
@@ -150,21 +151,21 @@ class SparseExchange:
 
     @torch.no_grad()
     def take(self, part: Part, gradients: list[Tensor]) -> None:
-        """Pack the kept gradients of some parameters of a group; send them if it is their turn."""
+        """Pack the kept gradients of some parameters of a group; send them if they are next in the agreed order."""
         self._refuse_scaler()
         self._taken[part.number, tuple(part.chosen)] = self._pack(part, gradients)
         self._send()
-        while self._flying and self._flying[0].ended:
-            self._apply(self._flying.popleft())
+        while self._in_flight and self._in_flight[0].ended:
+            self._apply(self._in_flight.popleft())
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Send what is left, and update all parameters whose gradients were taken."""
+        """Send the remaining buckets, and update all parameters whose gradients were taken."""
         self._refuse_scaler()
         self._agree()
         self._send()
-        while self._flying:
-            self._apply(self._flying.popleft())
+        while self._in_flight:
+            self._apply(self._in_flight.popleft())
         self.bytes = sum(b.packed.numel() * b.packed.element_size() for b in self._taken.values())
         self._steps = [step + 1 for step in self._steps]
         self._forget()
@@ -173,15 +174,15 @@ class SparseExchange:
         index = part.index
         device = gradients[0].device
         count = [g.numel() if entries is None else entries.numel() for g, entries in zip(gradients, index, strict=True)]
-        places = ops.places(count, step=self._steps[part.number], **part.drawing)
+        places = ops.places(count, step=self._steps[part.number], **part.keep_rule)
         packed = torch.empty(int(places[-1]), dtype=self.wire, device=device)
         if device.type == "cuda":
             places = places.pin_memory().to(device, non_blocking=True)
-        ops.pack_(packed, gradients, index, places, step=part.group["step"], **part.drawing)
+        ops.pack_(packed, gradients, index, places, step=part.group["step"], **part.keep_rule)
         return Bucket(part, packed, places)
 
     def _send(self) -> None:
-        """Start to sum what was taken, in the order that all ranks agreed on, up to the first that is missing."""
+        """Start to sum the taken buckets over the ranks in the agreed order, up to the first that is missing."""
         for key in self._plan:
             if key in self._sent:
                 continue
@@ -191,7 +192,7 @@ class SparseExchange:
             if bucket.packed.numel():
                 bucket.work = dist.all_reduce(bucket.packed, group=self.group, async_op=True)
             self._sent.add(key)
-            self._flying.append(bucket)
+            self._in_flight.append(bucket)
 
     def _apply(self, bucket: Bucket) -> None:
         if bucket.work is not None:
@@ -205,7 +206,7 @@ class SparseExchange:
         self.optimizer.apply(bucket.part, **source)
 
     def _divisor(self, device: torch.device) -> Tensor:
-        """The number of ranks, by which the update divides a sum of gradients."""
+        """Return the number of ranks, by which the update divides a sum of gradients."""
         if device not in self._divisors:
             self._divisors[device] = torch.full((), self._size, dtype=torch.float32, device=device)
         return self._divisors[device]
@@ -216,14 +217,15 @@ class SparseExchange:
         digests = [torch.empty(16, dtype=torch.uint8) for _ in range(self._size)]
         dist.all_gather(digests, torch.frombuffer(bytearray(mine), dtype=torch.uint8), group=self._control)
         if any(not torch.equal(other, digests[0]) for other in digests):
-            self._tell_difference()
+            self._raise_difference()
         if self._taken.keys() != set(self._plan):
             order = [list(self._taken)]
             dist.broadcast_object_list(order, group_src=0, group=self._control)
             self._plan = order[0]
 
-    def _tell_difference(self) -> None:
-        by_rank = self._gathered({name for bucket in self._taken.values() for name in bucket.part.names})
+    def _raise_difference(self) -> None:
+        """Raise RuntimeError with a parameter that has a gradient on some ranks only, if there is one."""
+        by_rank = self._gather({name for bucket in self._taken.values() for name in bucket.part.names})
         for name in (name for group in self.optimizer.param_groups for name in group["param_names"]):
             have = [rank for rank, theirs in enumerate(by_rank) if name in theirs]
             if have and len(have) < self._size:
@@ -244,52 +246,8 @@ class SparseExchange:
                     "its own gradients alone; use bfloat16, which needs no scaler"
                 )
 
-    def _refuse_differences(self) -> None:
-        """Raise RuntimeError unless all ranks would draw and update alike."""
-        by_rank = self._gathered(self._facts())
-        for rank, theirs in enumerate(by_rank):
-            for fact in by_rank[0] | theirs:
-                zero, other = (facts.get(fact, "missing") for facts in (by_rank[0], theirs))
-                if zero != other:
-                    raise RuntimeError(
-                        f"the ranks differ: {fact} is {zero} on rank 0, but {other} on rank {rank}; make the same "
-                        "model, selection and optimiser on every rank"
-                    )
-
-    @torch.no_grad()
-    def _facts(self) -> dict[str, Any]:
-        """What every rank must have alike, by what it is called in an error."""
-        optimizer, selection = self.optimizer, self.optimizer.selection
-        facts: dict[str, Any] = {
-            "the optimiser": type(optimizer).__name__,
-            "seed": optimizer.seed,
-            "wire": str(self.wire),
-            "reduce": self.reduce,
-        }
-        sharded = selection.cuts  # of which each rank has its own rows
-        for number, group in enumerate(optimizer.param_groups):
-            facts[f"step of group {number}"] = self._steps[number]
-            options = {name: value for name, value in group.items() if isinstance(value, float | int | tuple | str)}
-            facts |= {f"{name} of group {number}": value for name, value in options.items()}
-            params = zip(group["param_names"], group["params"], strict=True)
-            facts |= {f"shape and dtype of {name!r}": f"{list(p.shape)} {p.dtype}" for name, p in params}
-        for name, index in selection.items():
-            facts[f"ordinal of {name!r}"] = selection.ordinal[name]
-            if name in sharded:
-                continue
-            values = b"all" if index is None else index.cpu().numpy().tobytes()
-            facts[f"a digest of the selection of {name!r}"] = hashlib.blake2b(values, digest_size=6).hexdigest()
-        for group in optimizer.param_groups:
-            whole = {
-                name: p for name, p in zip(group["param_names"], group["params"], strict=True) if name not in sharded
-            }
-            bits = [_sum_of_bits(p) for p in whole.values()]
-            sums = torch.stack(bits).tolist() if bits else []
-            facts |= {f"a checksum of {name!r}": value for name, value in zip(whole, sums, strict=True)}
-        return facts
-
-    def _gathered(self, mine: Any) -> list[Any]:
-        """An object of each rank."""
+    def _gather(self, mine: Any) -> list[Any]:
+        """Return an object of each rank."""
         objects: list[Any] = [None] * self._size
         dist.all_gather_object(objects, mine, group=self._control)
         return objects
@@ -300,15 +258,7 @@ class SparseExchange:
     def _forget(self) -> None:
         self._taken.clear()
         self._sent.clear()
-        self._flying.clear()
-
-
-def _sum_of_bits(parameter: Tensor) -> Tensor:
-    flat = parameter.detach().view(-1)
-    eight_bytes = flat.numel() * flat.element_size() % 8 == 0 and flat.data_ptr() % 8 == 0
-    if eight_bytes:  # which torch adds up far faster than shorter integers
-        return flat.view(torch.int64).sum()
-    return flat.view({2: torch.int16, 4: torch.int32}[flat.element_size()]).sum(dtype=torch.int64)
+        self._in_flight.clear()
 
 
 def _ranks(ranks: list[int]) -> str:

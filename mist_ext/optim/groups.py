@@ -1,4 +1,4 @@
-"""Parameter groups as they are given, and the part of one that a step updates."""
+"""Parameter groups with names, and the part of a group that an op call updates."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Part:
     """Some parameters of a group, all of which have a gradient."""
 
     number: int  # of the group
-    chosen: list[int]  # places in it
+    chosen: list[int]  # positions in it
     group: dict[str, Any]
     names: list[str]
     params: list[Tensor]
     states: list[dict[str, Tensor]]
     sharded: bool  # whether any parameter of the optimiser is
-    drawing: dict[str, Any]  # the arguments of all ops by which entries are drawn, but for the step
+    keep_rule: dict[str, Any]  # the arguments of all ops that decide which entries are kept, but for the step
 
     @property
     def values(self) -> list[Tensor]:
-        """The parameters, this rank's rows of them."""
+        """The parameters, or this rank's rows of sharded ones."""
         return self.params if not self.sharded else [local(p) for p in self.params]
 
     def dense(self, gradients: Iterable[Tensor]) -> list[Tensor]:
-        """The parameters' gradients, this rank's rows of them, each contiguous."""
+        """Return the gradients contiguous, of sharded parameters this rank's rows."""
         there = [local(g) for g in gradients] if self.sharded else list(gradients)
         try:
             if all(map(Tensor.is_contiguous, there)):
@@ -45,22 +45,22 @@ class Part:
 
     @property
     def index(self) -> list[Tensor | None]:
-        """Their selected entries."""
+        """The positions of the selected entries; None for a fully selected parameter."""
         return [state.get("index") for state in self.states]
 
 
 class Exchange(Protocol):
-    """Makes gradients of several processes one, before they become an update."""
+    """What combines the gradients of several processes before the update (`SparseExchange`)."""
 
     def take(self, part: Part, gradients: list[Tensor]) -> None:
-        """Take up the gradients of some parameters of a group."""
+        """Take the gradients of some parameters of a group."""
 
     def finish(self) -> None:
-        """Update all that was taken up since the last step."""
+        """Update all parameters whose gradients were taken since the last step."""
 
 
 def selected_groups(given: NamedParameters, selection: Selection, model: nn.Module | None) -> list[dict[str, Any]]:
-    """Parameter groups of (name, parameter) pairs, without the parameters that are not selected."""
+    """Return parameter groups of (name, parameter) pairs, without the parameters that are not selected."""
     listed = given if isinstance(given, Tensor | nn.Module) else list(given)
     groups = listed if isinstance(listed, list) and listed and isinstance(listed[0], dict) else [{"params": listed}]
     chosen = []
@@ -73,7 +73,7 @@ def selected_groups(given: NamedParameters, selection: Selection, model: nn.Modu
 
 
 def selected_pairs(given: Iterable[Any], selection: Selection, model: nn.Module | None = None) -> list[Any]:
-    """The selected among some parameters, with their names; those without are looked up in the model."""
+    """Return the selected parameters with their names; names that are missing are looked up in the model."""
     if isinstance(given, Tensor | nn.Module):
         raise TypeError(f"{EXPECTED}; this is a {type(given).__name__}")
     name_of = {} if model is None else {id(p): name for name, p in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""Steps taken while backward runs, so that the dense gradients of a whole model never exist together."""
+"""Steps during backward, so that the dense gradients of a whole model never exist together."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ class InBackward:
         self.optimizer = unwrapped(optimizer, "InBackward")
         self._arrivals = Arrivals("InBackward")
         self._handles: list[RemovableHandle] = []
-        # While it is entered, of the parameters that require a gradient:
-        self._place: dict[str, tuple[int, int]] = {}  # numbers of group and parameter
+        # While the context is entered, for the parameters that require a gradient:
+        self._position: dict[str, tuple[int, int]] = {}  # numbers of group and parameter
         self._used: dict[str, UsedGradient] = {}
-        self._members: dict[str, list[str]] = {}  # of a block
+        self._members: dict[str, list[str]] = {}  # the parameters of a block
         self._arrived: dict[str, set[str]] = {}
         self._streams: dict[str, set[torch.cuda.Stream]] = {}
 
     def __enter__(self) -> InBackward:
-        parameters, self._place, self._members = {}, {}, {}
+        parameters, self._position, self._members = {}, {}, {}
         for number, group in enumerate(self.optimizer.param_groups):
             for i, (name, parameter) in enumerate(zip(group["param_names"], group["params"], strict=True)):
                 if parameter.requires_grad:
-                    parameters[name], self._place[name] = parameter, (number, i)
+                    parameters[name], self._position[name] = parameter, (number, i)
                     self._members.setdefault(block_name(name), []).append(name)
         self._arrivals.watch(parameters, self._arrive)
         self._used = {name: UsedGradient(name, parameter) for name, parameter in parameters.items()}
@@ -98,16 +98,19 @@ class InBackward:
         if len(arrived) == len(self._members[block]):
             self._refuse_own_gradients(name, parameter)
             self._wait_for_others(block)
-            for number in sorted({self._place[member][0] for member in arrived}):
+            for number in sorted({self._position[member][0] for member in arrived}):
                 params = self.optimizer.param_groups[number]["params"]
-                places = {i: member for member in arrived for n, i in [self._place[member]] if n == number}
-                gradients = {i: g for i in sorted(places) if (g := params[i].grad) is not None}
+                positions = {i: member for member in arrived for n, i in [self._position[member]] if n == number}
+                gradients = {i: g for i in sorted(positions) if (g := params[i].grad) is not None}
                 self.optimizer.update_parameters(number, gradients)
-                for i, member in places.items():
+                for i, member in positions.items():
                     params[i].grad = self._used[member]
 
     def _refuse_own_gradients(self, name: str, parameter: Tensor) -> None:
-        """DistributedDataParallel averages gradients once they have arrived, after a block's update."""
+        """Raise RuntimeError where nothing reduces the ranks' gradients before a block's update.
+
+        DistributedDataParallel does so only once they have arrived.
+        """
         if ranks.size() > 1 and self.optimizer.exchange is None and not is_sharded(parameter):
             raise RuntimeError(
                 f"{name!r} would be updated by this rank's gradient alone, before the ranks' are averaged, so that "
@@ -115,13 +118,13 @@ class InBackward:
             )
 
     def _wait_for_others(self, block: str) -> None:
-        """Where a network's parts run on streams of their own: a block's update follows all of its gradients.
+        """Let a block's update wait for the other CUDA streams that made its gradients.
 
         The gradients' memory must not be given to other work of their streams before the update has read it.
         """
         if len(self._streams[block]) < 2:
             return
-        for number, i in (self._place[name] for name in self._members[block]):
+        for number, i in (self._position[name] for name in self._members[block]):
             parameter = self.optimizer.param_groups[number]["params"][i]
             current = torch.cuda.current_stream(parameter.device)
             assert parameter.grad is not None
@@ -147,6 +150,6 @@ class InBackward:
 
 
 def block_name(name: str) -> str:
-    """The block of a network that a parameter belongs to: its name up to the first number, or its module's name."""
+    """Return a parameter's block: its name up to the first number, or the name of its module."""
     numbered = re.match(r"(?:.*?\.)?\d+(?=\.)", name)
     return numbered[0] if numbered else name.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""SGD for the entries with the largest gradients, which are chosen anew in every step."""
+"""SGD for the entries with the largest gradients, selected anew in every step."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ class LargestGradientSGD(SparseSGD):
     ----------
     named_parameters : iterable
         As in `SparseSGD`. A group's ``rate`` is the fraction of each tensor that a step selects, as `selected_count`
-        turns it into a number; groups without a rate are tuned as `SparseSGD` tunes what is selected whole.
+        turns it into a number; groups without a rate are tuned as `SparseSGD` tunes fully selected tensors.
     selection : Selection
-        Of whole tensors (`Selection.whole`).
+        With every tensor fully selected (`Selection.whole`).
     lr, momentum, weight_decay, keep, seed, step, scale_code, scale_table
         As in `SparseSGD`; ``keep`` draws among the entries that a step selects.
 
     Raises
     ------
+    ValueError
+        For a sharded parameter, and as `SparseSGD`.
     RuntimeError
         By `step`, for a gradient that is NaN; the message names the parameter.
     """
@@ -54,15 +56,15 @@ class LargestGradientSGD(SparseSGD):
         # Not the square, which is 0 for gradients below 1e-23.
         sizes = [gradient.abs().float() for gradient in shared["grad"]]
         index = ops.select(sizes, [selected_count(size.numel(), rate) for size in sizes])
-        places = [chosen.long() for chosen in index]
+        offsets = [chosen.long() for chosen in index]
         dense = [*state.values(), shared["master"]]
         compact = [
-            [values[at] if values.numel() else values for values, at in zip(kind, places, strict=True)] if kind else []
+            [values[at] if values.numel() else values for values, at in zip(kind, offsets, strict=True)] if kind else []
             for kind in dense
         ]
         own = dict(zip(state, compact[:-1], strict=True))
         super().update(group, shared | {"index": index, "master": compact[-1]}, own, device)
         for kind, updated in zip(dense, compact, strict=True):
-            for values, new, at in zip(kind, updated, places if kind else [], strict=True):
+            for values, new, at in zip(kind, updated, offsets if kind else [], strict=True):
                 if values.numel():
                     values[at] = new

@@ -1,4 +1,4 @@
-"""Gradients masked for a dense optimiser: the published dynamics."""
+"""Masking of gradients before a dense optimiser: the published dynamics."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from mist_ext.selection import Selection
 
 
 class MaskedGradient:
-    """Keeps the drawn entries of the selected gradients and makes the others zero, for use before any torch optimiser.
+    """Zeroes the gradients of all but the kept selected entries, for use before any torch optimiser.
 
     This is the published dynamics: the optimiser behind it is dense, so momentum and weight decay still move entries
-    whose gradient was dropped. It draws the same entries as `SparseSGD` with the same seed and selection.
+    whose gradient was dropped. It keeps the same entries as `SparseSGD` with the same seed and selection.
 
     Parameters
     ----------
     named_parameters, selection, keep, seed, step, scale_code, scale_table, model
-        As in `SparseSGD`, but for groups.
+        As in `SparseSGD`, but no parameter groups.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SparseSGD`.
+    RuntimeError
+        By `apply_`, for a sparse gradient, or a parameter whose size has changed.
 
     Examples
     --------
@@ -67,12 +74,12 @@ class MaskedGradient:
 
     @property
     def steps(self) -> int:
-        """The number of draws so far. On a GPU, reading it waits for the device."""
+        """The number of steps so far. On a GPU, reading it waits for the device."""
         return int(self._step)
 
     @torch.no_grad()
     def apply_(self) -> None:
-        """Mask the gradients that are there, in place; the next call draws anew."""
+        """Mask the existing gradients in place, and count a step; each step draws anew."""
         names = [name for name, p in self.parameters.items() if p.grad is not None]
         check_sizes(self.selection, names, [self.parameters[name] for name in names])
         grads: list[Tensor] = []
@@ -89,7 +96,7 @@ class MaskedGradient:
                 [self._code.get(name) for name in names] if self._code else [],
                 self._table,
                 [self.selection.ordinal[name] for name in names],
-                first=[self.selection.first(name) for name in names] if self.selection.cuts else [],
+                first=[self.selection.first(name) for name in names] if self.selection.shards else [],
                 threshold=self.threshold,
                 seed=self.seed,
                 step=self._step,
@@ -99,11 +106,11 @@ class MaskedGradient:
         self._step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of draws so far, and what else decides them."""
+        """Return the number of steps so far, and what else decides which entries are kept."""
         return {"step": self.steps, "seed": self.seed, "keep": self.keep, "selection": self.selection.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on drawing where the saved one stopped.
+        """Go on with the step after the saved one.
 
         Raises
         ------

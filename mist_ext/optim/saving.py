@@ -1,4 +1,4 @@
-"""How a sparse optimiser's state is checked and matched by name before any of it is loaded."""
+"""Saving and loading of a sparse optimiser's state: what identifies it, and how it is checked and matched by name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mist_ext.distributed.shard import Shard
-from mist_ext.distributed.stored import Stored, taken, total
-from mist_ext.indices import check_form, same_index
+from mist_ext.distributed.shard_files import TensorOnDisk, entries_of, total
+from mist_ext.indices import check_state, same_index
 from mist_ext.optim.state import fixed_dtypes
 from mist_ext.selection import Selection
 
@@ -25,7 +25,7 @@ States = dict[Tensor, dict[str, Tensor]]
 
 
 def identity(optimizer: SparseOptimizer, names: list[str]) -> dict[str, Any]:
-    """What a group's state belongs to: the kind of optimiser, and all that decides its draws but for the step."""
+    """Return what a group's state belongs to: the kind of optimiser, and the keep rule's key but for the step."""
     selection, table = optimizer.selection, optimizer.scale_table
     bits = None if table is None else bytes(table.detach().cpu().float().contiguous().view(torch.uint8).tolist())
     return {
@@ -37,21 +37,21 @@ def identity(optimizer: SparseOptimizer, names: list[str]) -> dict[str, Any]:
     }
 
 
-def as_parts(optimizer: SparseOptimizer, state_dict: dict[str, Any]) -> None:
-    """Make the state of a sharded parameter parts of the whole tensor's."""
+def shard_state(optimizer: SparseOptimizer, state_dict: dict[str, Any]) -> None:
+    """Replace the state of sharded parameters by `Shard` tensors of the whole state."""
     selection = optimizer.selection
     for group in state_dict["param_groups"]:
         for name, key in zip(group["param_names"], group["params"], strict=True):
-            if (cut := selection.cuts.get(name)) is not None and key in state_dict["state"]:
+            if (shard := selection.shards.get(name)) is not None and key in state_dict["state"]:
                 state = state_dict["state"][key]
-                parts = {kind: Shard(values, cut.first, cut.count) for kind, values in state.items()}
+                parts = {kind: Shard(values, shard.first, shard.count) for kind, values in state.items()}
                 if "index" in state:
                     parts["index"] = selection.global_index(name)  # type: ignore[assignment]
                 state_dict["state"][key] = parts
 
 
 def matched(optimizer: SparseOptimizer, state_dict: Mapping[str, Any]) -> tuple[list[dict[str, Any]], States]:
-    """The groups that were saved, in the order of the optimiser's own, and the state of its parameters.
+    """Return the saved groups in the order of the optimiser's own, and the state of its parameters.
 
     Raises
     ------
@@ -87,8 +87,8 @@ def matched(optimizer: SparseOptimizer, state_dict: Mapping[str, Any]) -> tuple[
         ):
             raise ValueError(f"the state has other parameter groups: group {number} here is {_listed(names)}")
         theirs = saved[numbers[0]] if numbers else empty.pop(0)
-        places = [where[name][1] for name in names]
-        groups.append(_group(optimizer, number, theirs, places))
+        positions = [where[name][1] for name in names]
+        groups.append(_group(optimizer, number, theirs, positions))
         for name, parameter, key in zip(names, group["params"], groups[-1]["params"], strict=True):
             state = state_dict["state"].get(key, {})
             if not state and not parameter.requires_grad:  # torch.distributed.checkpoint leaves those out
@@ -118,12 +118,12 @@ def _listed(names: list[str]) -> str:
     return f"{names[0]!r} and {len(names) - 1} more" if len(names) > 1 else repr(names[0]) if names else "empty"
 
 
-def _group(optimizer: SparseOptimizer, number: int, saved: Mapping[str, Any], places: list[int]) -> dict[str, Any]:
-    """A saved group with its parameters in the order of ours."""
+def _group(optimizer: SparseOptimizer, number: int, saved: Mapping[str, Any], positions: list[int]) -> dict[str, Any]:
+    """Return a saved group with its parameters in the order of the optimiser's."""
     group = optimizer.param_groups[number]
     ours, theirs = group[IDENTITY], dict(saved[IDENTITY])
     for key in ("ordinals", "shapes"):
-        theirs[key] = [theirs[key][place] for place in places]
+        theirs[key] = [theirs[key][i] for i in positions]
     for key, what in (("optimizer", "optimiser"), ("seed", "seed"), ("scale_table", "digest of scale_table")):
         if theirs[key] != ours[key]:
             raise ValueError(
@@ -138,7 +138,7 @@ def _group(optimizer: SparseOptimizer, number: int, saved: Mapping[str, Any], pl
     device = group["params"][0].device if group["params"] else torch.device("cpu")
     return {
         **saved,
-        "params": [saved["params"][place] for place in places],
+        "params": [saved["params"][i] for i in positions],
         "param_names": list(group["param_names"]),
         "step": step.reshape(()).to(device, copy=True),
         IDENTITY: ours,
@@ -148,7 +148,7 @@ def _group(optimizer: SparseOptimizer, number: int, saved: Mapping[str, Any], pl
 def _state(
     optimizer: SparseOptimizer, group: dict[str, Any], name: str, parameter: Tensor, saved: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """This rank's copy of a parameter's state."""
+    """Return this rank's copy of a parameter's state."""
     selection = optimizer.selection
     fixed = fixed_dtypes(optimizer, name, parameter)
     rule = optimizer.state_dtypes(group)
@@ -162,23 +162,23 @@ def _state(
         if kind not in saved:
             continue
         values, expected = saved[kind], selection.total_count(name)
-        if not isinstance(values, Tensor | Stored) or (values.dtype, total(values)) != (dtype, expected):
+        if not isinstance(values, Tensor | TensorOnDisk) or (values.dtype, total(values)) != (dtype, expected):
             is_there = type(values).__name__
-            if isinstance(values, Tensor | Stored):
+            if isinstance(values, Tensor | TensorOnDisk):
                 is_there = f"{values.dtype} [{total(values)}]"
             raise ValueError(f"{kind!r} of {name!r} is {is_there} in the state, expected {dtype} [{expected}]; {SAME}")
-        state[kind] = taken(values, first, count).to(parameter.device, copy=True)
+        state[kind] = entries_of(values, first, count).to(parameter.device, copy=True)
     _check_index(selection, name, saved.get("index"))
-    if name in selection.cuts and "index" in state:
-        state["index"] = state["index"] - selection.cuts[name].begin
+    if name in selection.shards and "index" in state:
+        state["index"] = state["index"] - selection.shards[name].begin
     if "updates" in state and bool((state["updates"] < 0).any()):
         raise ValueError(f"'updates' of {name!r} has a negative count: the state is damaged")
     return state
 
 
 def check_selection(selection: Selection, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError unless this is a selection's own state; the message has the difference."""
-    check_form(saved)
+    """Raise ValueError with the difference unless this is the state of the same selection."""
+    check_state(saved)
     _check_names(set(selection), set(saved["names"]))
     _check_tensors(selection, saved["names"], saved)
     for name in selection:
@@ -192,7 +192,7 @@ def _check_names(own: set[str], theirs: set[str]) -> None:
 
 
 def _check_tensors(selection: Selection, names: list[str], saved: Mapping[str, Any]) -> None:
-    """Shapes and ordinals, which were saved in the order of the names."""
+    """Raise ValueError unless shapes and ordinals, saved in the order of the names, are the selection's."""
     for name, shape, ordinal in zip(names, saved["shapes"], saved["ordinals"], strict=True):
         if tuple(shape) != selection.total_shape(name):
             raise ValueError(
@@ -206,10 +206,10 @@ def _check_tensors(selection: Selection, names: list[str], saved: Mapping[str, A
             )
 
 
-def _check_index(selection: Selection, name: str, saved: Tensor | Stored | None) -> None:
+def _check_index(selection: Selection, name: str, saved: Tensor | TensorOnDisk | None) -> None:
     if saved is not None:
-        index = taken(saved, selection.first(name), selection.count(name))
-        begin = selection.cuts[name].begin if name in selection.cuts else 0
+        index = entries_of(saved, selection.first(name), selection.count(name))
+        begin = selection.shards[name].begin if name in selection.shards else 0
         saved = index - begin if begin else index
     if not same_index(selection[name], saved):
         raise ValueError(f"the state was saved with other selected entries of {name!r}; {SAME}")

@@ -14,7 +14,7 @@ from mist_ext.selection import Selection
 
 
 class SparseSGD(SparseOptimizer):
-    """SGD with momentum for the selected entries whose gradient a step keeps; the others are neither read nor written.
+    """Performs SGD on the selected entries whose gradient a step keeps; the others are neither read nor written.
 
     Each step draws for every selected entry whether its gradient is kept. A dropped entry keeps its value and its
     momentum, and no weight decay is applied to it. For a kept one the order is `torch.optim.SGD`'s: decay, momentum,
@@ -26,17 +26,18 @@ class SparseSGD(SparseOptimizer):
     Parameters
     ----------
     named_parameters : iterable
-        ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...], "lr": ...}``. Parameters that the
-        selection does not name are left out. Without names, as ``model.parameters()`` or other libraries' groups have
-        them, they are looked up in ``model``.
+        ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...], "lr": ...}``. Parameters
+        without names, as in ``model.parameters()`` or other libraries' groups, are looked up in ``model``.
     selection : Selection
+        The entries that are updated; parameters that it does not name are left out.
     lr : float or Tensor
         A tensor is read on the device at every step, for CUDA graphs.
     momentum, weight_decay : float
+        As in `torch.optim.SGD`.
     keep : float
         Probability that a selected entry's gradient is kept in a step, 0 to 1.
     seed : int
-        The draws are a pure function of seed, step, the tensor's number in the selection and the entry.
+        Which entries are kept is a pure function of seed, step, the tensor's ordinal and the entry.
     step : int
         The number of steps already applied, where a run goes on with a new optimiser.
     scale_code : mapping of str to Tensor, optional

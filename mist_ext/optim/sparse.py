@@ -1,4 +1,4 @@
-"""What every sparse optimiser shares: parameters by name, compact state, the draw of a step, saving and loading."""
+"""The base class of the sparse optimisers: parameters by name, compact state, steps, saving and loading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mist_ext.optim.checks import (
     check_sizes,
 )
 from mist_ext.optim.groups import Exchange, NamedParameters, Part, selected_groups
-from mist_ext.optim.saving import IDENTITY, States, as_parts, identity, matched
+from mist_ext.optim.saving import IDENTITY, States, identity, matched, shard_state
 from mist_ext.optim.state import initial_state
 from mist_ext.parameters import named_pairs, with_names
 from mist_ext.selection import Selection
@@ -32,8 +32,8 @@ LARGEST = torch.finfo(torch.float32).max  # of what the ops compute with
 class SparseOptimizer(Optimizer):
     """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
 
-    Of parameters that FSDP2 has sharded, each rank updates its own rows, by gradients that FSDP2 has reduced: the same
-    entries by the same draws as one process. In `state_dict` their state is a `Shard` of the whole tensor's, which
+    Of parameters that FSDP2 has sharded, each rank updates its own rows, by gradients that FSDP2 has reduced. The same
+    entries are kept as in one process. In `state_dict` their state is a `Shard` of the whole tensor's, which
     `torch.distributed.checkpoint` can save, and load for another number of ranks.
 
     A subclass says which state an entry has (`STATE`, `state_dtypes`) and which op takes the step (`update`). Gradients
@@ -78,7 +78,7 @@ class SparseOptimizer(Optimizer):
         super().__init__(groups, defaults | {"step": torch.tensor(step, dtype=torch.int64)})
 
     def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
-        """Names and dtypes of the rule's own state that a group needs, one value a selected entry."""
+        """Return names and dtypes of the rule's own state that a group needs, one value a selected entry."""
         return self.STATE
 
     @abstractmethod
@@ -125,12 +125,12 @@ class SparseOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Draw and update; a step that GradScaler found infinite changes nothing and is not counted."""
+        """Update the kept entries; a step in which GradScaler found infinities changes nothing and is not counted."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.selection.cuts and getattr(self, "grad_scale", None) is not None:
+        if self.selection.shards and getattr(self, "grad_scale", None) is not None:
             raise RuntimeError(
                 "GradScaler cannot be used with sharded parameters, since each rank would look for infinities among "
                 "its own gradients alone; use bfloat16, which needs no scaler"
@@ -148,10 +148,10 @@ class SparseOptimizer(Optimizer):
         return loss
 
     def update_parameters(self, number: int, gradients: Mapping[int, Tensor]) -> None:
-        """Update some parameters of a group from their gradients, given by place in it; count no step. Needs no_grad.
+        """Update some parameters of a group from gradients, given by position in it, without counting a step.
 
-        An exchange takes the gradients up instead, and updates when the other ranks' have come; but not those of
-        sharded parameters, which FSDP2 has reduced.
+        Call it under no_grad. An exchange takes the gradients instead, and updates once they are summed over the
+        ranks; those of sharded parameters FSDP2 has reduced already.
         """
         if not gradients:
             return
@@ -176,16 +176,16 @@ class SparseOptimizer(Optimizer):
             for name, state in zip(names, states, strict=True):
                 if not state and self.selection[name] is not None:
                     raise RuntimeError(f"the state of {name!r} is gone, its index with it; make the optimiser anew")
-        drawing = {
-            "first": [self.selection.first(name) for name in names] if self.selection.cuts else [],
+        keep_rule = {
+            "first": [self.selection.first(name) for name in names] if self.selection.shards else [],
             "ordinal": [self.selection.ordinal[name] for name in names],
             "threshold": ops.keep_threshold(group["keep"]),
             "seed": self.seed,
         }
-        return Part(number, chosen, group, names, params, states, bool(self.selection.cuts), drawing)
+        return Part(number, chosen, group, names, params, states, bool(self.selection.shards), keep_rule)
 
     def apply(self, part: Part, **source: Any) -> None:
-        """One op call, which needs no_grad; `source` says where it finds the gradients."""
+        """Call the op, under no_grad, on a part of a group; ``source`` holds its gradient arguments."""
         group, names, params, states = part.group, part.names, part.params, part.states
         device = params[0].device
         dtypes = self.state_dtypes(group)
@@ -205,7 +205,7 @@ class SparseOptimizer(Optimizer):
             "step": group["step"],
             "found_inf": getattr(self, "found_inf", None),
             "grad_scale": getattr(self, "grad_scale", None),
-            **part.drawing,
+            **part.keep_rule,
             **source,
         }
         try:
@@ -216,7 +216,7 @@ class SparseOptimizer(Optimizer):
     def _own(
         self, kind: str, dtype: torch.dtype, names: list[str], params: list[Tensor], states: list[dict[str, Tensor]]
     ) -> list[Tensor]:
-        """One of the rule's own lists; with zeros where it has none yet, since a scheduler switched momentum on."""
+        """Return one of the rule's state lists; of zeros where a scheduler has just switched momentum on."""
         try:
             return [state[kind] for state in states]
         except KeyError:
@@ -226,7 +226,7 @@ class SparseOptimizer(Optimizer):
         return [state[kind] for state in states]
 
     def _lr_tensor(self, number: int, group: dict[str, Any], device: torch.device) -> Tensor:
-        """The learning rate on the device; made anew only when it changes, so that a step copies nothing there."""
+        """Return the learning rate as a tensor on the device, made anew only when it changes."""
         lr = group["lr"]
         if isinstance(lr, Tensor):
             return lr.to(device, torch.float32)
@@ -239,18 +239,18 @@ class SparseOptimizer(Optimizer):
         return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}, "exchange": None}
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with what decides the draws in every group; the state of a sharded parameter as parts."""
+        """Return torch's state dict with `identity` in every group, and the state of sharded parameters as `Shard`."""
         own = {id(p) for group in self.param_groups for p in group["params"]}
         for parameter in [p for p, state in self.state.items() if not state and id(p) not in own]:
             del self.state[parameter]  # reading the state of a parameter that is not selected makes an empty one
-        handle = self.register_state_dict_post_hook(lambda _, state: as_parts(self, state), prepend=True)
+        handle = self.register_state_dict_post_hook(lambda _, state: shard_state(self, state), prepend=True)
         try:
             return super().state_dict()
         finally:
             handle.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, or what a checkpoint of any ranks holds.
+        """Load what `state_dict` returned, or a checkpoint of any number of ranks.
 
         Groups and parameters are matched by name. Options such as the learning rate become those of the state, as in
         torch; kind of optimiser, seed, scale table and selection must be the same. Every tensor keeps its own dtype:
@@ -284,7 +284,7 @@ class SparseOptimizer(Optimizer):
 
 
 def unwrapped(optimizer: Any, context: str) -> SparseOptimizer:
-    """A sparse optimiser, or the one that accelerate's `AcceleratedOptimizer` wraps; TypeError for another one."""
+    """Return a sparse optimiser, unwrapped from accelerate's `AcceleratedOptimizer`; TypeError for another one."""
     inner = getattr(optimizer, "optimizer", optimizer)
     if not isinstance(inner, SparseOptimizer):
         raise TypeError(f"{context} takes a SparseSGD or SparseAdamW, not {type(inner).__name__}")

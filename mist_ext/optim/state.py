@@ -1,4 +1,4 @@
-"""The compact state of a parameter: what an optimiser keeps for its selected entries, and in which dtypes."""
+"""The compact state of a parameter: its tensors, one value a selected entry, and their dtypes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def initial_state(optimizer: SparseOptimizer, name: str, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-    """What a parameter's entries begin with."""
+    """Return a parameter's state before the first step."""
     index = optimizer.selection[name]
     count = optimizer.selection.count(name)
     state = {}
@@ -34,7 +34,7 @@ def initial_state(optimizer: SparseOptimizer, name: str, parameter: Tensor, grou
 
 
 def fixed_dtypes(optimizer: SparseOptimizer, name: str, parameter: Tensor) -> dict[str, torch.dtype]:
-    """Names and dtypes of a parameter's state beside the rule's own."""
+    """Return names and dtypes of the state that every rule keeps of a parameter."""
     needed = {
         "index": optimizer.selection[name] is not None,
         "master": parameter.dtype != torch.float32,

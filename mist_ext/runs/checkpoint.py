@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.shard import Shard, is_sharded
-from mist_ext.distributed.stored import Shards, Stored, write
+from mist_ext.distributed.shard_files import ShardReader, TensorOnDisk, write
 from mist_ext.runs.checkpoint_state import Dict, described, restored
 from mist_ext.system.bounded_files import opened, read_json, utf8_path
 from mist_ext.system.files import sync_folder, write_atomically
@@ -60,7 +60,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
     TypeError
         If the state has something in it that a checkpoint cannot hold.
     """
-    tensors: dict[str, Tensor | Stored] = {}
+    tensors: dict[str, Tensor | TensorOnDisk] = {}
     tree = described(state, tensors)
     parts = {name: part for name, tensor in tensors.items() if (part := _part(name, tensor)) is not None}
     own = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor) and name not in parts}
@@ -132,7 +132,7 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
     Returns
     -------
     dict or None
-        What `save` was given, tensors on the CPU, and `Stored` in place of sharded ones; None where there is no
+        What `save` was given, tensors on the CPU, and `TensorOnDisk` in place of sharded ones; None where there is no
         checkpoint at all.
 
     Raises
@@ -195,7 +195,7 @@ def _read(checkpoint: Path) -> dict[str, Any]:
             tensors = load_file(name)
     except SafetensorError as error:
         raise ValueError(f"{TENSORS} cannot be read: {error}") from error
-    return restored(tree, tensors, Shards(checkpoint / SHARDS) if shards else None)
+    return restored(tree, tensors, ShardReader(checkpoint / SHARDS) if shards else None)
 
 
 def _checksum(path: Path) -> str:
@@ -206,9 +206,9 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _part(name: str, tensor: Tensor | Stored) -> Shard | None:
+def _part(name: str, tensor: Tensor | TensorOnDisk) -> Shard | None:
     """What this rank writes of a tensor that ranks share out, None for any other."""
-    if isinstance(tensor, Stored):  # of the checkpoint before: in equal parts
+    if isinstance(tensor, TensorOnDisk):  # of the checkpoint before: in equal parts
         bounds = [tensor.total * rank // ranks.size() for rank in (ranks.rank(), ranks.rank() + 1)]
         return Shard(tensor[bounds[0] : bounds[1]], bounds[0], tensor.total)
     if isinstance(tensor, Shard):

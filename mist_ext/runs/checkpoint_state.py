@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mist_ext.distributed.shard import Shard, is_sharded
-from mist_ext.distributed.stored import Shards, Stored
+from mist_ext.distributed.shard_files import ShardReader, TensorOnDisk
 
 
 class Dict(Struct, array_like=True, tag="dict", forbid_unknown_fields=True):
@@ -54,7 +54,7 @@ class NotFinite(Struct, array_like=True, tag="float", forbid_unknown_fields=True
 Node = Dict | List | Tuple | Whole | Part | NotFinite | bool | int | float | str | None
 
 
-def described(state: Mapping[Any, Any], tensors: dict[str, Tensor | Stored]) -> Dict:
+def described(state: Mapping[Any, Any], tensors: dict[str, Tensor | TensorOnDisk]) -> Dict:
     """Describe a state; its tensors go to ``tensors`` under the names that stand in their place.
 
     Raises
@@ -67,14 +67,14 @@ def described(state: Mapping[Any, Any], tensors: dict[str, Tensor | Stored]) -> 
     return described
 
 
-def _described(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> Node:
-    if isinstance(value, Tensor | Stored):
+def _described(value: Any, name: str, tensors: dict[str, Tensor | TensorOnDisk]) -> Node:
+    if isinstance(value, Tensor | TensorOnDisk):
         _require_storable(name, value)
         while name in tensors:  # {"a/b": one, "a": {"b": another}}
             name += "'"
         tensors[name] = value
-        if isinstance(value, Shard | Stored) or is_sharded(value):
-            total = value.total if isinstance(value, Shard | Stored) else value.numel()
+        if isinstance(value, Shard | TensorOnDisk) or is_sharded(value):
+            total = value.total if isinstance(value, Shard | TensorOnDisk) else value.numel()
             return Part(name, total, str(value.dtype).removeprefix("torch."))  # type: ignore[arg-type]
         return Whole(name)
     if isinstance(value, Mapping):
@@ -92,8 +92,8 @@ def _described(value: Any, name: str, tensors: dict[str, Tensor | Stored]) -> No
     raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
 
 
-def _require_storable(name: str, tensor: Tensor | Stored) -> None:
-    kind = "" if isinstance(tensor, Stored) or tensor.layout is torch.strided else "sparse "
+def _require_storable(name: str, tensor: Tensor | TensorOnDisk) -> None:
+    kind = "" if isinstance(tensor, TensorOnDisk) or tensor.layout is torch.strided else "sparse "
     kind = "meta " if isinstance(tensor, Tensor) and tensor.is_meta else kind
     if kind or not _has_form(tensor.dtype):
         raise TypeError(f"{name} is a {kind}tensor of {tensor.dtype}, which a checkpoint cannot hold")
@@ -109,7 +109,7 @@ def _has_form(dtype: torch.dtype) -> bool:
     return True
 
 
-def restored(tree: Dict, tensors: Mapping[str, Tensor], shards: Shards | None) -> dict[str, Any]:
+def restored(tree: Dict, tensors: Mapping[str, Tensor], shards: ShardReader | None) -> dict[str, Any]:
     """The state that was described.
 
     Parameters
@@ -117,7 +117,7 @@ def restored(tree: Dict, tensors: Mapping[str, Tensor], shards: Shards | None) -
     tree : Dict
     tensors : mapping of str to Tensor
         Each of which must stand in the tree.
-    shards : Shards or None
+    shards : ShardReader or None
         Of the tensors that ranks share out.
 
     Raises
@@ -135,7 +135,7 @@ def restored(tree: Dict, tensors: Mapping[str, Tensor], shards: Shards | None) -
     return state
 
 
-def _restored(node: Node, tensors: Mapping[str, Tensor], shards: Shards | None, used: set[str]) -> Any:
+def _restored(node: Node, tensors: Mapping[str, Tensor], shards: ShardReader | None, used: set[str]) -> Any:
     if isinstance(node, Dict):
         return {key: _restored(entry, tensors, shards, used) for key, entry in node.pairs}
     if isinstance(node, List | Tuple):
@@ -149,5 +149,5 @@ def _restored(node: Node, tensors: Mapping[str, Tensor], shards: Shards | None, 
     if isinstance(node, Part):
         if shards is None or shards.totals.get(node.name) != node.total:
             raise ValueError(f"its state names {node.total} entries of {node.name!r}, which are not in its shards")
-        return Stored(shards, node.name, node.total, getattr(torch, node.dtype))
+        return TensorOnDisk(shards, node.name, node.total, getattr(torch, node.dtype))
     return float(node.text) if isinstance(node, NotFinite) else node

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mist_ext.data.stream import Stream
-from mist_ext.distributed.stored import fill_
+from mist_ext.distributed.shard_files import fill_
 from mist_ext.methods.method import Method
 from mist_ext.runs.backbone_change import BackboneChange
 from mist_ext.tuners.tuner import Tuned, Tuner

@@ -21,9 +21,9 @@ from mist_ext.data.doctor import unreadable
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Task, TaskImages
 from mist_ext.distributed import agreement, ranks
-from mist_ext.distributed.rows import gather_turns
-from mist_ext.distributed.sharding import shard
-from mist_ext.distributed.stored import gathered
+from mist_ext.distributed.batch_rows import gather_round_robin
+from mist_ext.distributed.fsdp import shard
+from mist_ext.distributed.shard_files import gather_tensors
 from mist_ext.methods.options import options_by_method
 from mist_ext.results import warning_signs
 from mist_ext.results.manifest import CHECKPOINTS
@@ -178,7 +178,7 @@ class TaskLoop:
             f"{self.progress.what}: {error}. Nothing of that step was saved. mist run --resume {self.out} would go on "
             "from before it and end here again: start a new run"
         )
-        return agreement.alike(Diverged(message))
+        return agreement.on_every_rank(Diverged(message))
 
     def _finish_task(self, task: Task, seed_run: SeedRun, records: dict[str, dict[str, Any]]) -> None:
         """Write and show what came out of a task."""
@@ -357,7 +357,7 @@ class TaskLoop:
             moment()
         own = torch.cat(features) if features else None
         sizes = [rows.count for rows in batches.rows]
-        together = gather_turns(own, sizes, self.context.device)
+        together = gather_round_robin(own, sizes, self.context.device)
         if broken := int((~together.isfinite().all(dim=1)).sum()):
             raise Diverged(
                 f"{broken} of {len(together)} images of a part have features that are NaN or infinite; lower the "
@@ -386,14 +386,14 @@ class TaskLoop:
                         f"{len(broken)} {part} images of task {task.number + 1} cannot be decoded:\n{names}\n"
                         f"Go on with mist run --resume {self.out} once they are replaced, or with --skip-broken"
                     )
-                    raise agreement.alike(BrokenImage(message))
+                    raise agreement.on_every_rank(BrokenImage(message))
                 self._say(f"{len(broken)} {part} images of task {task.number + 1} are left out:\n{names}")
                 images.leave_out(broken)
                 for position in images.classes:
                     if not (images.labels == position).any():
                         name = self.context.source.class_names[seed_run.stream.class_order[position]]
                         message = f"class {name!r} has no {part} image left that can be decoded; replace some"
-                        raise agreement.alike(BrokenImage(message))
+                        raise agreement.on_every_rank(BrokenImage(message))
 
     def _save_classifiers(self, seed_run: SeedRun) -> None:
         options = self.options
@@ -403,7 +403,7 @@ class TaskLoop:
         as_created = not (
             seed_run.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure"
         )
-        weights = None if as_created else gathered(seed_run.backbone.state_dict())
+        weights = None if as_created else gather_tensors(seed_run.backbone.state_dict())
         if not ranks.is_first():
             return
         source = self.context.source

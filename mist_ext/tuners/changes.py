@@ -62,7 +62,7 @@ def described(selection: Selection, backbone: nn.Module, scores: Mapping[str, Te
     total = sum(sums.values())
     records = []
     for name in names:
-        entries, selected = selection.total_numel(name), selection.total_count(name)
+        entries, selected = selection.total_numels[name], selection.total_count(name)
         record = {"name": name, "entries": entries, "selected": selected, "score_share": None, "score_selected": None}
         if scores and total:
             record["score_share"] = sums[name] / total
@@ -80,7 +80,7 @@ def _sums(
         own, index = local(scores[name]).flatten(), selection[name]
         sums[0, i] = own.clamp(min=0).sum(dtype=torch.float64)
         sums[1, i] = (own if index is None else own[index.long()]).sum(dtype=torch.float64)
-    if selection.cuts:
+    if selection.shards:
         add_up_([sums])
     every, selected = sums.tolist()
     return dict(zip(names, every, strict=True)), dict(zip(names, selected, strict=True))
@@ -93,5 +93,5 @@ def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> fl
         int(ops.keep_mask(seed, selection.ordinal[name], step, selection.total_count(name), threshold).sum())
         for name in selection.by_score
     )
-    total = sum(selection.total_numel(name) for name in selection.by_score)
+    total = sum(selection.total_numels[name] for name in selection.by_score)
     return kept / total if total else 0.0

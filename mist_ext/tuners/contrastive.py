@@ -17,7 +17,7 @@ from mist_ext.backbones import train_mode
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
-from mist_ext.distributed.gradients import averaging
+from mist_ext.distributed.gradients import data_parallel
 from mist_ext.distributed.shard import is_sharded
 from mist_ext.results.record import Count
 from mist_ext.seeding import draw_seed
@@ -141,7 +141,7 @@ class ContrastiveTuner(Tuner):
         heads = [self.objective, *([] if self.classifier is None else [self.classifier])]
         modules = [self.network, *heads] if ranks.size() > 1 else []
         trained = [module for module in modules if any(p.requires_grad for p in module.parameters())]
-        self.reduced = {module: averaging(module) for module in trained}
+        self.reduced = {module: data_parallel(module) for module in trained}
         try:
             yield
         finally:

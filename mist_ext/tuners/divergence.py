@@ -103,12 +103,12 @@ class Course:
         """Raise `Diverged`, on every rank, if any batch was not finite."""
         (found,) = agreement.largest(self._first())
         if found:
-            raise agreement.alike(self.diverged(*self._told(found)))
+            raise agreement.on_every_rank(self.diverged(*self._told(found)))
 
     def look_here(self) -> None:
         """Raise `Diverged` if any batch of this rank was not finite."""
         if found := self._first():
-            raise agreement.alike(self.diverged(*self._told(found)))
+            raise agreement.on_every_rank(self.diverged(*self._told(found)))
 
     def losses(self) -> Tensor:
         """Those of all batches so far, float32 ``[batches]`` on the CPU, 0 for those that are to come."""

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mist_ext.config import TuningOptions
-from mist_ext.indices import is_whole, selected_count
+from mist_ext.indices import is_fully_selected, selected_count
 from mist_ext.optim import LargestGradientSGD, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
@@ -64,7 +64,7 @@ class Gradient(MIST):
             raise
 
     def by_score(self, selection: Selection) -> list[str]:
-        return [name for name, p in self.tunable() if not is_whole(name, p, self.options.whole)]
+        return [name for name, p in self.tunable() if not is_fully_selected(name, p, self.options.whole)]
 
     def kept_fraction(self, selection: Selection) -> float:
         sizes = [selection.numel(name) for name in self.by_score(selection)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mist_ext.distributed.shard import Shard, local
-from mist_ext.distributed.stored import Stored, check_entries, taken
+from mist_ext.distributed.shard_files import TensorOnDisk, check_entries, entries_of
 from mist_ext.kernels import ops
 from mist_ext.selection import Selection
 
@@ -74,18 +74,18 @@ class History:
         parameter = self.backbone.get_parameter(name)
         return Shard(own, Shard.of(name, parameter).first, parameter.numel()) if self.sharded else own
 
-    def _own(self, name: str, saved: Tensor | Stored, dtype: torch.dtype = torch.uint8) -> Tensor:
+    def _own(self, name: str, saved: Tensor | TensorOnDisk, dtype: torch.dtype = torch.uint8) -> Tensor:
         """Those of this rank's entries."""
         parameter = self.backbone.get_parameter(name)
         check_entries(name, saved, parameter, dtype)
-        return taken(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
+        return entries_of(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
 
     def _saved_flags(self, name: str, bits: Tensor) -> Tensor:
         """Bits are packed only where they are those of a whole tensor: parts need not begin with a byte."""
         entries = local(self.backbone.get_parameter(name)).numel()
         return self._part(name, ops.unpack_bits(bits, entries)) if self.sharded else bits
 
-    def _own_flags(self, name: str, saved: Tensor | Stored) -> Tensor:
+    def _own_flags(self, name: str, saved: Tensor | TensorOnDisk) -> Tensor:
         if saved.dtype != torch.bool:
             entries = self.backbone.get_parameter(name).numel()
             if not isinstance(saved, Tensor) or saved.dtype != torch.uint8 or saved.shape != (-(-entries // 8),):

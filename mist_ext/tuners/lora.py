@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
 from mist_ext.distributed import agreement
-from mist_ext.distributed.stored import fill_
+from mist_ext.distributed.shard_files import fill_
 from mist_ext.seeding import draw_seed
 from mist_ext.tuners.divergence import Diverged, largest_norm
 from mist_ext.tuners.full import Full
@@ -84,7 +84,7 @@ class LoRA(Full):
         self._adapted, self.network = None, self.backbone
         if not largest_norm(self.backbone.parameters()).isfinite():
             message = f"task {self.task + 1}: the merged weights are NaN or infinite; lower --lora-lr ({self.lr:g})"
-            raise agreement.alike(Diverged(message))
+            raise agreement.on_every_rank(Diverged(message))
         return tuned
 
     def _attach(self, task: int) -> None:

@@ -136,7 +136,7 @@ class MIST(ContrastiveTuner):
         if not self.sharded:  # else they are sums over the ranks already
             add_up_(scores.values())
             if not any(score.any() for score in scores.values()):
-                raise agreement.alike(ValueError(NOTHING_SCORED))
+                raise agreement.on_every_rank(ValueError(NOTHING_SCORED))
         for name, bits in frozen.items():  # behind every entry that may be tuned, even one of score 0
             own = local(scores[name]).view(-1)
             own[ops.unpack_bits(bits, len(own))] = -1

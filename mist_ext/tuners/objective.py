@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mist_ext.distributed.rows import Rows
+from mist_ext.distributed.batch_rows import BatchRows
 
 EPSILON = 1e-8  # inside the division and inside the logarithm, as in the published code
 
@@ -73,7 +73,7 @@ class MutualInformation(nn.Module):
         self.projector = nn.Linear(num_features, dimensions)
         self.temperature = temperature
 
-    def forward(self, features: Tensor, labels: Tensor, rows: Rows | None = None) -> Tensor:
+    def forward(self, features: Tensor, labels: Tensor, rows: BatchRows | None = None) -> Tensor:
         """The loss of a batch.
 
         Parameters
@@ -82,7 +82,7 @@ class MutualInformation(nn.Module):
             ``[2 B, num_features]`` in the order of `TwoViews`.
         labels : Tensor
             int64, ``[B]``.
-        rows : Rows, optional
+        rows : BatchRows, optional
             Of which joint batch features and labels are this rank's part. The loss is that of the joint batch, its
             similarities span all ranks, and its gradient that through this rank's rows: to be summed over the ranks.
         """
@@ -114,7 +114,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("classes", classes)
         self.classifier = nn.Linear(num_features, len(classes))
 
-    def forward(self, features: Tensor, labels: Tensor, rows: Rows | None = None) -> Tensor:
+    def forward(self, features: Tensor, labels: Tensor, rows: BatchRows | None = None) -> Tensor:
         """The loss of a batch; arguments as in `MutualInformation`, all labels of the task."""
         logits = self.classifier(features).float()
         if rows is not None:
@@ -122,7 +122,7 @@ class CrossEntropy(nn.Module):
         return nn.functional.cross_entropy(logits, torch.searchsorted(self.classes, labels).repeat(2))
 
 
-def _joint(values: Tensor, labels: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+def _joint(values: Tensor, labels: Tensor, rows: BatchRows) -> tuple[Tensor, Tensor]:
     """Values ``[2 b, d]`` (`TwoViews` order) and labels ``[b]`` of one rank to those of the joint batch."""
     if rows.empty:  # the image was not its own
         values, labels = values[:0], labels[:0]
@@ -154,7 +154,7 @@ class TwoViews(nn.Module):
         )
 
     @torch.no_grad()
-    def forward(self, images: Tensor, seed: int, rows: Rows | None = None) -> Tensor:
+    def forward(self, images: Tensor, seed: int, rows: BatchRows | None = None) -> Tensor:
         """Images ``[B, 3, height, width]`` to ``[2 B, 3, height, width]``: a pure function of images and seed.
 
         With ``rows`` the images are this rank's part of a joint batch, and get the views that they have in there.
@@ -172,7 +172,7 @@ class TwoViews(nn.Module):
         return torch.cat([images, self.augment(images, params=own)])
 
 
-def _of_rows(drawn: dict[str, Tensor], rows: Rows) -> dict[str, Tensor]:
+def _of_rows(drawn: dict[str, Tensor], rows: BatchRows) -> dict[str, Tensor]:
     """What kornia drew for a joint batch, for one rank's rows of it."""
     shape = drawn["forward_input_shape"].clone()
     shape[0] = rows.own.stop - rows.own.start

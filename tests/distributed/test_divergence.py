@@ -7,7 +7,7 @@ import math
 import torch
 from processes import together
 
-from mist_ext.distributed.rows import Rows
+from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.methods.training import Recipe, fit
 from mist_ext.tuners.divergence import Course, Diverged
 from mist_ext.tuners.tuner import untracked
@@ -63,7 +63,7 @@ def test_training_ends_on_every_rank() -> None:
                 untracked,
                 phase="P",
                 task=2,
-                rows=lambda _: Rows(2, rank, 2),
+                rows=lambda _: BatchRows(2, rank, 2),
             )
         except Diverged as error:
             return str(error)

@@ -30,7 +30,7 @@ from mist_ext.backbones import weights
 from mist_ext.config import Config, TuningOptions, option
 from mist_ext.data import cifar100, matlab, split_lists
 from mist_ext.data.source import Images
-from mist_ext.distributed import stored
+from mist_ext.distributed import shard_files
 from mist_ext.distributed.shard import Shard
 from mist_ext.report.rows import make_rows
 from mist_ext.report.text import notes
@@ -279,13 +279,13 @@ SHARDS = "shards/shard-00001-model-00001-of-00001.safetensors"
 
 def make_shards(folder: Path) -> None:
     values = {"momentum": torch.randn(40), "index": torch.arange(40, dtype=torch.int32)}
-    stored.write(folder / "shards", {name: Shard(value, 0, 40) for name, value in values.items()})
+    shard_files.write(folder / "shards", {name: Shard(value, 0, 40) for name, value in values.items()})
 
 
 def read_shards(folder: Path) -> None:
-    shards = stored.Shards(folder / "shards")
+    shards = shard_files.ShardReader(folder / "shards")
     for name, total in shards.totals.items():
-        stored.Stored(shards, name, min(total, 40), torch.float32)[:]
+        shard_files.TensorOnDisk(shards, name, min(total, 40), torch.float32)[:]
 
 
 def make(folder: Path, kind: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mist_ext import backbones
 from mist_ext.data.source import Images
-from mist_ext.distributed.rows import Rows
+from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, constant, fit
@@ -67,7 +67,7 @@ def fitted(values: list[float], rows: bool = False) -> list[float]:
         return value + 0 * parameter.sum()
 
     recipe = Recipe(2, 0.1, 1, schedule=constant)
-    share = (lambda step: Rows(4, 0, 1)) if rows else None
+    share = (lambda step: BatchRows(4, 0, 1)) if rows else None
     return fit(loss, [([parameter], 1.0)], recipe, lambda epoch: batches, (1,), untracked, "Plain", 3, share)
 
 

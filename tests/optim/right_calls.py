@@ -18,7 +18,7 @@ OPS = ("accumulate_", "select", *DROP_APPLY, "mask_", *PACKED, "pack_", "places"
 
 
 def arguments(op: str, device: torch.device) -> Arguments:
-    """A call that is right: a float32 matrix selected in part, and a bfloat16 vector selected whole."""
+    """A call that is right: a float32 matrix selected in part, and a fully selected bfloat16 vector."""
     if op == "accumulate_":
         made: Arguments = {
             "score": [torch.rand(4, 6), torch.rand(10)],

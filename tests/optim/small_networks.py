@@ -13,6 +13,9 @@ from mist_ext.kernels import ops, reference
 from mist_ext.optim import SparseAdamW, SparseSGD
 from mist_ext.selection import Selection
 
+Made = tuple[nn.Module, Any]
+
+
 TABLE = torch.tensor(0.9, dtype=torch.float64).pow(torch.arange(256)).float()
 
 
@@ -46,6 +49,14 @@ def give_gradients(model: nn.Module, step: int) -> None:
 
 def selected(model: nn.Module, rate: float = 0.2) -> Selection:
     return Selection.random(model.named_parameters(), rate, seed=4)
+
+
+def made(kind: Kind, dtype: torch.dtype = torch.float32, **options: Any) -> Made:
+    """A network, and an optimiser of it in two groups."""
+    model = network(dtype)
+    named = list(model.named_parameters())
+    groups = [{"params": named[:2], "lr": 0.05}, {"params": named[2:], "weight_decay": 0.02}]
+    return model, kind.sparse(groups, selected(model), **{"lr": 0.1, "keep": 0.5, "seed": 3, **options})
 
 
 def train(model: nn.Module, optimizer: Any, steps: range) -> None:

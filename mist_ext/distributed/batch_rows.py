@@ -1,4 +1,4 @@
-"""How the rows of a joint batch are shared out among the ranks, and how they come together again."""
+"""The rows of a joint batch that each rank works on, and how all ranks gather them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from mist_ext.distributed.agreement import largest
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of a batch that all ranks work on together, in as equal parts as possible, in the order of the ranks.
+class BatchRows:
+    """The split of a joint batch into as equal parts as possible, in the order of the ranks.
 
-    A loss over the joint batch is computed by every rank from the gathered rows, and goes backward through the rank's
-    own rows alone. The sum of the ranks' gradients is therefore the gradient that one process would have, and backward
-    itself exchanges nothing.
+    Every rank computes the loss of the joint batch from the gathered rows, and backward goes through the rank's own
+    rows alone. So the sum of the ranks' gradients is the gradient that one process would have, and backward itself
+    exchanges nothing.
 
     Parameters
     ----------
     count : int
         Rows of the joint batch.
     rank, size : int
+        This process, and the number of processes.
     """
 
     count: int
@@ -32,12 +33,12 @@ class Rows:
     size: int
 
     @classmethod
-    def of(cls, count: int) -> Rows:
-        """Shared out among the ranks there are."""
+    def of(cls, count: int) -> BatchRows:
+        """Split a batch of ``count`` rows among the ranks of this run."""
         return cls(count, ranks.rank(), ranks.size())
 
     def part(self, rank: int) -> slice:
-        """The rows of a rank."""
+        """Return the rows of a rank."""
         return slice(self.count * rank // self.size, self.count * (rank + 1) // self.size)
 
     @property
@@ -47,16 +48,16 @@ class Rows:
 
     @property
     def weight(self) -> float:
-        """The share of the joint batch: what a mean over own rows counts in the mean over all."""
+        """This rank's share of the joint batch: the weight of its mean in the mean over all rows."""
         return (self.own.stop - self.own.start) / self.count
 
     @property
     def empty(self) -> bool:
-        """Whether this rank has none: it still takes part in everything that all ranks do."""
+        """Whether this rank has no rows; it still takes part in every collective."""
         return self.own.start == self.own.stop
 
     def gather(self, own: Tensor) -> Tensor:
-        """All rows, on every rank; the gradient goes to the rank's own.
+        """Return all rows, on every rank; a gradient flows into the rank's own alone.
 
         Parameters
         ----------
@@ -83,16 +84,22 @@ class Rows:
         return torch.cat(parts)
 
 
-def gather_turns(own: Tensor | None, batch_sizes: list[int], device: torch.device) -> Tensor:
-    """The rows of batches that the ranks took in turns, in the order of the batches, on every rank.
+def gather_round_robin(own: Tensor | None, batch_sizes: list[int], device: torch.device) -> Tensor:
+    """Return the rows of batches that the ranks took round-robin, in the order of the batches, on every rank.
 
     Parameters
     ----------
     own : Tensor or None
-        float32 ``[own rows, d]``: of batches rank, rank + size, rank + 2 size, and so on; None where there was no turn.
+        float32 ``[own rows, d]``: of batches rank, rank + size, rank + 2 size, ...; None on a rank that had no batch.
     batch_sizes : list of int
-        The rows of all batches.
+        The number of rows of each batch.
     device : torch.device
+        Of the result.
+
+    Returns
+    -------
+    Tensor
+        float32 ``[sum(batch_sizes), d]``.
     """
     rank, size = ranks.rank(), ranks.size()
     if size == 1:
@@ -106,10 +113,10 @@ def gather_turns(own: Tensor | None, batch_sizes: list[int], device: torch.devic
     gathered = padded.new_empty(size * max(counts), width)
     parts = gathered.split(max(counts))
     dist.all_gather(list(parts), padded)
-    taken = [0] * size
+    used = [0] * size
     ordered = []
     for number, rows in enumerate(batch_sizes):
-        turn = number % size
-        ordered.append(parts[turn][taken[turn] : taken[turn] + rows])
-        taken[turn] += rows
+        rank = number % size
+        ordered.append(parts[rank][used[rank] : used[rank] + rows])
+        used[rank] += rows
     return torch.cat(ordered)

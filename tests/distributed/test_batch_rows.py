@@ -8,15 +8,15 @@ from processes import together
 from torch import Tensor, nn
 
 from mist_ext.distributed import ranks
+from mist_ext.distributed.batch_rows import BatchRows, gather_round_robin
 from mist_ext.distributed.gradients import add_up_
-from mist_ext.distributed.rows import Rows, gather_turns
 from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
 
 
 @pytest.mark.parametrize("size", range(1, 6))
 @pytest.mark.parametrize("count", range(12))
 def test_every_row_has_one_rank_and_parts_are_as_equal_as_possible(count: int, size: int) -> None:
-    parts = [range(count)[Rows(count, rank, size).own] for rank in range(size)]
+    parts = [range(count)[BatchRows(count, rank, size).own] for rank in range(size)]
     assert [row for part in parts for row in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -35,7 +35,7 @@ def test_the_ranks_gradients_add_up_to_that_of_the_joint_batch(objective: str, r
     expected = alone.item()
 
     def work(rank: int) -> tuple[float, list[Tensor]]:
-        shared = Rows.of(rows)
+        shared = BatchRows.of(rows)
         own = shared.own if not shared.empty else slice(0, 1)  # as `Batches` has it
         loss = head(backbone(inputs[:, own].flatten(0, 1)), labels[own], shared)
         loss.backward()
@@ -54,7 +54,7 @@ def test_a_rank_sees_the_views_that_its_rows_have_in_the_joint_batch() -> None:
     whole = views(images, seed=5).view(2, 10, 3, 32, 32)
     for size in (2, 3):
         for rank in range(size):
-            rows = Rows(10, rank, size)
+            rows = BatchRows(10, rank, size)
             assert torch.equal(views(images[rows.own], 5, rows).view(2, -1, 3, 32, 32), whole[:, rows.own])
 
 
@@ -64,7 +64,7 @@ def test_what_was_done_in_turns_comes_back_in_order() -> None:
 
     def work(rank: int) -> Tensor:
         own = [*batches][rank :: ranks.size()]
-        return gather_turns(torch.cat(own) if own else None, sizes, torch.device("cpu"))
+        return gather_round_robin(torch.cat(own) if own else None, sizes, torch.device("cpu"))
 
     for size in (2, 3, 5):  # the last one has a rank without a turn
         for gathered in together(size, work):

@@ -1,4 +1,4 @@
-"""A backbone that does not fit on one device: spread over the ranks by rows, block after block (PyTorch's FSDP2)."""
+"""Sharding of a backbone that does not fit on one device over the ranks, by PyTorch's FSDP2."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from mist_ext.distributed import ranks
 
 
 def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
-    """Leave of each parameter this rank's rows on the device; whole ones exist only while their block is used.
+    """Shard a model by rows: each rank keeps its rows of every parameter; a block is whole only while it is used.
 
-    Backward gives every rank the sum over the ranks of the gradients of its rows, as `Rows` wants it.
+    Backward gives every rank the sum over the ranks of its rows' gradients, as `BatchRows` expects it.
 
     Parameters
     ----------
     model : Module
-        The same on every rank, best on the CPU, from where one block after the other goes to the device.
+        The same on every rank, best on the CPU: its blocks move to the device one after the other.
     blocks : iterable of Module
-        What is brought together at once; what lies outside of them is brought together with the model.
+        The units that are gathered at once; parameters outside of them are gathered with the model.
     device : torch.device
+        Where this rank's rows lie.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
