@@ -12,6 +12,16 @@ from typing import NamedTuple
 
 Matrix = Sequence[Sequence[float]]
 
+# What every run is measured by: the names in files, and as tables have them.
+METRICS = {"average_accuracy": "A_avg", "last_accuracy": "A_last", "forgetting": "forgetting"}
+
+
+class Spread(NamedTuple):
+    """A mean and standard deviation."""
+
+    mean: float
+    std: float
+
 
 class Gain(NamedTuple):
     """A difference paired over seeds.
@@ -104,7 +114,7 @@ def forgetting(matrix: Matrix) -> float:
     return math.fsum(lost) / len(lost)
 
 
-def mean_std(values: Sequence[float]) -> tuple[float, float]:
+def mean_std(values: Sequence[float]) -> Spread:
     """Mean and sample standard deviation.
 
     The standard deviation has n - 1 in the denominator, since seeds are a sample of all seeds; it is 0.0 for
@@ -119,8 +129,8 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
         raise ValueError("no values to take the mean of")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
-        return mean, 0.0
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        return Spread(mean, 0.0)
+    return Spread(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)))
 
 
 def paired_gain(values: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | None:

@@ -39,7 +39,7 @@ class Point:
         Of its folder. It follows from the point's own values, so it stays when an axis gets more of them. A long one
         is cut, and has a digest of the whole.
     axes : dict
-        Its place on the axes, the data set first, then the tuner, without the seed and what its tuner does not use.
+        Its values on the axes, the data set first, then the tuner, without the seed and what its tuner does not use.
     options : Config
     """
 
@@ -201,7 +201,7 @@ def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def _check_different(labels: list[Any], where: str) -> None:
-    if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+    if twice := [label for index, label in enumerate(labels) if label in labels[:index]]:
         raise ValueError(f"{where} has {twice[0]!r} twice; leave one out")
 
 
@@ -255,15 +255,15 @@ def _joined(parts: Iterable[dict[str, Any]], source: str) -> dict[str, Any]:
 
 
 def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
-    """The run at a place of the grid."""
+    """The run at a point of the grid."""
     basis = presets.preset(values["preset"]) if values.get("preset") else {}
     options = Config(**{**basis, **values})
     axes = {"data": options.data, **{name: label for name, label in labels.items() if name != "seeds"}}
     try:
         options.check()
     except ValueError as error:
-        place = ", ".join(f"{name} {label}" for name, label in labels.items())
-        raise ValueError(f"{error} (at {place})") from error
+        point = ", ".join(f"{name} {label}" for name, label in labels.items())
+        raise ValueError(f"{error} (at {point})") from error
     unused = unused_by(axes["tuner"], Config)  # where points differ in these alone, they are one run
     axes = {name: label for name, label in axes.items() if name not in unused}
     options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in unused})
@@ -273,7 +273,7 @@ def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
 
 
 def _folder_name(values: str) -> str:
-    """A place's values as the name of a folder, without the seed."""
+    """A point's values as the name of a folder, without the seed."""
     name = re.sub(r"[^\w.+=-]+", "_", values)
     if len(name.encode()) <= _LONGEST_NAME:
         return name

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mist_ext.report.comparisons import Comparison
 from mist_ext.report.experiments import Experiment
-from mist_ext.report.rows import Row
 from mist_ext.system.names import shown
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PHASE_COLOURS = {  # of `mist_ext.system.costs.PHASES`
     "learn": "#E69F00",
     "evaluate": "#009E73",
 }
-NOT_SEEN = "0.90"  # a grey, in the place of an accuracy on what is yet to come
+NOT_SEEN = "0.90"  # a grey, instead of an accuracy on what is yet to come
 LABEL = 32  # characters of a label; the parts of a title are cut already
 SEEN = "accuracy on all classes seen (%)"
 
@@ -37,9 +37,9 @@ def experiment_colour(experiment: Experiment) -> str:
     return TUNER_COLOURS.get(experiment.tuner, OTHER_COLOURS[0])
 
 
-def row_colours(rows: Sequence[Row]) -> dict[str, str]:
+def label_colours(comparisons: Sequence[Comparison]) -> dict[str, str]:
     """A colour for each tuner, the frozen backbone first."""
-    names = sorted({row.label for row in rows}, key=lambda name: (name != "none", name))
+    names = sorted({one.label for one in comparisons}, key=lambda name: (name != "none", name))
     free = itertools.cycle(OTHER_COLOURS)
     return {name: TUNER_COLOURS.get(name) or next(free) for name in names}
 
@@ -59,7 +59,7 @@ def accuracy_colours() -> Colormap:
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    return ListedColormap(colormaps["Blues"]([0.14 + 0.86 * place / 255 for place in range(256)]))
+    return ListedColormap(colormaps["Blues"]([0.14 + 0.86 * level / 255 for level in range(256)]))
 
 
 def colour_range(values: Sequence[float]) -> tuple[float, float]:
@@ -68,7 +68,7 @@ def colour_range(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(10.0 * math.floor(min(values) / 10), high - 30)), max(high, 30.0)
 
 
-def labelled_places(count: int, most: int) -> list[int]:
+def labelled_ticks(count: int, most: int) -> list[int]:
     """Which of so many rows or columns carry their number, counted from 0: all, or where that is too many some."""
     every = 1 if count <= most else 5 * math.ceil(count / (5 * most))
     return sorted({0, *range(every - 1, count, every)})
