@@ -39,7 +39,7 @@ def called(one: Comparison) -> str:
 
 
 def _sources(comparisons: Sequence[Comparison]) -> Iterator[Note]:
-    """Where the published expectations come from, one note per source."""
+    """Say where the published expectations come from, one note per source."""
     found: dict[str, list[str]] = {}
     for one in comparisons:
         if expected := one.experiment.expected:

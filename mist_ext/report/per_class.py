@@ -10,7 +10,7 @@ from mist_ext.results.record import RunRecord
 
 
 class ClassMatrix(NamedTuple):
-    """The accuracy on each class after each task, percent.
+    """Accuracies on each class after each task, in percent.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ _NUMBERED_NORM = re.compile(r"(norm|ln)_?\d+")
 
 @dataclass(frozen=True)
 class Shares:
-    """Averaged over tasks and seeds; a layer and kind that the model does not have together is absent.
+    """Shares, averaged over tasks and seeds; a layer and kind that the model does not have together is absent.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ def positions_by_name(names: Sequence[str]) -> dict[str, Position]:
 
 
 def _in_order(positions: Mapping[str, Position]) -> list[str]:
-    """All kinds, in the order of the model, but those of the layer with the most kinds first: they are the blocks'."""
+    """Return all kinds in the order of the model, those of the layer with the most kinds, the blocks', first."""
     layers: dict[str, list[str]] = {}
     for layer, kind in positions.values():
         layers.setdefault(layer, []).append(kind)

@@ -77,7 +77,7 @@ def sharing(experiments: Iterable[Experiment]) -> Sharing:
 
 
 def _shared(seed_runs: Sequence[Sequence[float | None]]) -> Shared:
-    """Of the seconds that each method of a seed run recorded, the same work each time; None where it took no part."""
+    """Count work, from the seconds that each method of a seed recorded for it; None where it took no part."""
     took = [[seconds for seconds in seed_run if seconds is not None] for seed_run in seed_runs]
     took = [seed_run for seed_run in took if seed_run]
     return Shared(len(took), sum(map(len, took)), math.fsum(math.fsum(seed_run) - max(seed_run) for seed_run in took))

@@ -56,7 +56,7 @@ def write_report(
     ValueError
         If there is no experiment.
     PermissionError
-        If there is no place to write to; the message says what to do.
+        If nothing can be written; the message says what to do.
     """
     drawn = _Drawn()
     files = []
@@ -154,7 +154,7 @@ def _page_digest(comparisons: Sequence[Comparison], tables: Tables, figures: boo
 
 
 def _figures_home(experiment: Experiment, folder: str | Path | None, tell: Callable[[str], None] | None) -> Path:
-    """Where an experiment's figures are written: beside its results, else in a folder of that name."""
+    """Return where an experiment's figures are written: beside its results, else in a folder of that name."""
     own = Path(experiment.source).parent
     if _writable(own) or _up_to_date(experiment, own):
         return own

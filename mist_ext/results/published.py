@@ -38,7 +38,7 @@ _PROTOCOL = (
 
 
 def expected(options: Config, split: str) -> dict[str, Any] | None:
-    """What was published for an experiment's protocol: average and last accuracy in percent, and the source.
+    """Return what was published for an experiment's protocol: average and last accuracy in percent, and the source.
 
     None where nothing was, or where an option that it depends on was changed.
 

@@ -85,7 +85,7 @@ class Scalars:
 
 
 def _of_task(record: TaskRecord) -> Iterator[tuple[str, float]]:
-    """Tags and values; what was not measured is left out."""
+    """Yield tags and values; what was not measured is left out."""
     yield "accuracy/seen", record.accuracy_seen
     for task, accuracy in enumerate(record.accuracy_per_task, 1):
         yield f"accuracy per task/{task}", accuracy

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def numeric_axis(grid: Grid) -> str | None:
-    """The only axis, besides seeds, with several values that are all numbers; None if there is none or more."""
+    """Return the only axis, besides seeds, with several values that are all numbers; None if there is none or more."""
     numeric = [
         name
         for name, labels in grid.axes.items()

@@ -60,7 +60,7 @@ def make_outcomes(results: Sequence[tuple[Point, Sequence[Experiment]]]) -> list
 
 
 def _frozen(one: Outcome, outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The outcome of the tuner ``none`` at the same point; it lacks the axes that concern tuning alone."""
+    """Return the outcome of the tuner ``none`` at the same point; it lacks the axes that concern tuning alone."""
     for other in outcomes:
         shared: Mapping[str, Any] = {name: one.axes[name] for name in other.axes if name in one.axes}
         if other.experiment.method == one.experiment.method and other.axes == {**shared, "tuner": "none"}:

@@ -88,7 +88,7 @@ class SweepTable:
         return json.dumps(content, indent=1) + "\n"
 
     def _names(self) -> list[Shown]:
-        """The method, and the axes with several values; the tuner always."""
+        """Return the columns of the method and of the axes with several values; the tuner always."""
         values: dict[str, set[str]] = {}
         for one in self.outcomes:
             for name, value in one.axes.items():

@@ -84,7 +84,7 @@ def _finish(axes: Axes, tasks: int, label: str, upwards: bool) -> None:
 
 
 def _recorded(experiment: Experiment) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds and peak memory of each task, by phase."""
+    """Return seconds and peak memory of each task, by phase."""
     seconds = {phase: _means(experiment, phase) for phase in PHASES}
     peaks = {phase: _largest(experiment, phase) for phase in PHASES}
     return (
@@ -99,7 +99,7 @@ def _means(experiment: Experiment, phase: str) -> list[float]:
 
 
 def _largest(experiment: Experiment, phase: str) -> list[float]:
-    """Of each task over seeds; 0 where nothing was recorded."""
+    """Return the largest peak of each task over seeds; 0 where nothing was recorded."""
     records = zip(*(run.tasks for run in experiment.counted), strict=True)
     return [max(task.peak_memory_bytes.get(phase) or 0.0 for task in tasks) for tasks in records]
 

@@ -86,7 +86,7 @@ def _heat_map(axes: Axes, found: Shares, values: Mapping[Position, float], colou
 
 
 def _short(percent: float) -> str:
-    """At most three digits, since the fields are small."""
+    """Write at most three digits, since the fields are small."""
     if percent >= 9.95 or percent == 0:
         return f"{percent:.0f}"
     if percent >= 0.995:
