@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mist_ext import report
-from mist_ext.results.metrics import average_accuracy, last_accuracy, mean_std
 from mist_ext.runs import benchmark
 from mist_ext.system.files import write_atomically
 
@@ -104,8 +103,8 @@ def finished(trial: dict[str, Any], out: Path, console: Console) -> dict[str, An
         benchmark.run(benchmark.Config(**config, out=str(own), overwrite=True), console)
     (experiment,) = report.read_experiments([own])
     return trial | {
-        "average_accuracy": mean_std([average_accuracy(run.seen) for run in experiment.runs]),
-        "last_accuracy": mean_std([last_accuracy(run.seen) for run in experiment.runs]),
+        "average_accuracy": experiment.metric("average_accuracy"),
+        "last_accuracy": experiment.metric("last_accuracy"),
     }
 
 

@@ -81,11 +81,9 @@ def run_command(options: Namespace) -> int:
 def sweep_command(options: Namespace) -> int:
     """``mist sweep``."""
     from rich.console import Console
-    from rich.text import Text
 
+    from mist_ext.report.renderers.terminal import Terminal
     from mist_ext.sweep import sweep
-    from mist_ext.sweep.table import LEGEND
-    from mist_ext.sweep.terminal import SweepTables
 
     out = options.out or str(Path("runs") / Path(options.grid).stem)
     if _of_several() and "RANK" in os.environ:
@@ -96,10 +94,7 @@ def sweep_command(options: Namespace) -> int:
     console = Console()
     made = sweep(options.grid, out, typed(options.jobs, int | None, "jobs is"), options.resume, console)
     console.print()
-    console.print(SweepTables(made))
-    for note in made.notes():
-        say(console, note, "yellow" if note.startswith("failed") else "")
-    console.print(Text(LEGEND, style="dim"))
+    console.print(Terminal(made.tables))
     say(console, f"Table and figure: {out}")
     return 1 if made.failures else 0
 

@@ -107,8 +107,7 @@ def _sweep(parser: Parser) -> None:
     parser.add_argument(
         "--jobs",
         metavar="N",
-        help="runs at a time, which share the cores; by default one for each core, on few cores the last ones "
-        "together, or one where they use a GPU",
+        help="runs at a time, which share the cores; by default one for each core, or one where they use a GPU",
     )
     parser.add_argument(
         "--resume",

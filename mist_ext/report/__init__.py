@@ -7,12 +7,18 @@ got, and named.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mist_ext.report.comparisons import compare
 from mist_ext.report.experiments import Experiment
-from mist_ext.report.forms import FORMS, as_text
+from mist_ext.report.joint_table import joint_table
 from mist_ext.report.parsing import ResultsError, parse_experiment
 from mist_ext.report.reading import read_experiments
-from mist_ext.report.summary import write_figures, write_report, write_summary
-from mist_ext.report.tables import ExperimentTables as table
+from mist_ext.report.renderers.latex import latex
+from mist_ext.report.renderers.markdown import markdown
+from mist_ext.report.renderers.spreadsheet import csv_text
+from mist_ext.report.renderers.terminal import Terminal
+from mist_ext.report.writing import write_figures, write_report, write_summary
 
 __all__ = [
     "FORMS",
@@ -26,3 +32,15 @@ __all__ = [
     "write_report",
     "write_summary",
 ]
+
+FORMS = {"markdown": markdown, "csv": csv_text, "latex": latex}
+
+
+def table(experiments: Sequence[Experiment]) -> Terminal:
+    """Return the tables of all experiments, as something that `rich.console.Console.print` takes."""
+    return Terminal(joint_table(compare(experiments)))
+
+
+def as_text(experiments: Sequence[Experiment], form: str) -> str:
+    """Return the tables of all experiments in one of `FORMS`."""
+    return FORMS[form](joint_table(compare(experiments)))

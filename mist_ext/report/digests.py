@@ -39,7 +39,7 @@ def holds(file: Path, digest: str) -> bool:
 
 @cache
 def _code() -> bytes:
-    """What draws: this folder's files, and the versions of the packages."""
+    """Digest what draws: this folder's files, and the versions of the packages."""
     digest = hashlib.blake2b(f"{mist_ext.__version__} {version('matplotlib')}".encode())
     for file in sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".jinja")):
         digest.update(file.read_bytes())

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from mist_ext.results import metrics
-from mist_ext.results.record import Described, Expected, RunRecord, TaskRecord
+from mist_ext.results.metrics import Spread
+from mist_ext.results.record import BackboneRecord, Expected, ExperimentRecord, RunRecord, TaskRecord
+from mist_ext.system.costs import PHASES
 from mist_ext.system.names import shown
 
 WHOLE = "whole"  # in the place of a phase: all of a task
+DIAGNOSIS = BackboneRecord.__struct_fields__
+_FRACTIONS = {  # the names that tables have: entry of a task's record, and which part of it
+    "selected": ("selected_fraction", None),
+    "kept": ("kept_fraction", "mean"),
+    "changed": ("changed_fraction", "mean"),
+    "changed_max": ("changed_fraction", "max"),
+    "changed_all": ("changed_fraction_all", "mean"),
+    "changed_all_max": ("changed_fraction_all", "max"),
+}
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One combination of data, backbone, tuner and method, over its seeds.
+class Experiment(ExperimentRecord, kw_only=True):
+    """A record of results over its seeds, and what follows from it.
+
+    Numbers are taken over the runs that finished the most tasks (`counted`); accuracies are in percent, fractions in
+    0..1, memory in bytes. What was not measured is None.
 
     Attributes
     ----------
     source : str
-        Where it was read, for messages.
-    config : Described
-        The configuration.
-    runs : list of RunRecord
-        In the order of the file; runs without a finished task are left out.
-    gaps : list of str
-        What an interrupted run lacks; empty where the experiment is complete.
-    environment : dict
-        Versions and device, as they were written; empty where they were not.
+        The file that it was read from.
     """
 
     source: str
-    config: Described
-    runs: list[RunRecord]
-    gaps: list[str]
-    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def data(self) -> str:
-        return str(self.config.data["name"])
+        return self.config.data.name
 
     @property
     def backbone(self) -> str:
@@ -59,15 +62,13 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        """Of its figures, cut where names are long."""
+        """The title of its figures, cut where names are long."""
         return " · ".join(shown(name, 40) for name in (self.data, self.tuner, self.method))
 
-    def class_name(self, label: Any) -> str:
-        """The name of a class by its number in the data set; the number where the run did not record names."""
-        names = self.config.data.get("class_names")
-        if isinstance(names, list) and isinstance(label, int) and 0 <= label < len(names):
-            return shown(names[label], 24)
-        return shown(label, 24)
+    def class_name(self, label: int) -> str:
+        """Return the name of a class by its number in the data set; the number if it has no name."""
+        names = self.config.data.class_names
+        return shown(names[label] if 0 <= label < len(names) else label, 24)
 
     @property
     def expected(self) -> Expected | None:
@@ -75,72 +76,104 @@ class Experiment:
         return self.config.expected or None
 
     @property
-    def counted(self) -> list[RunRecord]:
-        """The runs that means are taken over: those with the most finished tasks."""
-        return [run for run in self.runs if len(run.seen) == self.tasks]
+    def gaps(self) -> list[str]:
+        """What an interrupted run lacks; empty where the experiment is complete."""
+        expected = max(self.tasks, self.config.data.tasks)
+        short = [run for run in self.runs if len(run.tasks) < expected]
+        gaps = [f"seed {run.seed} has {len(run.tasks)} of {expected} tasks" for run in short]
+        present = {run.seed for run in self.runs}
+        if missing := [str(seed) for seed in self.config.seeds if seed not in present]:
+            gaps.append(f"seed{'s' if len(missing) > 1 else ''} {', '.join(missing)} not begun")
+        if not gaps and self.summary is UNSET:
+            gaps.append("the run was interrupted before its summary")
+        return gaps
 
     @property
     def tasks(self) -> int:
         """The number of tasks that the counted runs finished."""
-        return max((len(run.seen) for run in self.runs), default=0)
+        return max((len(run.tasks) for run in self.runs), default=0)
 
-    def last_by_seed(self) -> dict[int, float]:
-        """A_last of each counted run."""
-        return {run.seed: metrics.last_accuracy(run.seen) for run in self.counted}
+    @property
+    def counted(self) -> list[RunRecord]:
+        """The runs that means are taken over: those with the most finished tasks, if there is one."""
+        return [run for run in self.runs if run.tasks and len(run.tasks) == self.tasks]
 
-    def seen_by_task(self) -> list[tuple[float, float]]:
-        """Mean and standard deviation over seeds of the accuracy on the classes seen, after each task."""
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the counted runs."""
+        return [run.seed for run in self.counted]
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """Return one of `metrics.METRICS` for each counted run."""
+        return {run.seed: run.metrics[metric] for run in self.counted}
+
+    def metric(self, name: str) -> Spread | None:
+        """Return one of `metrics.METRICS` over seeds; None without a finished task."""
+        return _spread(list(self.by_seed(name).values()))
+
+    def seen_by_task(self) -> list[Spread]:
+        """Return the accuracy on the classes seen after each task, over seeds."""
         return [metrics.mean_std(values) for values in zip(*(run.seen for run in self.counted), strict=True)]
 
     def mean_matrix(self) -> list[list[float]]:
-        """The accuracy matrix, averaged over seeds."""
+        """Return the accuracy matrix, averaged over seeds."""
         rows = zip(*(run.matrix for run in self.counted), strict=True)
-        return [[metrics.mean_std(values)[0] for values in zip(*row, strict=True)] for row in rows]
+        return [[metrics.mean_std(values).mean for values in zip(*row, strict=True)] for row in rows]
 
-    def fraction(self, name: str, of: str | None = None) -> float | None:
-        """The mean of a fraction over tasks and seeds; None if never measured.
+    @property
+    def fractions(self) -> dict[str, float | None]:
+        """The mean of each fraction over tasks and seeds; for a maximum the largest."""
+        return {name: self._fraction(*entry) for name, entry in _FRACTIONS.items()}
 
-        A fraction that is recorded by its mean and maximum needs ``of``; for ``"max"`` the largest is taken.
-        """
-        values = [getattr(task, name) for run in self.counted for task in run.tasks]
-        numbers = [value if of is None else getattr(value, of) for value in values if value is not None]
-        if not numbers:
-            return None
-        return max(numbers) if of == "max" else metrics.mean_std(numbers)[0]
-
-    def backbone_change(self, name: str, last: bool = False) -> list[float]:
-        """What the diagnosis found under a name: each counted run's mean over tasks, or its last task's value."""
-        found = []
+    def diagnosis(self, name: str) -> dict[int, float]:
+        """Return one of `DIAGNOSIS` by seed: the mean over tasks, but of ``letters`` the value after the last one."""
+        found = {}
         for run in self.counted:
-            values = [getattr(task.backbone, name) for task in run.tasks if task.backbone]
-            numbers = [value for value in values if value is not None]
+            numbers = _known([getattr(task.backbone, name) for task in run.tasks if task.backbone])
             if numbers:
-                found.append(numbers[-1] if last else metrics.mean_std(numbers)[0])
+                found[run.seed] = numbers[-1] if name == "letters" else metrics.mean_std(numbers).mean
         return found
 
-    def peak_memory(self, phase: str) -> float | None:
-        """The largest peak of a phase over tasks and seeds, in bytes; `WHOLE` for all phases. None if not measured."""
-        peaks = [memory_by_phase(task).get(phase) for run in self.counted for task in run.tasks]
-        return max((peak for peak in peaks if peak is not None), default=None)
+    @property
+    def backbone_change(self) -> dict[str, Spread | None]:
+        """Each `diagnosis` over seeds."""
+        return {name: _spread(list(self.diagnosis(name).values())) for name in DIAGNOSIS}
 
-    def seconds(self, phase: str) -> float | None:
-        """The seconds of a phase, summed over tasks, averaged over seeds; None if there was no such phase."""
-        totals = []
-        for run in self.counted:
-            spent = [(task.seconds or {}).get(phase) for task in run.tasks]
-            numbers = [value for value in spent if value is not None]
-            if numbers:
-                totals.append(math.fsum(numbers))
-        return metrics.mean_std(totals)[0] if totals else None
+    @property
+    def seconds(self) -> dict[str, float | None]:
+        """Seconds by phase, summed over tasks and averaged over seeds, and their sum as ``total``."""
+        spent = {phase: self._seconds(phase) for phase in PHASES}
+        known = _known(list(spent.values()))
+        return {**spent, "total": sum(known) if known else None}
+
+    @property
+    def peak_memory(self) -> dict[str, float | None]:
+        """The largest peak by phase over tasks and seeds, and the largest of all as ``whole``."""
+        tasks = [memory_by_phase(task) for run in self.counted for task in run.tasks]
+        return {name: max(_known([task.get(name) for task in tasks]), default=None) for name in (*PHASES, WHOLE)}
+
+    def _fraction(self, entry: str, part: str | None) -> float | None:
+        found = _known([getattr(task, entry) for run in self.counted for task in run.tasks])
+        numbers = [value if part is None else getattr(value, part) for value in found]
+        if not numbers:
+            return None
+        return max(numbers) if part == "max" else metrics.mean_std(numbers).mean
+
+    def _seconds(self, phase: str) -> float | None:
+        spent = [_known([task.seconds.get(phase) for task in run.tasks]) for run in self.counted]
+        totals = [math.fsum(numbers) for numbers in spent if numbers]
+        return metrics.mean_std(totals).mean if totals else None
 
 
 def memory_by_phase(task: TaskRecord) -> dict[str, float]:
-    """A task's peak memory in bytes: of every phase that has one, and the largest as `WHOLE`.
+    """Return a task's peak memory in bytes: of every phase that has one, and the largest as `WHOLE`."""
+    peaks = {phase: peak for phase, peak in task.peak_memory_bytes.items() if peak is not None}
+    return {**peaks, WHOLE: max(peaks.values())} if peaks else {}
 
-    Files of earlier versions have one number for a task: it stands alone, as `WHOLE`.
-    """
-    recorded = task.peak_memory_bytes
-    if isinstance(recorded, dict):
-        peaks = {phase: peak for phase, peak in recorded.items() if peak is not None}
-        return {**peaks, WHOLE: max(peaks.values())} if peaks else {}
-    return {} if recorded is None else {WHOLE: recorded}
+
+def _known(values: Sequence[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    return metrics.mean_std(values) if values else None

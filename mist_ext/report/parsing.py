@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from mist_ext.report.experiments import Experiment
 from mist_ext.results.record import SCHEMA, ExperimentRecord
@@ -52,25 +53,4 @@ def parse_experiment(result: Any, source: str) -> Experiment:
         record = decode_json(content, ExperimentRecord, source)
     except ValueError as error:
         raise ResultsError(f"{error}; {REPEAT}") from error
-    return Experiment(
-        source=source,
-        config=record.config,
-        runs=[run for run in record.runs if run.tasks],
-        gaps=_gaps(record),
-        environment=record.environment,
-    )
-
-
-def _gaps(record: ExperimentRecord) -> list[str]:
-    configured = record.config.data.get("tasks")
-    longest = max((len(run.tasks) for run in record.runs), default=0)
-    expected = max(longest, configured if isinstance(configured, int) else 0)
-    short = [run for run in record.runs if len(run.tasks) < expected]
-    gaps = [f"seed {run.seed} has {len(run.tasks)} of {expected} tasks" for run in short]
-    present = {run.seed for run in record.runs}
-    if missing := [str(seed) for seed in record.config.seeds or () if seed not in present]:
-        gaps.append(f"seed{'s' if len(missing) > 1 else ''} {', '.join(missing)} not begun")
-    if not gaps and record.summary is msgspec.UNSET:
-        # The last run may have lacked tasks that nothing else in the file tells of.
-        gaps.append("the run was interrupted before its summary")
-    return gaps
+    return Experiment(**structs.asdict(record), source=source)

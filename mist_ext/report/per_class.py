@@ -10,7 +10,7 @@ from mist_ext.results.record import RunRecord
 
 
 class ClassMatrix(NamedTuple):
-    """The accuracy on each class after each task, percent.
+    """Accuracies on each class after each task, in percent.
 
     Attributes
     ----------
@@ -28,31 +28,31 @@ class ClassMatrix(NamedTuple):
 
 
 def recorded(experiment: Experiment) -> bool:
-    """Whether every counted run recorded its accuracies on all classes."""
+    """Whether every class of every counted run has test images, and so an accuracy."""
     return bool(experiment.counted) and all(
-        task.accuracy_per_class is not None and None not in task.accuracy_per_class
-        for run in experiment.counted
-        for task in run.tasks
+        None not in task.accuracy_per_class for run in experiment.counted for task in run.tasks
     )
 
 
 def class_matrix(experiment: Experiment) -> ClassMatrix:
-    """The mean over seeds where all met the classes in one order, else the first seed alone."""
+    """Return the mean over seeds where all met the classes in one order, else the first seed alone."""
     runs = experiment.counted
     first = runs[0]
     if any(run.classes != first.classes for run in runs):
         runs = [first]
     matrices = [_rows(run) for run in runs]
-    rows = [[metrics.mean_std(values)[0] for values in zip(*same, strict=True)] for same in zip(*matrices, strict=True)]
+    rows = [
+        [metrics.mean_std(values).mean for values in zip(*same, strict=True)] for same in zip(*matrices, strict=True)
+    ]
     of = f"mean of {len(runs)} seeds" if len(runs) > 1 else f"seed {first.seed}"
     return ClassMatrix([label for task in first.classes for label in task], rows, of)
 
 
 def forgetting(run: RunRecord) -> dict[Any, float]:
-    """What a run lost on each class of its earlier tasks, in percentage points.
+    """Return what a run lost on each class of its earlier tasks, in percentage points.
 
     The best accuracy on the class after any task before the last, minus that after the last: `metrics.forgetting`
-    for classes in the place of tasks. Negative where a class became better.
+    for classes instead of tasks. Negative where a class became better.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def forgetting(run: RunRecord) -> dict[Any, float]:
 
 
 def forgetting_by_class(experiment: Experiment) -> dict[Any, list[float]]:
-    """`forgetting` of all counted runs: one value for each seed in which a task followed the class."""
+    """Return `forgetting` of all counted runs: one value for each seed in which a task followed the class."""
     joined: dict[Any, list[float]] = {}
     for run in experiment.counted:
         for label, lost in forgetting(run).items():
@@ -76,7 +76,7 @@ def _rows(run: RunRecord) -> list[list[float]]:
     rows: list[list[float]] = []
     for task, classes in zip(run.tasks, run.classes, strict=True):
         rows += [[] for _ in classes]
-        for row, accuracy in zip(rows, task.accuracy_per_class or (), strict=True):
+        for row, accuracy in zip(rows, task.accuracy_per_class, strict=True):
             assert accuracy is not None  # or it is not `recorded`
             row.append(accuracy)
     return rows

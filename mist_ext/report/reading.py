@@ -54,7 +54,7 @@ def read_experiments(folders: Iterable[str | Path], without: Callable[[str], Non
 
 
 def _why_none(folder: Path) -> str:
-    """Why a folder has no results, and what to do."""
+    """Say why a folder has no results, and what to do."""
     from mist_ext.results.manifest import CONFIG
 
     if (folder / CONFIG).is_file():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from mist_ext.report.comparisons import output_folder
 from mist_ext.report.experiments import Experiment
+from mist_ext.report.numbers import duration
 from mist_ext.results.record import RunRecord
 from mist_ext.system.costs import SHARED_EXTRACTION, TUNING_PHASES
 
@@ -41,18 +42,15 @@ class Sharing:
     tuning : Shared
         Of a backbone, for all methods.
     extraction : Shared
-        Of its features, for the methods that train nothing. A run of an earlier version does not tell.
+        Of its features, for the methods that train nothing.
     """
 
     tuning: Shared
     extraction: Shared
 
     def sentence(self) -> str:
-        """All of it in words; empty where nothing was shared."""
-        parts = (
-            (self.tuning, "a backbone was tuned"),
-            (self.extraction, "its features were extracted"),
-        )
+        """Return all of it in words; empty where nothing was shared."""
+        parts = ((self.tuning, "a backbone was tuned"), (self.extraction, "its features were extracted"))
         said = [
             f"{what} {shared.done} instead of {shared.needed} times ({duration(shared.saved)} saved)"
             for shared, what in parts
@@ -67,13 +65,8 @@ def sharing(experiments: Iterable[Experiment]) -> Sharing:
     tuned = set()
     for experiment in experiments:
         for run in experiment.runs:
-            key = (
-                Path(experiment.source).parent.parent,
-                experiment.data,
-                experiment.backbone,
-                experiment.tuner,
-                run.seed,
-            )
+            folder = output_folder(experiment)
+            key = (folder, experiment.data, experiment.backbone, experiment.tuner, run.seed)
             seed_runs.setdefault(key, []).append(run)
             if experiment.tuner != "none":
                 tuned.add(key)
@@ -83,22 +76,14 @@ def sharing(experiments: Iterable[Experiment]) -> Sharing:
     )
 
 
-def duration(seconds: float) -> str:
-    """A span of time to two digits or so: ``0.4 s``, ``12 s``, ``12 min``, ``3.4 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
-
-
 def _shared(seed_runs: Sequence[Sequence[float | None]]) -> Shared:
-    """Of the seconds that each method of a seed run recorded, the same work each time; None where it took no part."""
+    """Count work, from the seconds that each method of a seed recorded for it; None where it took no part."""
     took = [[seconds for seconds in seed_run if seconds is not None] for seed_run in seed_runs]
     took = [seed_run for seed_run in took if seed_run]
     return Shared(len(took), sum(map(len, took)), math.fsum(math.fsum(seed_run) - max(seed_run) for seed_run in took))
 
 
 def _seconds(run: RunRecord, phases: Sequence[str]) -> float | None:
-    spent = [(task.seconds or {}).get(phase) for task in run.tasks for phase in phases]
-    numbers = [float(value) for value in spent if value is not None]
+    spent = [task.seconds.get(phase) for task in run.tasks for phase in phases]
+    numbers = [value for value in spent if value is not None]
     return math.fsum(numbers) if numbers else None

@@ -66,12 +66,12 @@ class Manifest:
     weights: str | None = None
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's."""
+        """Replace the folder's manifest."""
         write_atomically(folder / FILE, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
 def read(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None where no run was begun.
+    """Return the manifest of a folder; None where no run was begun.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read(folder: Path) -> Manifest | None:
 
 
 def of_experiments(experiments: Iterable[Path], tuners: Iterable[str], seeds: Iterable[int]) -> list[str]:
-    """What a run writes into its experiments' folders and of its tuners, as `Manifest.files` has it."""
+    """Return what a run writes into its experiments' folders and of its tuners, as `Manifest.files` has it."""
     figures = [f"{name}.{shape}" for name in _FIGURES for shape in _SHAPES]
     seeds = list(seeds)
     of_seeds = [f"classifier-seed{seed}.safetensors" for seed in seeds]
@@ -96,7 +96,7 @@ def of_experiments(experiments: Iterable[Path], tuners: Iterable[str], seeds: It
 
 
 def sorted_out(folder: Path, names: Iterable[str]) -> tuple[list[Path], list[Path]]:
-    """What lies in a folder: what the names stand for, folders before what is in them, and what they do not.
+    """Return what lies in a folder: what the names stand for, folders before what is in them, and all else.
 
     Symbolic links are not followed, so nothing outside the folder is ever among them. Of a folder that no name leads
     into, only itself is given.

@@ -12,6 +12,16 @@ from typing import NamedTuple
 
 Matrix = Sequence[Sequence[float]]
 
+# What every run is measured by: the names in files, and as tables have them.
+METRICS = {"average_accuracy": "A_avg", "last_accuracy": "A_last", "forgetting": "forgetting"}
+
+
+class Spread(NamedTuple):
+    """A mean and standard deviation."""
+
+    mean: float
+    std: float
+
 
 class Gain(NamedTuple):
     """A difference paired over seeds.
@@ -30,7 +40,7 @@ class Gain(NamedTuple):
 
 
 def accuracy_seen(matrix: Matrix, counts: Sequence[int]) -> list[float]:
-    """Accuracy on the classes seen so far, after each task.
+    """Return the accuracy on the classes seen so far, after each task.
 
     The share of correct answers among all test samples of tasks 0..t: samples count alike, tasks with more
     test samples count more.
@@ -64,19 +74,19 @@ def accuracy_seen(matrix: Matrix, counts: Sequence[int]) -> list[float]:
 
 
 def average_accuracy(seen: Sequence[float]) -> float:
-    """A_avg: the mean over tasks of the accuracy on the classes seen (`accuracy_seen`)."""
+    """Return A_avg, the mean over tasks of the accuracy on the classes seen (`accuracy_seen`)."""
     return mean_std(seen)[0]
 
 
 def last_accuracy(seen: Sequence[float]) -> float:
-    """A_last: the accuracy on all classes after the last task (the end of `accuracy_seen`)."""
+    """Return A_last, the accuracy on all classes after the last task (the end of `accuracy_seen`)."""
     if not seen:
         raise ValueError("no accuracy to take the last of: no task has been evaluated")
     return float(seen[-1])
 
 
 def forgetting(matrix: Matrix) -> float:
-    """How much accuracy on earlier tasks was lost, on average.
+    """Return how much accuracy on earlier tasks was lost, on average.
 
     With T the last task: the mean over k < T of ``max over t < T of matrix[t][k] - matrix[T][k]``
     (Chaudhry et al., arXiv 1801.10112). Negative where earlier tasks became better.
@@ -104,8 +114,8 @@ def forgetting(matrix: Matrix) -> float:
     return math.fsum(lost) / len(lost)
 
 
-def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation.
+def mean_std(values: Sequence[float]) -> Spread:
+    """Return mean and sample standard deviation.
 
     The standard deviation has n - 1 in the denominator, since seeds are a sample of all seeds; it is 0.0 for
     a single value, where it is not defined.
@@ -119,12 +129,12 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
         raise ValueError("no values to take the mean of")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
-        return mean, 0.0
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        return Spread(mean, 0.0)
+    return Spread(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)))
 
 
 def paired_gain(values: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | None:
-    """The mean difference to a baseline, seed by seed.
+    """Return the mean difference to a baseline, seed by seed.
 
     Pairing takes the variation of the class order out of the comparison: both sides of a pair saw the same
     order.

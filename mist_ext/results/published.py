@@ -38,7 +38,7 @@ _PROTOCOL = (
 
 
 def expected(options: Config, split: str) -> dict[str, Any] | None:
-    """What was published for an experiment's protocol: average and last accuracy in percent, and the source.
+    """Return what was published for an experiment's protocol: average and last accuracy in percent, and the source.
 
     None where nothing was, or where an option that it depends on was changed.
 
@@ -57,6 +57,6 @@ def expected(options: Config, split: str) -> dict[str, Any] | None:
         return None
     if split != published_splits.SPLITS[options.data][0].words:  # the official CUB, or only a part
         return None
-    place = list(presets.ZHOU_CLASSES_PER_TASK).index(options.data)
-    average, last = _ZHOU_ACCURACIES[options.method[0]][place]
+    column = list(presets.ZHOU_CLASSES_PER_TASK).index(options.data)
+    average, last = _ZHOU_ACCURACIES[options.method[0]][column]
     return {"average_accuracy": average, "last_accuracy": last, "source": _ZHOU}

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from mist_ext.results import metrics
 from mist_ext.results.warning_signs import Sign
 
 SCHEMA = 1
@@ -75,13 +76,13 @@ class TaskRecord(Struct, forbid_unknown_fields=True):
     accuracy_per_class : list of float or None
         On each class so far, percent; None for a class without a test image.
     seconds : dict of str to float
-        By phase; None for what there was not.
-    peak_memory_bytes : dict of str to float, or float
-        By phase, or of the whole task as earlier versions wrote it.
+        By phase; None for a phase that there was not.
+    peak_memory_bytes : dict of str to float
+        By phase; None for a phase that there was not.
     selected_fraction, kept_fraction, changed_fraction, changed_fraction_all : float or MeanMax
         In 0..1; None where it was not measured.
     selection : list of TensorRecord
-        Of each tensor of the backbone; empty or None for a tuner that selects nothing.
+        Of each tensor of the backbone; empty for a tuner that selects nothing.
     losses : dict of list of float
         The mean loss of every epoch, by phase.
     warnings : list of str
@@ -93,17 +94,17 @@ class TaskRecord(Struct, forbid_unknown_fields=True):
     classes: list[int]
     accuracy_seen: Percent
     accuracy_per_task: list[Percent]
-    accuracy_per_class: list[Percent | None] | None = None
-    seconds: dict[str, Cost | None] | None = None
-    peak_memory_bytes: dict[str, Cost | None] | Cost | None = None
-    selected_fraction: Fraction | None = None
-    kept_fraction: MeanMax | None = None
-    changed_fraction: MeanMax | None = None
-    changed_fraction_all: MeanMax | None = None
-    selection: list[TensorRecord] | None = None
-    losses: dict[str, list[Measured]] = {}
-    warnings: list[Sign] = []
-    backbone: BackboneRecord | UnsetType | None = UNSET
+    accuracy_per_class: list[Percent | None]
+    seconds: dict[str, Cost | None]
+    peak_memory_bytes: dict[str, Cost | None]
+    selected_fraction: Fraction | None
+    kept_fraction: MeanMax | None
+    changed_fraction: MeanMax | None
+    changed_fraction_all: MeanMax | None
+    selection: list[TensorRecord]
+    losses: dict[str, list[Measured]]
+    warnings: list[Sign]
+    backbone: BackboneRecord | UnsetType = UNSET
 
 
 class RunRecord(Struct, forbid_unknown_fields=True):
@@ -120,11 +121,9 @@ class RunRecord(Struct, forbid_unknown_fields=True):
         classes = 0
         for number, task in enumerate(self.tasks, 1):
             classes += len(task.classes)
-            for name, values, expected in (
-                ("accuracy_per_task", task.accuracy_per_task, number),
-                ("accuracy_per_class", task.accuracy_per_class, classes),
-            ):
-                if values is not None and len(values) != expected:
+            for name, expected in (("accuracy_per_task", number), ("accuracy_per_class", classes)):
+                values = getattr(task, name)
+                if len(values) != expected:
                     raise ValueError(f"tasks[{number - 1}].{name} has {len(values)} numbers, expected {expected}")
 
     @property
@@ -142,6 +141,15 @@ class RunRecord(Struct, forbid_unknown_fields=True):
         """The accuracy matrix, percent."""
         return [task.accuracy_per_task for task in self.tasks]
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Each of `mist_ext.results.metrics.METRICS`; there must be a finished task."""
+        return {
+            "average_accuracy": metrics.average_accuracy(self.seen),
+            "last_accuracy": metrics.last_accuracy(self.seen),
+            "forgetting": metrics.forgetting(self.matrix),
+        }
+
 
 class Expected(Struct, kw_only=True, forbid_unknown_fields=True):
     """What was published for an experiment's protocol, in percent; None where it was not published.
@@ -158,21 +166,33 @@ class Expected(Struct, kw_only=True, forbid_unknown_fields=True):
     source: str
 
 
-class Described(Struct, forbid_unknown_fields=True):
-    """An experiment's configuration: each part has its ``name`` and its options."""
+class DataRecord(Struct, forbid_unknown_fields=True):
+    """The data set and its stream of tasks; classes are numbered as their names are listed."""
 
-    data: dict[str, Option]
+    name: str
+    layout: str
+    tasks: Count
+    classes_per_task: Count
+    class_names: list[str]
+    evaluated_on: str
+    normalize: str
+
+
+class Described(Struct, kw_only=True, forbid_unknown_fields=True):
+    """An experiment's configuration: backbone, tuner and method each have a ``name`` and their options."""
+
+    data: DataRecord
     backbone: dict[str, Option]
     tuner: dict[str, Option]
     method: dict[str, Option]
-    seeds: list[int] | None = None
-    class_order_seed: int | None = None
-    deterministic: bool | None = None
-    preset: str | None = None
-    expected: Expected | UnsetType | None = UNSET
+    seeds: list[int]
+    class_order_seed: int | None
+    deterministic: bool
+    preset: str | None
+    expected: Expected | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        for part in ("data", "backbone", "tuner", "method"):
+        for part in ("backbone", "tuner", "method"):
             if not isinstance(name := getattr(self, part).get("name"), str):
                 raise ValueError(f"{part}.name is {name!r}, expected str")
 
@@ -183,10 +203,12 @@ class ExperimentRecord(Struct, forbid_unknown_fields=True):
     Attributes
     ----------
     schema : int
+        `SCHEMA`.
     config : Described
-    environment : dict
-        Versions and device; empty where an earlier version did not write them.
     runs : list of RunRecord
+        One for each seed that was begun.
+    environment : dict
+        Versions and device.
     summary : dict
         Mean and standard deviation of each metric over seeds; absent until all are finished.
     """
@@ -194,5 +216,5 @@ class ExperimentRecord(Struct, forbid_unknown_fields=True):
     schema: int
     config: Described
     runs: list[RunRecord]
-    environment: dict[str, Plain] = {}
+    environment: dict[str, Plain]
     summary: dict[str, dict[str, Measured]] | UnsetType = UNSET

@@ -10,11 +10,7 @@ from types import TracebackType
 from mist_ext.results.record import TaskRecord
 
 # Curves of fractions that are recorded by mean and maximum, and their entries in a task's record.
-_FRACTIONS = {
-    "kept": "kept_fraction",
-    "changed": "changed_fraction",
-    "changed of all": "changed_fraction_all",
-}
+_FRACTIONS = {"kept": "kept_fraction", "changed": "changed_fraction", "changed of all": "changed_fraction_all"}
 
 
 def require_tensorboard() -> None:
@@ -66,7 +62,7 @@ class Scalars:
         value : float
             A tensor of one element is taken too, and waits for the GPU.
         step : int
-            The place on the horizontal axis: an optimiser step for a loss, else a task, counted from 1.
+            The position on the horizontal axis: an optimiser step for a loss, else a task, counted from 1.
         """
         self._writer.add_scalar(tag, float(value), step)
 
@@ -89,12 +85,12 @@ class Scalars:
 
 
 def _of_task(record: TaskRecord) -> Iterator[tuple[str, float]]:
-    """Tags and values; what was not measured is left out."""
+    """Yield tags and values; what was not measured is left out."""
     yield "accuracy/seen", record.accuracy_seen
     for task, accuracy in enumerate(record.accuracy_per_task, 1):
         yield f"accuracy per task/{task}", accuracy
     for group, values in (("seconds", record.seconds), ("peak memory bytes", record.peak_memory_bytes)):
-        for phase, value in (values if isinstance(values, dict) else {}).items():
+        for phase, value in values.items():
             if value is not None:
                 yield f"{group}/{phase}", value
     if record.selected_fraction is not None:

@@ -12,7 +12,7 @@ RISE = 0.05  # of the first epoch's loss: the views are drawn anew in every epoc
 
 
 def of_losses(losses: Mapping[str, Sequence[float]], one_objective: bool) -> Iterator[tuple[Sign, str]]:
-    """The sign, and what to tell of it, of every training whose loss ended higher than it began.
+    """Yield the sign, and what to tell of it, of every training whose loss ended higher than it began.
 
     The mean of the last epoch's losses is compared with the first epoch's; one epoch alone tells nothing.
 
@@ -33,7 +33,7 @@ def of_losses(losses: Mapping[str, Sequence[float]], one_objective: bool) -> Ite
 
 
 def of_accuracy(method: str, accuracy: float, chance: float) -> Iterator[tuple[Sign, str]]:
-    """The sign, and what to tell of it, of an accuracy on all classes seen that says little.
+    """Yield the sign, and what to tell of it, of an accuracy on all classes seen that says little.
 
     That is one of not three times what guessing the most frequent class would reach. Where that is above a seventh, a
     third of the way from there to 100 % is too little; a single class tells nothing.

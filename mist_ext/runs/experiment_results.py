@@ -19,12 +19,10 @@ from mist_ext.distributed import ranks
 from mist_ext.kernels import compiled
 from mist_ext.results import metrics
 from mist_ext.results.published import expected
-from mist_ext.results.record import SCHEMA, Described, Expected, ExperimentRecord, RunRecord, TaskRecord
+from mist_ext.results.record import SCHEMA, DataRecord, Described, Expected, ExperimentRecord, RunRecord, TaskRecord
 from mist_ext.runs.context import method_options
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import utf8
-
-METRICS = ("average_accuracy", "last_accuracy", "forgetting")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -120,7 +118,7 @@ class ExperimentResults:
 
     def finish(self) -> None:
         """Write the summary over all seeds."""
-        spreads = {name: metrics.mean_std([getattr(run, name) for run in self.record.runs]) for name in METRICS}
+        spreads = {name: metrics.mean_std([getattr(run, name) for run in self.record.runs]) for name in metrics.METRICS}
         self.record.summary = {name: {"mean": mean, "std": std} for name, (mean, std) in spreads.items()}
         self._write()
 
@@ -143,15 +141,15 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
     split = published_splits.matching(source.name, len(source.train), len(source.test))
     found = expected(options, "" if split is None else split.words)
     return Described(
-        data={
-            "name": utf8(data),
-            "layout": utf8(source.layout),
-            "tasks": len(stream),
-            "classes_per_task": len(stream.tasks[0].classes),
-            "class_names": list(map(utf8, source.class_names)),
-            "evaluated_on": options.evaluate_on,
-            "normalize": options.normalize,
-        },
+        data=DataRecord(
+            name=utf8(data),
+            layout=utf8(source.layout),
+            tasks=len(stream),
+            classes_per_task=len(stream.tasks[0].classes),
+            class_names=list(map(utf8, source.class_names)),
+            evaluated_on=options.evaluate_on,
+            normalize=options.normalize,
+        ),
         backbone={"name": options.backbone, "weights": utf8(options.weights)},
         tuner={"name": options.tuner[0], **tuning},
         method={"name": name, **arguments},

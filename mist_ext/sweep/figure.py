@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import LABEL, OTHER_COLOURS, TUNER_COLOURS, open_axes, plain
+from mist_ext.results import metrics
 from mist_ext.sweep.grid import Grid
-from mist_ext.sweep.rows import Row
+from mist_ext.sweep.outcomes import Outcome
 from mist_ext.system.names import shown
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def numeric_axis(grid: Grid) -> str | None:
-    """The only axis, besides seeds, with several values that are all numbers; None if there is none or more."""
+    """Return the only axis, besides seeds, with several values that are all numbers; None if there is none or more."""
     numeric = [
         name
         for name, labels in grid.axes.items()
@@ -27,48 +28,48 @@ def numeric_axis(grid: Grid) -> str | None:
     return numeric[0] if len(numeric) == 1 else None
 
 
-def draw(grid: Grid, rows: Sequence[Row]) -> Drawing | None:
-    """Draw a panel for each method and place on the other axes: means, and a band of one std over seeds.
+def draw(grid: Grid, outcomes: Sequence[Outcome]) -> Drawing | None:
+    """Draw a panel for each method and value of the other axes: means, and a band of one std over seeds.
 
     Tuners that do not use the axis are level lines. None where not exactly one numeric axis was swept, or nothing is
     finished.
     """
     axis = numeric_axis(grid)
-    if axis is None or not any(axis in row.axes for row in rows):
+    if axis is None or not any(axis in one.axes for one in outcomes):
         return None
-    panels: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        others = (shown(value, 40) for name, value in row.axes.items() if name not in (axis, "tuner"))
-        panels.setdefault((*others, shown(row.method, 40)), []).append(row)
+    panels: dict[tuple[str, ...], list[Outcome]] = {}
+    for one in outcomes:
+        others = (shown(value, 40) for name, value in one.axes.items() if name not in (axis, "tuner"))
+        panels.setdefault((*others, shown(one.experiment.method, 40)), []).append(one)
     columns = min(len(panels), 3)
     figure = new_figure(4.6 * columns, 3.7 * math.ceil(len(panels) / columns) + 0.4)
-    colours = _colours(rows)
+    colours = _colours(outcomes)
     findings = []
-    for place, (name, members) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(math.ceil(len(panels) / columns), columns, place)
-        for tuner in dict.fromkeys(row.axes["tuner"] for row in members):
-            own = [row for row in members if row.axes["tuner"] == tuner]
+    for panel, (name, members) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(math.ceil(len(panels) / columns), columns, panel)
+        for tuner in dict.fromkeys(one.axes["tuner"] for one in members):
+            own = [one for one in members if one.axes["tuner"] == tuner]
             findings.append(f"{', '.join(name)}, {shown(tuner)}: {_curve(axes, axis, own, colours[tuner])}")
-        _dress(axes, axis, grid.axes[axis], place % columns == 1 or columns == 1)
+        _dress(axes, axis, grid.axes[axis], panel % columns == 1 or columns == 1)
         axes.set_title(plain(" · ".join(name)), fontsize="medium")
     _legend(figure, colours)
     return Drawing("sweep", f"Accuracy over {axis}", f"Last accuracy over {axis}. {'; '.join(findings)}.", figure)
 
 
-def _curve(axes: Axes, axis: str, rows: Sequence[Row], colour: str) -> str:
+def _curve(axes: Axes, axis: str, outcomes: Sequence[Outcome], colour: str) -> str:
     """Draw a tuner's curve, or its line where it does not use the axis; its numbers in words."""
-    spreads = [row.spread("last_accuracy") for row in rows]
-    if axis not in rows[0].axes:
+    spreads = [metrics.mean_std(list(one.experiment.by_seed("last_accuracy").values())) for one in outcomes]
+    if axis not in outcomes[0].axes:
         mean, std = spreads[0]
         axes.axhspan(mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
         axes.axhline(mean, color=colour, linewidth=1.8, linestyle="--")
         return f"{mean:.2f} %"
-    ordered = sorted(zip([row.axes[axis] for row in rows], spreads, strict=True))
-    places = [place for place, _ in ordered]
+    ordered = sorted(zip([one.axes[axis] for one in outcomes], spreads, strict=True))
+    values = [value for value, _ in ordered]
     low, high = [mean - std for _, (mean, std) in ordered], [mean + std for _, (mean, std) in ordered]
-    axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(places, [mean for _, (mean, _) in ordered], color=colour, linewidth=2.0, marker="o", markersize=5)
-    return ", ".join(f"{mean:.2f} % at {place}" for place, (mean, _) in ordered)
+    axes.fill_between(values, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(values, [mean for _, (mean, _) in ordered], color=colour, linewidth=2.0, marker="o", markersize=5)
+    return ", ".join(f"{mean:.2f} % at {value}" for value, (mean, _) in ordered)
 
 
 def _dress(axes: Axes, axis: str, values: Sequence[float], outer: bool) -> None:
@@ -88,8 +89,8 @@ def _dress(axes: Axes, axis: str, values: Sequence[float], outer: bool) -> None:
         axes.set_ylabel("accuracy after the last task (%)")
 
 
-def _colours(rows: Sequence[Row]) -> dict[str, str]:
-    names = dict.fromkeys(row.axes["tuner"] for row in rows)
+def _colours(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    names = dict.fromkeys(one.axes["tuner"] for one in outcomes)
     free = (colour for _ in names for colour in OTHER_COLOURS)
     return {name: TUNER_COLOURS.get(name) or next(free) for name in names}
 

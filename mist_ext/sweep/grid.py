@@ -39,7 +39,7 @@ class Point:
         Of its folder. It follows from the point's own values, so it stays when an axis gets more of them. A long one
         is cut, and has a digest of the whole.
     axes : dict
-        Its place on the axes, the data set first, then the tuner, without the seed and what its tuner does not use.
+        Its values on the axes, the data set first, then the tuner, without the seed and what its tuner does not use.
     options : Config
     """
 
@@ -109,7 +109,7 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
 
 
 def make_grid(content: Any, source: str = "the grid") -> Grid:
-    """The grid of a file's content; errors as in `read_grid`, where ``source`` names it."""
+    """Return the grid of a file's content; errors as in `read_grid`, where ``source`` names it."""
     fixed, axes = _parts(content, source)
     fixed = {name: _value(name, value, f"fixed.{name}") for name, value in fixed.items()}
     choices = {name: _choices(name, values) for name, values in axes.items()}
@@ -148,7 +148,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
 
 
 def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``fixed`` and ``axes``, of which each name is an option's."""
+    """Return ``fixed`` and ``axes``, of which each name is an option's."""
     form = "expected fixed: {option: value} and axes: {option: [value, value]}"
     if not isinstance(content, dict):
         raise ValueError(f"{source} is {quoted(content)}, {form}")
@@ -174,14 +174,14 @@ def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _mapped(values: Any) -> list[str]:
-    """The options that the mappings on an axis set."""
+    """Return the options that the mappings on an axis set."""
     if not isinstance(values, list):
         return []
     return [option for value in values if isinstance(value, dict) for option in value]
 
 
 def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
-    """What an axis offers: its labels, and the options that each sets."""
+    """Return what an axis offers: its labels, and the options that each sets."""
     if not isinstance(values, list) or not values:
         raise ValueError(
             f"axes.{axis} is {quoted(values)}, expected a list of values; one for all points belongs below fixed"
@@ -201,12 +201,12 @@ def _choices(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def _check_different(labels: list[Any], where: str) -> None:
-    if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+    if twice := [label for index, label in enumerate(labels) if label in labels[:index]]:
         raise ValueError(f"{where} has {twice[0]!r} twice; leave one out")
 
 
 def _clash(one: Point, other: Point, choices: dict[str, list[tuple[Any, dict[str, Any]]]], source: str) -> ValueError:
-    """The error for two points of the same name: what sets them apart is on an axis that their tuner does not use."""
+    """Return the error for two points of one name: what sets them apart is on an axis that their tuner does not use."""
     tuner = one.axes["tuner"]
     ours, theirs = dataclasses.asdict(one.options), dataclasses.asdict(other.options)
     differing = [name for name in ours if ours[name] != theirs[name]]
@@ -221,7 +221,7 @@ def _clash(one: Point, other: Point, choices: dict[str, list[tuple[Any, dict[str
 
 
 def _methods(choices: list[tuple[Any, dict[str, Any]]] | None) -> dict[str, Any]:
-    """The axis of methods, as one value for all points."""
+    """Return the axis of methods, as one value for all points."""
     if choices is None:
         return {}
     for label, given in choices:
@@ -231,12 +231,12 @@ def _methods(choices: list[tuple[Any, dict[str, Any]]] | None) -> dict[str, Any]
 
 
 def _value(name: str, value: Any, where: str) -> Any:
-    """An option's value in its type, as `mist run` takes it; one value may stand for a list of one."""
+    """Return an option's value in its type, as `mist run` takes it; one value may stand for a list of one."""
     return option_value(Config, name, _several(value) if name in _LISTS else value, f"{where} has", f" for {name}")
 
 
 def _several(value: Any) -> list[Any]:
-    """A list, of which none of the elements is one."""
+    """Return a list, of which none of the elements is one."""
     return [one for each in value for one in _several(each)] if isinstance(value, list) else [value]
 
 
@@ -255,15 +255,15 @@ def _joined(parts: Iterable[dict[str, Any]], source: str) -> dict[str, Any]:
 
 
 def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
-    """The run at a place of the grid."""
+    """Return the run at a point of the grid."""
     basis = presets.preset(values["preset"]) if values.get("preset") else {}
     options = Config(**{**basis, **values})
     axes = {"data": options.data, **{name: label for name, label in labels.items() if name != "seeds"}}
     try:
         options.check()
     except ValueError as error:
-        place = ", ".join(f"{name} {label}" for name, label in labels.items())
-        raise ValueError(f"{error} (at {place})") from error
+        point = ", ".join(f"{name} {label}" for name, label in labels.items())
+        raise ValueError(f"{error} (at {point})") from error
     unused = unused_by(axes["tuner"], Config)  # where points differ in these alone, they are one run
     axes = {name: label for name, label in axes.items() if name not in unused}
     options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in unused})
@@ -273,7 +273,7 @@ def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
 
 
 def _folder_name(values: str) -> str:
-    """A place's values as the name of a folder, without the seed."""
+    """Return a point's values as the name of a folder, without the seed."""
     name = re.sub(r"[^\w.+=-]+", "_", values)
     if len(name.encode()) <= _LONGEST_NAME:
         return name
@@ -282,7 +282,7 @@ def _folder_name(values: str) -> str:
 
 
 def _saved_as_asked(point: Point, first: int) -> Point:
-    """``save: first`` means the first seed of the sweep."""
+    """Return the point as it saves: ``save: first`` means the first seed of the sweep."""
     if point.options.save != "first" or point.seed == first:
         return point
     return dataclasses.replace(point, options=dataclasses.replace(point.options, save="none"))

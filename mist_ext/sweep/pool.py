@@ -1,9 +1,8 @@
-"""Runs points in processes of their own, so many at a time as the machine has room for."""
+"""Runs points in processes of their own, so many at a time."""
 
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,18 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mist_ext.data.doctor import cores
 from mist_ext.runs import run_folder
 from mist_ext.runs.interruption import SIGNALS, Interrupted
 from mist_ext.sweep.grid import Point
-from mist_ext.system import memory
 from mist_ext.system.files import write_atomically
 
 ERROR, OUTPUT = "error.txt", "output.txt"  # in a point's folder: why it failed, and all that it printed
 _POLL = 0.1  # seconds
-_FEW = 4  # jobs: with more, the last runs leave few cores idle, and up to twice as many processes would hold memory
 
 
 @dataclass
@@ -53,7 +48,6 @@ def run_points(
     points: Sequence[Point],
     out: Path,
     jobs: int,
-    share: bool,
     say: Callable[[str], None],
     state: Callable[[int], None],
 ) -> Iterator[Ended]:
@@ -66,11 +60,6 @@ def run_points(
     out : Path
     jobs : int
         So many at a time; they share the cores.
-    share : bool
-        Whether the last points, too few to fill all jobs twice, may run together where jobs are few: cores are shared
-        for a while rather than idle at the end. It takes memory for all of them, by the largest process so far, once a
-        point has succeeded. Not counted are the processes that decode a run's images, what other programs take
-        meanwhile, and that a point to come may need more than any before it.
     say : callable
         Shows a message.
     state : callable
@@ -87,12 +76,6 @@ def run_points(
     waiting = list(points)
     running: dict[Any, Point] = {}
     asked: list[int] = []
-    there = memory.available(torch.device("cpu"))
-    succeeded = False  # a point that failed may have ended before it took its memory
-
-    def room() -> bool:
-        last = share and jobs <= _FEW and succeeded and len(running) + len(waiting) < 2 * jobs
-        return len(running) < jobs or (last and (len(running) + 1) * _largest_ended() <= there)
 
     def stop(number: int) -> None:
         if not asked:
@@ -104,7 +87,7 @@ def run_points(
     with _answering(stop):
         try:
             while running or (waiting and not asked):
-                while waiting and room() and not asked:
+                while waiting and len(running) < jobs and not asked:
                     point = waiting.pop(0)
                     process = _start(point, out / point.name, environment)
                     running[process] = point
@@ -114,7 +97,6 @@ def run_points(
                 for process in [process for process in running if process.poll() is not None]:
                     point = running.pop(process)
                     process.stdin.close()
-                    succeeded |= process.returncode == 0
                     state(len(running))
                     if not (asked and process.returncode):
                         yield Ended(point, _error(process.returncode, out / point.name))
@@ -142,12 +124,6 @@ def _start(point: Point, folder: Path, environment: dict[str, str]) -> subproces
             env=environment,
             start_new_session=True,  # Ctrl-C reaches it once, through us, not twice
         )
-
-
-def _largest_ended() -> int:
-    """The most bytes that any ended process had in memory."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
 
 
 def _error(status: int, folder: Path) -> str | None:

@@ -15,15 +15,17 @@ from mist_ext.config import Config, TuningOptions
 from mist_ext.data.doctor import cores
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.reading import read_experiments
+from mist_ext.report.renderers.latex import latex
+from mist_ext.report.renderers.markdown import markdown
+from mist_ext.report.renderers.spreadsheet import csv_text
 from mist_ext.report.sharing import sharing
 from mist_ext.results import manifest
-from mist_ext.results.metrics import last_accuracy
 from mist_ext.runs import run_folder
 from mist_ext.sweep.figure import draw
 from mist_ext.sweep.grid import Grid, Point, read_grid
+from mist_ext.sweep.outcomes import make_outcomes
 from mist_ext.sweep.pool import finished, run_points
-from mist_ext.sweep.rows import make_rows
-from mist_ext.sweep.table import SweepTable
+from mist_ext.sweep.sweep_table import SweepTable
 from mist_ext.system import bounded_files, lock, names
 from mist_ext.system.bounded_files import MOST_YAML_BYTES
 from mist_ext.system.files import write_atomically
@@ -41,8 +43,9 @@ def sweep(
 ) -> SweepTable:
     """Run every point of a grid in a process of its own, and join them in one table.
 
-    A point that fails keeps its error in its folder and stops no other. The table is in ``sweep.json``, ``sweep.csv``
-    and ``sweep.md``; where exactly one numeric axis was swept, ``sweep.png`` and ``sweep.svg`` show it.
+    A point that fails keeps its error in its folder and stops no other. The table is in ``sweep.json``,
+    ``sweep.csv``, ``sweep.md`` and ``sweep.tex``; where exactly one numeric axis was swept, ``sweep.png`` and
+    ``sweep.svg`` show it.
 
     Parameters
     ----------
@@ -51,8 +54,7 @@ def sweep(
     out : path-like
         The folder in which each point gets its own.
     jobs : int, optional
-        Points that run at a time; by default one for each core, on few cores the last ones together, or one where they
-        use a GPU.
+        Points that run at a time; by default one for each core, or one where they use a GPU.
     resume : bool
         Skip what is finished in ``out`` and go on with what was interrupted or failed. The grid may have new points.
     console : Console, optional
@@ -91,7 +93,6 @@ def sweep(
 def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: Console) -> SweepTable:
     """Run what is not finished, and make the table."""
     waiting = [point for point in planned.points if not finished(folder / point.name, point)]
-    share = jobs is None and not on_gpu
     jobs = jobs or (1 if on_gpu else min(cores(), max(1, len(waiting))))
 
     say = partial(names.say, console)
@@ -102,7 +103,7 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
     )
     failures = {}
     with Progress(console, total, total - len(waiting), phases=False) as progress:
-        for ended in run_points(waiting, folder, jobs, share, say, lambda n: progress.begin(f"{n} running")):
+        for ended in run_points(waiting, folder, jobs, say, lambda n: progress.begin(f"{n} running")):
             progress.what = ended.point.name
             if ended.error is not None:
                 failures[ended.point.name] = ended.error
@@ -113,16 +114,17 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
 def join(grid: Grid, folder: Path, failures: dict[str, str]) -> SweepTable:
     """Make the table of the points that are finished, and write it and its figure."""
     results = [(point, _experiments(folder, point)) for point in grid.points if finished(folder / point.name, point)]
-    rows = make_rows(results)
+    outcomes = make_outcomes(results)
     environment = results[0][1][0].environment if results else {}
     shared = sharing(experiment for _, experiments in results for experiment in experiments)
-    table = SweepTable(grid, rows, failures, environment, shared)
+    table = SweepTable(grid, outcomes, failures, environment, shared)
     contents: dict[str, bytes | str] = {
         "sweep.json": table.json(),
-        "sweep.csv": table.csv(),
-        "sweep.md": table.markdown(),
+        "sweep.csv": csv_text(table.tables),
+        "sweep.md": markdown(table.tables),
+        "sweep.tex": latex(table.tables),
     }
-    if (drawing := draw(grid, rows)) is not None:
+    if (drawing := draw(grid, outcomes)) is not None:
         contents |= drawing.files()
     for name, content in contents.items():
         write_atomically(folder / name, content)
@@ -197,5 +199,5 @@ def _experiments(folder: Path, point: Point) -> list[Experiment]:
 def _finding(folder: Path, point: Point) -> str:
     experiments = _experiments(folder, point)
     return ", ".join(
-        f"{experiment.method} {last_accuracy(experiment.runs[0].seen):.2f} %" for experiment in experiments
+        f"{experiment.method} {experiment.runs[0].metrics['last_accuracy']:.2f} %" for experiment in experiments
     )

@@ -8,7 +8,7 @@ LEAST = 3  # seeds: with two, the test has one degree of freedom, and only a 13-
 
 
 def paired_p(values: Mapping[int, float], baseline: Mapping[int, float]) -> float | None:
-    """Two-sided p of Student's t-test on the differences that `mist_ext.results.metrics.paired_gain` takes the mean of.
+    """Return the two-sided p of Student's t-test on the differences of which `metrics.paired_gain` takes the mean.
 
     A rank test such as Wilcoxon's asks for no normal distribution, but its smallest two-sided p is 2 / 2^n: with fewer
     than six seeds it never gets below 0.05, and five are usual here. The t-test can from three seeds on, and

@@ -23,7 +23,7 @@ from mist_ext.system.files import write_atomically
 
 
 def main(folder: Path) -> int:
-    """Begin or go on with the run; an error stays in the folder, its first line says what it is."""
+    """Begin or go on with the run; an error is left in the folder, and its first line says what it is."""
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
     try:
         with lock.locked(folder, wait=True):  # where a sweep was killed, the run that it left still saves its state

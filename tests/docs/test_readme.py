@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mist_ext.report.text import DASH
+from mist_ext.report.table import DASH
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ import mutations
 import numpy as np
 import torch
 import yaml
+from hand_made import results, task_record
 from jax_weights import write_jax
 from mutations import Mutation
 from PIL import Image
@@ -32,8 +33,6 @@ from mist_ext.data import cifar100, matlab, split_lists
 from mist_ext.data.source import Images
 from mist_ext.distributed import shard_files
 from mist_ext.distributed.shard import Shard
-from mist_ext.report.rows import make_rows
-from mist_ext.report.text import notes
 from mist_ext.results import manifest
 from mist_ext.runs import checkpoint, classifiers, run_folder
 from mist_ext.runs.seed_run import SeedRun
@@ -72,36 +71,30 @@ class Kind:
 def make_results(folder: Path) -> None:
     tensors = [{"name": name, "entries": 9, "selected": 3, "score_share": 0.5} for name in ("blocks.0.w", "head.w")]
     records = [
-        {
-            "classes": [2 * task, 2 * task + 1],
-            "accuracy_seen": 80.0,
-            "accuracy_per_task": [90.0] * (task + 1),
-            "accuracy_per_class": [90.0] * (2 * task + 2),
-            "seconds": {"score": 1.0, "select": None, "tune": 3.0},
-            "peak_memory_bytes": {"tune": 1 << 30, "learn": None},
-            "selected_fraction": 0.05,
-            "kept_fraction": {"mean": 0.1, "max": 0.2},
-            "selection": tensors,
-            "backbone": {"drift": 0.9, "letters": 50.0, "plasticity": 60.0},
-        }
+        task_record(
+            [2 * task, 2 * task + 1],
+            [90.0] * (task + 1),
+            accuracy_per_class=[90.0] * (2 * task + 2),
+            seconds={"score": 1.0, "select": None, "tune": 3.0},
+            peak_memory_bytes={"tune": 1 << 30, "learn": None},
+            selected_fraction=0.05,
+            kept_fraction={"mean": 0.1, "max": 0.2},
+            selection=tensors,
+            backbone={"drift": 0.9, "letters": 50.0, "plasticity": 60.0},
+        )
         for task in range(2)
     ]
-    parts = {name: {"name": "none", "tasks": 2, "rate": 0.5} for name in ("data", "backbone", "tuner", "method")}
-    content = {
-        "schema": 1,
-        "config": {**parts, "seeds": [1, 2], "expected": {"last_accuracy": 90.0, "source": "a table"}},
-        "environment": {"torch": "2", "threads": 2},
-        "runs": [{"seed": seed, "tasks": records, "forgetting": 0.0} for seed in (1, 2)],
-        "summary": {"forgetting": {"mean": 1.0, "std": 0.0}},
-    }
+    backbone = {"name": "none", "tasks": 2, "rate": 0.5}
+    published = {"last_accuracy": 90.0, "source": "a table"}
+    content = results({1: records, 2: records}, backbone=backbone, expected=published)
+    content |= {"environment": {"torch": "2", "threads": 2}, "summary": {"forgetting": {"mean": 1.0, "std": 0.0}}}
     (folder / "results.json").write_text(json.dumps(content))
 
 
 def read_results(folder: Path) -> None:
-    rows = make_rows(report.read_experiments([folder]))
-    notes(rows)
+    experiments = report.read_experiments([folder])
     for form in report.FORMS:
-        report.as_text([row.experiment for row in rows], form)
+        report.as_text(experiments, form)
 
 
 def small_vit() -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hand_made import results, task_record
 
 BLOCK = {"norm1.weight": 8, "norm1.bias": 8, "attn.qkv.weight": 192, "attn.qkv.bias": 24, "mlp.fc1.weight": 256}
 
@@ -17,12 +18,12 @@ def tensors(layers: int) -> dict[str, int]:
     return {"cls_token": 8, "patch_embed.proj.weight": 384, **blocks, "norm.weight": 8}
 
 
-def selection(tuner: str, layers: int) -> list[dict[str, Any]] | None:
+def selection(tuner: str, layers: int) -> list[dict[str, Any]]:
     """A twentieth of each matrix; the later a layer, the higher its score."""
     if tuner == "none":
-        return None
+        return []
     sizes = tensors(layers)
-    weights = {name: size * (1 + place) for place, (name, size) in enumerate(sizes.items())}
+    weights = {name: size * (1 + index) for index, (name, size) in enumerate(sizes.items())}
     whole = tuner == "full"
     return [
         {
@@ -47,35 +48,29 @@ def make(
     **config: Any,
 ) -> dict[str, Any]:
     """The content of a `results.json`; class ``c`` loses ``c`` points a task, and each seed has its own order."""
-    runs = []
+    runs = {}
     for seed in seeds:
         order = list(range(tasks * classes_per_task))
         random.Random(0 if same_order else seed).shuffle(order)
-        records = []
+        runs[seed] = []
         for task in range(tasks):
             seen = order[: (task + 1) * classes_per_task]
             per_class = [
-                max(0.0, 95.0 - label / 4 * (task - place // classes_per_task)) for place, label in enumerate(seen)
+                max(0.0, 95.0 - label / 4 * (task - index // classes_per_task)) for index, label in enumerate(seen)
             ]
             parts = [per_class[start : start + classes_per_task] for start in range(0, len(seen), classes_per_task)]
-            records.append({
-                "classes": seen[-classes_per_task:],
-                "accuracy_seen": sum(per_class) / len(seen),
-                "accuracy_per_task": [sum(part) / len(part) for part in parts],
-                "accuracy_per_class": per_class,
-                "seconds": {"score": 2.0, "select": 0.25, "tune": 9.0, "learn": 1.5, "evaluate": 0.75 * (task + 1)},
-                "peak_memory_bytes": {"score": 2 << 30, "select": None, "tune": 3 << 30, "learn": 1 << 30},
-                "selection": selection(tuner, layers),
-            })  # fmt: skip
-        runs.append({"seed": seed, "tasks": records})
-    parts_of = {"data": "digits", "backbone": "vit_nano", "tuner": tuner, "method": method}
-    return {
-        "schema": 1,
-        "config": {part: {"name": name} for part, name in parts_of.items()} | config,
-        "environment": {"torch": "2.15.0", "device": "cpu", "threads": 2, "instruction_set": None},
-        "runs": runs,
-        "summary": {},
-    }
+            runs[seed].append(
+                task_record(
+                    seen[-classes_per_task:],
+                    [sum(part) / len(part) for part in parts],
+                    accuracy_per_class=per_class,
+                    seconds={"score": 2.0, "select": 0.25, "tune": 9.0, "learn": 1.5, "evaluate": 0.75 * (task + 1)},
+                    peak_memory_bytes={"score": 2 << 30, "select": None, "tune": 3 << 30, "learn": 1 << 30},
+                    selection=selection(tuner, layers),
+                )
+            )
+    environment = {"torch": "2.15.0", "device": "cpu", "threads": 2, "instruction_set": None}
+    return results(runs, tuner, method, **config) | {"environment": environment}
 
 
 @pytest.fixture(scope="session")

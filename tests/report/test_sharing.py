@@ -7,28 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hand_made import results, task_record
 from rich.console import Console
 
 from mist_ext import report
 from mist_ext.config import Config
 from mist_ext.report import Experiment, parse_experiment
-from mist_ext.report.rows import make_rows
-from mist_ext.report.sharing import Shared, duration, sharing
-from mist_ext.report.text import shared
+from mist_ext.report.numbers import duration
+from mist_ext.report.sharing import Shared, sharing
 from mist_ext.runs import benchmark
 
 
 def experiment(
     folder: str, tuner: str, method: str, seconds: dict[str, float], seeds: tuple[int, ...] = (1,)
 ) -> Experiment:
-    task = {"classes": [0], "accuracy_seen": 90.0, "accuracy_per_task": [90.0], "seconds": seconds}
-    config = {"data": "digits", "backbone": "vit_nano", "tuner": tuner, "method": method}
-    content: dict[str, Any] = {
-        "schema": 1,
-        "config": {part: {"name": name} for part, name in config.items()},
-        "runs": [{"seed": seed, "tasks": [task]} for seed in seeds],
-        "summary": {},
-    }
+    task = task_record([0], [90.0], seconds=seconds)
+    content = results({seed: [task] for seed in seeds}, tuner, method)
     return parse_experiment(content, f"{folder}/digits-{tuner}-{method}/results.json")
 
 
@@ -55,12 +49,7 @@ def test_what_was_done_once_for_each_tuner_and_seed_is_counted() -> None:
 
 def test_experiments_of_different_runs_share_nothing() -> None:
     assert sharing([EXPERIMENTS[0], EXPERIMENTS[4]]).sentence() == ""
-    assert shared(make_rows([EXPERIMENTS[4]])) == []
-
-
-def test_results_of_an_earlier_version_tell_of_tuning_alone() -> None:
-    old = [experiment("out", "mist", method, TUNED) for method in ("simplecil", "ranpac")]
-    assert sharing(old).sentence().endswith("tuned 1 instead of 2 times (30 s saved).")
+    assert "Shared by" not in report.as_text([EXPERIMENTS[4]], "markdown")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +68,7 @@ def test_a_run_says_what_its_methods_shared(tmp_path: Path) -> None:
     assert (found.tuning.done, found.tuning.needed) == (1, 3)
     assert (found.extraction.done, found.extraction.needed) == (2, 4)
     tuned = next(experiment for experiment in experiments if experiment.tuner == "mist")
-    once = sum(tuned.seconds(phase) or 0 for phase in ("score", "select", "tune"))
+    once = sum(tuned.seconds[phase] or 0 for phase in ("score", "select", "tune"))
     assert found.tuning.saved == pytest.approx(2 * once)
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(report.table(experiments))

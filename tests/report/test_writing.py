@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mist_ext import cli
-from mist_ext.report import digests, read_experiments, summary, write_report
+from mist_ext.report import digests, read_experiments, write_report, writing
 
 Result = Callable[..., dict[str, Any]]
 
@@ -28,7 +28,7 @@ def run(result: Result, tmp_path: Path) -> Path:
     for tuner in ("none", "mist"):
         content = result(tuner, tasks=2, seeds=(1,))
         for task in content["runs"][0]["tasks"]:
-            del task["selection"], task["accuracy_per_class"]
+            task |= {"selection": [], "accuracy_per_class": [None] * len(task["accuracy_per_class"])}
         write(tmp_path / "run" / f"digits-{tuner}-simplecil", content)
     return tmp_path / "run"
 
@@ -37,13 +37,13 @@ def run(result: Result, tmp_path: Path) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The experiments whose figures were drawn."""
     told: list[str] = []
-    draw = summary.experiment_drawings
+    draw = writing.experiment_drawings
 
     def telling(experiment: Any) -> Any:
         told.append(experiment.tuner)
         return draw(experiment)
 
-    monkeypatch.setattr(summary, "experiment_drawings", telling)
+    monkeypatch.setattr(writing, "experiment_drawings", telling)
     return told
 
 

@@ -9,21 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from hand_made import task_record
 
 from mist_ext.results.record import TaskRecord
 from mist_ext.results.scalars import Scalars, require_tensorboard
 
-RECORD = {
-    "classes": [2, 3],
-    "accuracy_seen": 81.5,
-    "accuracy_per_task": [80.0, 83.0],
-    "seconds": {"score": None, "tune": 2.5},
-    "selected_fraction": 0.05,
-    "kept_fraction": {"mean": 0.1, "max": 0.2},
-    "changed_fraction": None,
-    "changed_fraction_all": {"mean": 0.005, "max": 0.006},
-    "peak_memory_bytes": {"score": None, "tune": 1 << 30},
-}
+RECORD = task_record(
+    [2, 3],
+    [80.0, 83.0],
+    seconds={"score": None, "tune": 2.5},
+    selected_fraction=0.05,
+    kept_fraction={"mean": 0.1, "max": 0.2},
+    changed_fraction_all={"mean": 0.005, "max": 0.006},
+    peak_memory_bytes={"score": None, "tune": 1 << 30},
+)
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

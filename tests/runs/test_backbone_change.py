@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hand_made import results, task_record
 from rich.console import Console
 
 from mist_ext import backbones, data
@@ -169,16 +170,14 @@ def test_the_diagnosis_changes_nothing_else(tmp_path: Path) -> None:
 
 def experiment(tuner: str, *seeds: list[dict | None]):
     """An experiment as read from results.json, of one diagnosis (or none) for each task of each seed."""
-    runs = []
-    for number, found in enumerate(seeds):
-        tasks = []
-        for task, entry in enumerate(found):
-            record = {"classes": [task], "accuracy_seen": 50.0, "accuracy_per_task": [50.0] * (task + 1)}
-            tasks.append(record | ({} if entry is None else {"backbone": entry}))
-        runs.append({"seed": number, "tasks": tasks})
-    parts = {"data": "digits", "backbone": "vit_nano", "tuner": tuner, "method": "simplecil"}
-    config = {part: {"name": name} for part, name in parts.items()}
-    return parse_experiment({"schema": 1, "config": config, "runs": runs, "summary": {}}, f"out/{tuner}/results.json")
+    runs = {
+        seed: [
+            task_record([task], [50.0] * (task + 1), **({} if entry is None else {"backbone": entry}))
+            for task, entry in enumerate(found)
+        ]
+        for seed, found in enumerate(seeds)
+    }
+    return parse_experiment(results(runs, tuner), f"out/{tuner}/results.json")
 
 
 def test_reports_show_the_diagnosis_where_there_is_one(tmp_path: Path) -> None:

@@ -9,50 +9,44 @@ import math
 from dataclasses import replace
 
 import pytest
+from hand_made import results as made_by_hand
+from hand_made import task_record
 from msgspec import structs
 from rich.console import Console
 
-from mist_ext.report import parse_experiment, text
-from mist_ext.report.experiments import Experiment
-from mist_ext.report.markdown import escape
+from mist_ext.report import Experiment, columns, parse_experiment
+from mist_ext.report.renderers.latex import latex
+from mist_ext.report.renderers.markdown import escape, markdown
+from mist_ext.report.renderers.spreadsheet import csv_text
+from mist_ext.report.renderers.terminal import Terminal
 from mist_ext.report.sharing import Shared, Sharing, sharing
+from mist_ext.report.table import DASH
 from mist_ext.results.record import BackboneRecord
 from mist_ext.sweep.figure import draw, numeric_axis
 from mist_ext.sweep.grid import Grid, make_grid
-from mist_ext.sweep.rows import make_rows
+from mist_ext.sweep.outcomes import make_outcomes
 from mist_ext.sweep.significance import paired_p
-from mist_ext.sweep.table import SweepTable
-from mist_ext.sweep.terminal import SweepTables
+from mist_ext.sweep.sweep_table import SweepTable
 from mist_ext.system.names import printable
 
 
 def experiments(point, last: dict[str, float]) -> list:
     """Finished experiments with given last accuracies by method."""
-    return [
-        parse_experiment(
-            {
-                "schema": 1,
-                "config": {
-                    "data": {"name": point.options.data, "tasks": 2},
-                    "backbone": {"name": "vit_nano"},
-                    "tuner": {"name": point.options.tuner[0]},
-                    "method": {"name": method},
-                },
-                "runs": [
-                    {
-                        "seed": point.seed,
-                        "tasks": [
-                            {"classes": [0], "accuracy_seen": 90.0, "accuracy_per_task": [90.0]},
-                            {"classes": [1], "accuracy_seen": value, "accuracy_per_task": [value, value]},
-                        ],
-                    }
-                ],
-                "summary": {},
-            },
-            "made up",
-        )
-        for method, value in last.items()
-    ]
+    made = []
+    for method, value in last.items():
+        tasks = [task_record([0], [90.0]), task_record([1], [value, value])]
+        made.append(parse_experiment(made_by_hand({point.seed: tasks}, point.options.tuner[0], method), "made up"))
+    return made
+
+
+def texts(table: SweepTable) -> list[list[str]]:
+    """Headings, then lines."""
+    (only,) = table.tables.tables
+    return [[column.name for column in only.columns], *([cell.text for cell in line.cells] for line in only.lines)]
+
+
+def notes(table: SweepTable) -> list[str]:
+    return [note.text for note in table.tables.notes]
 
 
 NONE = {1: 80.0, 2: 81.0, 3: 82.5, 4: 79.0}
@@ -89,19 +83,19 @@ def test_too_few_seeds_or_no_spread_give_no_p() -> None:
 
 def test_each_rate_is_compared_with_the_one_frozen_backbone() -> None:
     _, results = made_up()
-    rows = make_rows(results)
+    rows = make_outcomes(results)
     assert [row.axes for row in rows] == [
         {"data": "digits", "tuner": "none"},
         {"data": "digits", "tuner": "mist", "rate": 0.05},
         {"data": "digits", "tuner": "mist", "rate": 0.5},
     ]
     assert rows[0].gain is None
-    assert rows[0].spread("last_accuracy") == (pytest.approx(80.625), pytest.approx(1.4930394))
+    assert rows[0].experiment.metric("last_accuracy") == (pytest.approx(80.625), pytest.approx(1.4930394))
     assert rows[1].gain == (pytest.approx(1.5), pytest.approx(0.9128709), 4)
     assert rows[2].gain is not None
     assert rows[2].gain.mean == pytest.approx(2.5)
     assert rows[1].p == paired_p(MIST, NONE)
-    assert rows[1].spread("forgetting")[0] == pytest.approx(90 - 82.125)
+    assert rows[1].experiment.metric("forgetting").mean == pytest.approx(90 - 82.125)
 
 
 def test_seeds_with_other_classes_do_not_pair() -> None:
@@ -109,23 +103,24 @@ def test_seeds_with_other_classes_do_not_pair() -> None:
     point, (experiment,) = results[0]
     run = experiment.runs[0]
     tasks = [structs.replace(task, classes=classes) for task, classes in zip(run.tasks, ([1], [0]), strict=True)]
-    rows = make_rows([(point, [replace(experiment, runs=[structs.replace(run, tasks=tasks)])]), *results[1:]])
+    other = structs.replace(experiment, runs=[structs.replace(run, tasks=tasks)])
+    rows = make_outcomes([(point, [other]), *results[1:]])
     assert rows[1].gain is not None
     assert rows[1].gain.n == 3
 
 
 def test_every_form_of_the_table_has_the_same_numbers() -> None:
     grid, results = made_up()
-    table = SweepTable(grid, make_rows(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"}, SHARING)
+    table = SweepTable(grid, make_outcomes(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"}, SHARING)
     content = json.loads(table.json())
     assert (content["experiments"], content["runs"], content["tunings"], content["tuned_experiments"]) == (16, 12, 8, 8)
     assert content["rows"][1]["by_seed"]["last_accuracy"] == {str(seed): value for seed, value in MIST.items()}
-    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    lines = list(csv.DictReader(io.StringIO(csv_text(table.tables))))
     assert [line["rate"] for line in lines] == ["", "0.05", "0.5"]
     for line, row in zip(lines, content["rows"], strict=True):
         assert float(line["last_accuracy_mean"]) == row["last_accuracy"]["mean"]
         assert line["p"] == ("" if row["p"] is None else repr(row["p"]))
-    shown = table.markdown()
+    shown = markdown(table.tables)
     p = paired_p(MIST, NONE)
     assert p is not None
     assert (
@@ -134,6 +129,9 @@ def test_every_form_of_the_table_has_the_same_numbers() -> None:
     assert "16 experiments of the grid from 12 runs: 8 tunings" in shown
     assert SHARING.sentence() in shown
     assert "failed: digits-mist-seed=9: ValueError: no" in shown
+    paper = latex(table.tables)
+    assert r"& mist & 0.05 & 86.06 $\pm$ 1.05 & 82.12 $\pm$ 2.10 & 7.88 $\pm$ 2.10 &" in paper
+    assert f"& +1.50 $\\pm$ 0.91 (4) & {p:.3f} & -- \\\\" in paper
 
 
 def diagnosed(experiment: Experiment, drift: float) -> Experiment:
@@ -141,7 +139,7 @@ def diagnosed(experiment: Experiment, drift: float) -> Experiment:
     (run,) = experiment.runs
     found = BackboneRecord(None, 60.0, 95.0), BackboneRecord(drift, 64.0, 85.0)
     tasks = [structs.replace(task, backbone=backbone) for task, backbone in zip(run.tasks, found, strict=True)]
-    return replace(experiment, runs=[structs.replace(run, tasks=tasks)])
+    return structs.replace(experiment, runs=[structs.replace(run, tasks=tasks)])
 
 
 def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:
@@ -157,18 +155,18 @@ def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:
         )
         for point, experiments in results
     ]
-    table = SweepTable(grid, make_rows(results), {}, {}, SHARING)
-    assert table.headings[-3:] == ["drift", "letters", "plasticity"]
-    assert table.lines()[1][-3:] == [text.DASH] * 3
-    assert table.lines()[2][-3:] == ["0.9300 ± 0.0258", "64.00 ± 0.00", "90.00 ± 0.00"]
-    assert "| drift | letters | plasticity |" in table.markdown()
-    assert "| 0.9300 ± 0.0258 | 64.00 ± 0.00 | 90.00 ± 0.00 |" in table.markdown()
-    assert text.BACKBONE_LEGEND in table.markdown()
+    table = SweepTable(grid, make_outcomes(results), {}, {}, SHARING)
+    assert texts(table)[0][-3:] == ["drift", "letters", "plasticity"]
+    assert texts(table)[2][-3:] == [DASH] * 3
+    assert texts(table)[3][-3:] == ["0.9300 ± 0.0258", "64.00 ± 0.00", "90.00 ± 0.00"]
+    assert "| drift | letters | plasticity |" in markdown(table.tables)
+    assert "| 0.9300 ± 0.0258 | 64.00 ± 0.00 | 90.00 ± 0.00 |" in markdown(table.tables)
+    assert columns.BACKBONE_LEGEND in markdown(table.tables)
     rows = json.loads(table.json())["rows"]
     assert rows[1]["drift"] is None
     assert rows[2]["drift"] == {"mean": pytest.approx(0.93), "std": pytest.approx(0.0258199)}
     assert rows[2]["by_seed"]["drift"] == {str(seed): drift for seed, drift in drifts.items()}
-    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    lines = list(csv.DictReader(io.StringIO(csv_text(table.tables))))
     assert lines[1]["drift_mean"] == ""
     assert float(lines[2]["drift_mean"]) == rows[2]["drift"]["mean"]
     assert float(lines[2]["plasticity_mean"]) == 90.0
@@ -176,15 +174,15 @@ def test_every_form_of_the_table_has_the_diagnosis_where_there_is_one() -> None:
 
 def test_a_sweep_without_a_diagnosis_does_not_speak_of_it() -> None:
     grid, results = made_up()
-    table = SweepTable(grid, make_rows(results), {}, {}, SHARING)
-    assert table.headings[-1] == "changed %"
-    assert not any("drift" in form for form in (table.markdown(), table.json(), table.csv()))
+    table = SweepTable(grid, make_outcomes(results), {}, {}, SHARING)
+    assert texts(table)[0][-1] == "changed %"
+    assert not any("drift" in form for form in (markdown(table.tables), table.json(), csv_text(table.tables)))
 
 
 def test_a_seed_that_is_missing_is_named() -> None:
     grid, results = made_up()
-    table = SweepTable(grid, make_rows(results[:-1]), {}, {}, sharing([]))
-    assert "digits, mist, 0.5, simplecil: without seed 4" in table.notes()
+    table = SweepTable(grid, make_outcomes(results[:-1]), {}, {}, sharing([]))
+    assert "digits, mist, 0.5, simplecil: without seed 4" in notes(table)
 
 
 def test_training_that_went_wrong_is_told_below_the_table() -> None:
@@ -192,15 +190,15 @@ def test_training_that_went_wrong_is_told_below_the_table() -> None:
     for point, found in results:
         if point.axes.get("rate") == 0.5 and point.seed == 2:
             found[0].runs[0].tasks[1].warnings.append("loss_rose")
-    table = SweepTable(grid, make_rows(results), {}, {}, sharing([]))
+    table = SweepTable(grid, make_outcomes(results), {}, {}, sharing([]))
     told = "warning: digits, mist, 0.5, simplecil: a loss ended higher than it began in 1 of 8 tasks"
-    assert [note for note in table.notes() if note.startswith("warning")] == [f"{told}; a lower learning rate may help"]
-    assert escape(told) in table.markdown()
+    assert [note for note in notes(table) if note.startswith("warning")] == [f"{told}; a lower learning rate may help"]
+    assert escape(told) in markdown(table.tables)
 
 
 def test_one_numeric_axis_is_drawn() -> None:
     grid, results = made_up()
-    drawing = draw(grid, make_rows(results))
+    drawing = draw(grid, make_outcomes(results))
     assert drawing is not None
     assert "mist: 82.12 % at 0.05, 83.12 % at 0.5" in drawing.description
     assert "none: 80.62 %" in drawing.description
@@ -234,31 +232,30 @@ def test_the_table_fits_its_terminal_and_shows_every_number(width: int, with_dia
         results = [
             (point, [diagnosed(experiment, 0.9) for experiment in experiments]) for point, experiments in results
         ]
-    table = SweepTable(grid, make_rows(results), {"digits-[/red]\x1b": "ValueError: [no] \x1b"}, {}, SHARING)
+    table = SweepTable(grid, make_outcomes(results), {"digits-[/red]\x1b": "ValueError: [no] \x1b"}, {}, SHARING)
     file = io.StringIO()
-    Console(file=file, width=width).print(SweepTables(table))
+    Console(file=file, width=width).print(Terminal(table.tables))
     shown = file.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     assert "…" not in shown
-    for line in table.lines():
-        for number in line[table.headings.index("A_avg") :]:
-            assert number in shown
-    for heading in table.headings:
-        assert heading in shown
-    assert r"failed: digits-[/red]\x1b: ValueError: [no] \x1b" in map(printable, table.notes())
-    tables = sum(line.split()[:1] == ["method"] for line in shown.splitlines())
-    assert (tables == 1) == (width == 200)
+    headings, *lines = texts(table)
+    assert all(number in shown for line in lines for number in line[headings.index("A_avg") :])
+    assert all(heading in shown for heading in headings)
+    assert r"failed: digits-[/red]\x1b: ValueError: [no] \x1b" in map(printable, notes(table))
+    tables = sum(line.split()[:2] == ["method", "tuner"] for line in shown.splitlines())
+    assert (tables == 1 + with_diagnosis) == (width == 200)
 
 
 def test_names_in_a_table_are_no_markup_and_no_formulas() -> None:
     grid, results = made_up()
-    rows = make_rows(results)
-    for row in rows:
-        row.axes = {**row.axes, "whole": "=a|b <i>"}
-    rows[0].axes = {**rows[0].axes, "whole": "x"}
+    rows = make_outcomes(results)
+    names = ["x", "=a|b <i>", "=a|b <i>"]
+    rows = [replace(row, axes={**row.axes, "whole": name}) for row, name in zip(rows, names, strict=True)]
     table = SweepTable(grid, rows, {}, {}, SHARING)
-    assert r"| =a\|b &lt;i&gt; |" in table.markdown()
-    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert r"| =a\|b &lt;i&gt; |" in markdown(table.tables)
+    lines = list(csv.DictReader(io.StringIO(csv_text(table.tables))))
     assert [line["whole"] for line in lines] == ["x", "'=a|b <i>", "'=a|b <i>"]
     assert lines[0]["rate"] == ""
-    assert [float(line["forgetting_mean"]) for line in lines] == [row.spread("forgetting")[0] for row in rows]
+    assert [float(line["forgetting_mean"]) for line in lines] == [
+        row["forgetting"]["mean"] for row in json.loads(table.json())["rows"]
+    ]

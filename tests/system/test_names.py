@@ -14,6 +14,7 @@ from typing import Any
 
 import miniatures
 import pytest
+from hand_made import results, task_record
 from rich.console import Console
 
 from mist_ext import cli, report
@@ -82,20 +83,19 @@ def test_progress_shows_names_as_they_are() -> None:
 def result(name: str) -> dict[str, Any]:
     """Results in which everything that has a name is called so."""
     tasks = [
-        {
-            "classes": [2 * number, 2 * number + 1],
-            "accuracy_seen": 90.0,
-            "accuracy_per_task": [90.0] * (number + 1),
-            "accuracy_per_class": [90.0 - number] * (2 * number + 2),
-            "seconds": {"learn": 1.0},
-            "selection": [{"name": f"{name}.0.{name}", "entries": 4, "selected": 1, "score_share": 1.0}],
-        }
+        task_record(
+            [2 * number, 2 * number + 1],
+            [90.0] * (number + 1),
+            accuracy_per_class=[90.0 - number] * (2 * number + 2),
+            seconds={"learn": 1.0},
+            selection=[{"name": f"{name}.0.{name}", "entries": 4, "selected": 1, "score_share": 1.0}],
+        )
         for number in range(2)
     ]
-    config: dict[str, Any] = {part: {"name": name} for part in ("data", "backbone", "tuner", "method")}
-    config["data"]["class_names"] = [f"{number}{name}" for number in range(4)]
-    config["expected"] = {"average_accuracy": 1.0, "source": name}
-    return {"schema": 1, "config": config, "environment": {name: name}, "runs": [{"seed": 1, "tasks": tasks}]}
+    published = {"average_accuracy": 1.0, "source": name}
+    made = results({1: tasks}, name, name, name, finished=False, backbone={"name": name}, expected=published)
+    made["config"]["data"]["class_names"] = [f"{number}{name}" for number in range(4)]
+    return made | {"environment": {name: name}}
 
 
 def written(name: str, folder: Path) -> Path:

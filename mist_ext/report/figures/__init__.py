@@ -16,11 +16,11 @@ _KINDS = {"accuracy": accuracy, "matrix": matrix, "forgetting": classes, "select
 
 
 def figure_names(experiment: Experiment) -> list[str]:
-    """The names of an experiment's figures; those whose numbers were not recorded are left out."""
+    """Return the names of an experiment's figures; those whose numbers were not recorded are left out."""
     return [name for name, kind in _KINDS.items() if experiment.tasks and kind.has_figure(experiment)]
 
 
 def experiment_drawings(experiment: Experiment) -> list[Drawing]:
-    """Draw them."""
+    """Draw the figures of an experiment."""
     digest = digests.of_experiment(experiment)
     return [replace(_KINDS[name].draw(experiment), digest=digest) for name in figure_names(experiment)]

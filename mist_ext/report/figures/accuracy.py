@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mist_ext.report import text
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import SEEN, accuracy_axes, experiment_colour, experiment_title
+from mist_ext.report.numbers import plural
 
 
 def has_figure(_experiment: Experiment) -> bool:
@@ -25,8 +25,8 @@ def draw(experiment: Experiment) -> Drawing:
         low = [mean - std for mean, std in zip(means, stds, strict=True)]
         high = [mean + std for mean, std in zip(means, stds, strict=True)]
         axes.fill_between(tasks, low, high, color=colour, alpha=0.18, linewidth=0, label="± 1 std")
-        for place, run in enumerate(experiment.counted):
-            label = "single seeds" if place == 0 else None
+        for number, run in enumerate(experiment.counted):
+            label = "single seeds" if number == 0 else None
             axes.plot(tasks, run.seen, ".-", color=colour, linewidth=0.8, alpha=0.55, markersize=4, label=label)
     name = f"mean of {count} seeds" if count > 1 else f"seed {experiment.counted[0].seed}"
     axes.plot(tasks, means, color=colour, linewidth=2.2, marker="o", markersize=6, label=name)
@@ -37,7 +37,7 @@ def draw(experiment: Experiment) -> Drawing:
     axes.set_title(experiment_title(experiment))
     axes.legend(frameon=False, fontsize="small", loc="best")
     description = (
-        f"Accuracy on all classes seen, {experiment.title}, mean of {text.plural(count, 'seed')}: {means[0]:.2f} % "
+        f"Accuracy on all classes seen, {experiment.title}, mean of {plural(count, 'seed')}: {means[0]:.2f} % "
         f"after task 1, {means[-1]:.2f} % after task {tasks[-1]}."
     )
     return Drawing("accuracy", "Accuracy over tasks", description, figure)

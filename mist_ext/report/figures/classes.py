@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mist_ext.report import text
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import (
@@ -15,16 +14,17 @@ from mist_ext.report.figures.style import (
     colour_range,
     experiment_colour,
     experiment_title,
-    labelled_places,
+    labelled_ticks,
     plain,
 )
+from mist_ext.report.numbers import plural
 from mist_ext.report.per_class import ClassMatrix, class_matrix, forgetting_by_class, recorded
 from mist_ext.results import metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LABELLED = 60  # classes; where there are more, only some places and the most forgotten classes carry a label
+_LABELLED = 60  # classes; where there are more, only some positions and the most forgotten classes carry a label
 _WORST = 5
 _WIDEST = 12  # tasks; of more, only some carry a number
 
@@ -37,7 +37,7 @@ def has_figure(experiment: Experiment) -> bool:
 def draw(experiment: Experiment) -> Drawing:
     """Draw every class's accuracy after every task, and beside it what each class lost."""
     matrix, lost = class_matrix(experiment), forgetting_by_class(experiment)
-    means = {label: metrics.mean_std(values)[0] for label, values in lost.items()}
+    means = {label: metrics.mean_std(values).mean for label, values in lost.items()}
     ranking = sorted(means, key=lambda label: -means[label])
     figure = new_figure(9.0, min(1.4 + 0.2 * len(matrix.rows), 8.0))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
@@ -61,16 +61,16 @@ def _heat_map(axes: Axes, matrix: ClassMatrix, experiment: Experiment) -> Any:
     low, high = colour_range([value for row in matrix.rows for value in row])
     image = axes.imshow(shown, cmap=accuracy_colours(), vmin=low, vmax=high, aspect="auto", interpolation="none")
     axes.set_facecolor(NOT_SEEN)
-    labelled = labelled_places(tasks, _WIDEST)
+    labelled = labelled_ticks(tasks, _WIDEST)
     axes.set_xticks(labelled, [str(task + 1) for task in labelled])
     axes.set_xlabel("after task (grey: not yet seen)")
     if count <= _LABELLED:
         axes.set_yticks(range(count), _names(experiment, matrix.classes), fontsize=min(8, 400 / count))
         axes.set_ylabel("class, in the order of the stream")
     else:
-        numbered = labelled_places(count, 10)
-        axes.set_yticks(numbered, [str(place + 1) for place in numbered])
-        axes.set_ylabel("place of the class in the stream")
+        numbered = labelled_ticks(count, 10)
+        axes.set_yticks(numbered, [str(position + 1) for position in numbered])
+        axes.set_ylabel("position of the class in the stream")
     axes.set_title(f"accuracy, {matrix.of}", fontsize="medium")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -84,20 +84,24 @@ def _names(experiment: Experiment, labels: Sequence[Any]) -> list[str]:
 def _bars(
     axes: Axes, ranking: list[Any], means: dict[Any, float], lost: dict[Any, list[float]], experiment: Experiment
 ) -> None:
-    places, colour = range(len(ranking)), experiment_colour(experiment)
+    positions, colour = range(len(ranking)), experiment_colour(experiment)
     few = len(ranking) <= _LABELLED
     values = [means[label] for label in ranking]
     # Bars that touch take an edge, or a browser shows the ground between them.
-    axes.barh(places, values, height=0.75 if few else 1.0, color=colour, edgecolor=colour, linewidth=0 if few else 0.6)
-    overall = metrics.mean_std(values)[0]
+    axes.barh(
+        positions, values, height=0.75 if few else 1.0, color=colour, edgecolor=colour, linewidth=0 if few else 0.6
+    )
+    overall = metrics.mean_std(values).mean
     axes.axvline(overall, color="#D55E00", linewidth=1.2, linestyle="--", label=f"mean {overall:.1f}")
     axes.axvline(0, color="0.3", linewidth=0.8)
     seeds = max(len(each) for each in lost.values())
-    title = f"forgetting, {text.plural(seeds, 'seed')}"
+    title = f"forgetting, {plural(seeds, 'seed')}"
     if few:
-        axes.set_yticks(places, _names(experiment, ranking), fontsize=min(8, 400 / len(ranking)))
+        axes.set_yticks(positions, _names(experiment, ranking), fontsize=min(8, 400 / len(ranking)))
         if seeds > 1:
-            dots = [(value, place) for place, label in zip(places, ranking, strict=True) for value in lost[label]]
+            dots = [
+                (value, position) for position, label in zip(positions, ranking, strict=True) for value in lost[label]
+            ]
             axes.plot(*zip(*dots, strict=True), ".", color="black", markersize=3.5, label="single seeds")
         axes.set_ylabel("class")
     else:

@@ -6,49 +6,52 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mist_ext.report import text
+from mist_ext.report.comparisons import Comparison, groups
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import LABEL, SEEN, accuracy_axes, plain, row_colours
-from mist_ext.report.rows import Row, groups
+from mist_ext.report.figures.style import LABEL, SEEN, accuracy_axes, label_colours, plain
+from mist_ext.report.joint_table import title
+from mist_ext.report.notes import called
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def comparison(rows: Sequence[Row]) -> Drawing:
+def comparison(comparisons: Sequence[Comparison]) -> Drawing:
     """Draw a panel per group: colour by tuner, line by method."""
-    drawn = groups(rows)
+    drawn = groups(comparisons)
     columns = min(len(drawn), 3)
     height = math.ceil(len(drawn) / columns)
     figure = new_figure(4.6 * columns + 1.8, 3.7 * height)
-    shown = [row for members in drawn.values() for row in members]
-    tuners = row_colours(shown)
-    methods = {name: place for place, name in enumerate(sorted({row.experiment.method for row in shown}))}
-    for place, (group, members) in enumerate(drawn.items()):
-        axes = figure.add_subplot(height, columns, place + 1)
-        for number, row in enumerate(members):
+    shown = [one for members in drawn.values() for one in members]
+    tuners = label_colours(shown)
+    methods = {name: number for number, name in enumerate(sorted({one.experiment.method for one in shown}))}
+    for panel, (group, members) in enumerate(drawn.items()):
+        axes = figure.add_subplot(height, columns, panel + 1)
+        for number, one in enumerate(members):
             # Beside each other, not on top of each other.
             shift = 0.2 * ((number + 0.5) / len(members) - 0.5)
-            means, stds = zip(*row.experiment.seen_by_task(), strict=True)
+            means, stds = zip(*one.experiment.seen_by_task(), strict=True)
             axes.errorbar(
                 [task + shift for task in range(1, group.tasks + 1)],
                 means,
-                yerr=stds if len(row.seeds) > 1 else None,
-                color=tuners[row.label],
+                yerr=stds if len(one.experiment.seeds) > 1 else None,
+                color=tuners[one.label],
                 elinewidth=1,
                 markersize=5,
-                **_method_style(methods[row.experiment.method]),
+                **_method_style(methods[one.experiment.method]),
             )
         accuracy_axes(axes, group.tasks)
-        axes.set_title(plain(text.title(group, members)), fontsize="medium")
-        if place % columns == 0:
+        axes.set_title(plain(title(group, members)), fontsize="medium")
+        if panel % columns == 0:
             axes.set_ylabel(SEEN)
     _legend(figure, tuners, methods)
     return Drawing("accuracy", "All experiments", _description(shown), figure)
 
 
-def _description(rows: Sequence[Row]) -> str:
-    ends = [f"{text.called(row)}: {row.last_accuracy.mean:.2f} %" for row in rows if row.last_accuracy is not None]
+def _description(comparisons: Sequence[Comparison]) -> str:
+    ends = [
+        f"{called(one)}: {last.mean:.2f} %" for one in comparisons if (last := one.experiment.metric("last_accuracy"))
+    ]
     return f"Accuracy on all classes seen over tasks; after the last task {'; '.join(ends)}."
 
 
@@ -59,8 +62,8 @@ def _legend(figure: Figure, tuners: dict[str, str], methods: dict[str, int]) -> 
     entries += [Line2D([], [], color=colour, linewidth=3, label=plain(name, LABEL)) for name, colour in tuners.items()]
     entries += [Line2D([], [], linestyle="none", label=" "), Line2D([], [], linestyle="none", label="method")]
     entries += [
-        Line2D([], [], color="black", label=plain(name, LABEL), markersize=5, **_method_style(place))
-        for name, place in methods.items()
+        Line2D([], [], color="black", label=plain(name, LABEL), markersize=5, **_method_style(number))
+        for name, number in methods.items()
     ]
     legend = figure.legend(handles=entries, loc="outside right center", frameon=False, handlelength=3)
     for entry in legend.get_texts():
@@ -68,6 +71,6 @@ def _legend(figure: Figure, tuners: dict[str, str], methods: dict[str, int]) -> 
             entry.set_fontweight("bold")
 
 
-def _method_style(place: int) -> dict[str, Any]:
+def _method_style(number: int) -> dict[str, Any]:
     lines, markers = ("-", "--", ":", "-."), ("o", "s", "^", "D", "v", "P", "X")
-    return {"linewidth": 1.8, "linestyle": lines[place % len(lines)], "marker": markers[place % len(markers)]}
+    return {"linewidth": 1.8, "linestyle": lines[number % len(lines)], "marker": markers[number % len(markers)]}

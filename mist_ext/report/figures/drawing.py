@@ -42,7 +42,7 @@ class Drawing:
     digest: str = ""
 
     def png(self) -> bytes:
-        """The figure in pixels."""
+        """Return the figure in pixels."""
         return self._saved("png", {"Identifier": self.digest})
 
     @cached_property
@@ -55,7 +55,7 @@ class Drawing:
             return self._saved("svg", about).decode("utf-8")
 
     def files(self) -> dict[str, bytes | str]:
-        """Both formats, by file name."""
+        """Return both formats, by file name."""
         return {f"{self.name}.png": self.png(), f"{self.name}.svg": self.svg}
 
     def _saved(self, form: str, metadata: dict[str, Any]) -> bytes:
@@ -75,7 +75,7 @@ class Drawing:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """Return an empty figure of so many inches."""
     # A Figure without pyplot: it belongs to no window system and frees itself.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

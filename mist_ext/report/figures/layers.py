@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import LABEL, experiment_title, plain
-from mist_ext.report.selected import Place, Shares, recorded, shares
+from mist_ext.report.selection_shares import Position, Shares, recorded, shares
 from mist_ext.system.names import shown
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def draw(experiment: Experiment) -> Drawing:
     from matplotlib.colors import LogNorm, Normalize
 
     found = shares(experiment)
-    panels: list[tuple[str, Mapping[Place, float], str, Normalize]] = [
+    panels: list[tuple[str, Mapping[Position, float], str, Normalize]] = [
         ("selected (% of entries)", found.selected, "Blues", Normalize(0, 100))
     ]
     if any(found.score.values()):
@@ -43,19 +43,19 @@ def draw(experiment: Experiment) -> Drawing:
     below = len(found.layers) <= _MOST_BELOW
     count = len(panels)
     figure = new_figure(1.6 + wide, 1.7 + count * (tall + 0.3)) if below else new_figure(1.6 + count * wide, 1.9 + tall)
-    places = figure.subplots(count, 1, squeeze=False)[:, 0] if below else figure.subplots(1, count, squeeze=False)[0]
-    for place, (axes, (title, values, colours, norm)) in enumerate(zip(places, panels, strict=True)):
+    all_axes = figure.subplots(count, 1, squeeze=False)[:, 0] if below else figure.subplots(1, count, squeeze=False)[0]
+    for panel, (axes, (title, values, colours, norm)) in enumerate(zip(all_axes, panels, strict=True)):
         _heat_map(axes, found, values, colours, norm)
         axes.set_title(title, fontsize="medium")
-        if below and place < count - 1:
+        if below and panel < count - 1:
             axes.set_xticks([])
-        if not below and place:
+        if not below and panel:
             axes.set_yticks([])
     figure.suptitle(experiment_title(experiment))
     return Drawing("selection", "Selected layers", _description(experiment, found), figure)
 
 
-def _heat_map(axes: Axes, found: Shares, values: Mapping[Place, float], colours: str, norm: Normalize) -> None:
+def _heat_map(axes: Axes, found: Shares, values: Mapping[Position, float], colours: str, norm: Normalize) -> None:
     from matplotlib import colormaps
 
     shown = [[100 * values.get((layer, kind), math.nan) for kind in found.kinds] for layer in found.layers]
@@ -78,15 +78,15 @@ def _heat_map(axes: Axes, found: Shares, values: Mapping[Place, float], colours:
     )
     axes.set_yticks(range(len(found.layers)), [plain(layer, LABEL) for layer in found.layers])
     axes.tick_params(length=0, labelsize=8)
-    axes.set_xticks([place - 0.5 for place in range(1, len(found.kinds))], minor=True)
-    axes.set_yticks([place - 0.5 for place in range(1, len(found.layers))], minor=True)
+    axes.set_xticks([column - 0.5 for column in range(1, len(found.kinds))], minor=True)
+    axes.set_yticks([row - 0.5 for row in range(1, len(found.layers))], minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
 
 
 def _short(percent: float) -> str:
-    """At most three digits, since the fields are small."""
+    """Write at most three digits, since the fields are small."""
     if percent >= 9.95 or percent == 0:
         return f"{percent:.0f}"
     if percent >= 0.995:
@@ -98,7 +98,7 @@ def _description(experiment: Experiment, found: Shares) -> str:
     count = f"{len(found.layers)} layers and {len(found.kinds)} kinds of parameters"
     parts = [f"Selected entries of {count}, {experiment.title}: {100 * found.overall:.2f} % of all entries"]
     if found.score:
-        top = sorted(found.score, key=lambda place: -found.score[place])[:3]
+        top = sorted(found.score, key=lambda position: -found.score[position])[:3]
         named = ", ".join(
             f"{shown(kind)} of {shown(layer)} {100 * found.score[layer, kind]:.1f} %" for layer, kind in top
         )

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mist_ext.report.comparisons import Comparison
 from mist_ext.report.experiments import Experiment
-from mist_ext.report.rows import Row
 from mist_ext.system.names import shown
 
 if TYPE_CHECKING:
@@ -27,49 +27,49 @@ PHASE_COLOURS = {  # of `mist_ext.system.costs.PHASES`
     "learn": "#E69F00",
     "evaluate": "#009E73",
 }
-NOT_SEEN = "0.90"  # a grey, in the place of an accuracy on what is yet to come
+NOT_SEEN = "0.90"  # a grey, instead of an accuracy on what is yet to come
 LABEL = 32  # characters of a label; the parts of a title are cut already
 SEEN = "accuracy on all classes seen (%)"
 
 
 def experiment_colour(experiment: Experiment) -> str:
-    """The colour of an experiment's tuner in its own figures."""
+    """Return the colour of an experiment's tuner in its own figures."""
     return TUNER_COLOURS.get(experiment.tuner, OTHER_COLOURS[0])
 
 
-def row_colours(rows: Sequence[Row]) -> dict[str, str]:
-    """A colour for each tuner, the frozen backbone first."""
-    names = sorted({row.label for row in rows}, key=lambda name: (name != "none", name))
+def label_colours(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Return a colour for each tuner, the frozen backbone first."""
+    names = sorted({one.label for one in comparisons}, key=lambda name: (name != "none", name))
     free = itertools.cycle(OTHER_COLOURS)
     return {name: TUNER_COLOURS.get(name) or next(free) for name in names}
 
 
 def experiment_title(experiment: Experiment) -> str:
-    """The title of an experiment's figures."""
+    """Return the title of an experiment's figures."""
     return plain(experiment.title)
 
 
 def plain(words: object, longest: int = 140) -> str:
-    """A name that matplotlib takes as it is, and that has room: between two dollars it would look for a formula."""
+    """Return a name that matplotlib takes as it is, cut to fit: between two dollars it would look for a formula."""
     return shown(words, longest).replace("$", r"\$")
 
 
 def accuracy_colours() -> Colormap:
-    """Blues that begin where they differ from a page and from `NOT_SEEN`."""
+    """Return blues that begin where they differ from a page and from `NOT_SEEN`."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    return ListedColormap(colormaps["Blues"]([0.14 + 0.86 * place / 255 for place in range(256)]))
+    return ListedColormap(colormaps["Blues"]([0.14 + 0.86 * level / 255 for level in range(256)]))
 
 
 def colour_range(values: Sequence[float]) -> tuple[float, float]:
-    """Whole tens around the values, wide enough that small differences stay small."""
+    """Return whole tens around the values, wide enough that small differences stay small."""
     high = min(100.0, 10.0 * math.ceil(max(values) / 10))
     return max(0.0, min(10.0 * math.floor(min(values) / 10), high - 30)), max(high, 30.0)
 
 
-def labelled_places(count: int, most: int) -> list[int]:
-    """Which of so many rows or columns carry their number, counted from 0: all, or where that is too many some."""
+def labelled_ticks(count: int, most: int) -> list[int]:
+    """Return which of so many rows or columns carry their number, counted from 0: all, or some of too many."""
     every = 1 if count <= most else 5 * math.ceil(count / (5 * most))
     return sorted({0, *range(every - 1, count, every)})
 
@@ -86,7 +86,7 @@ def task_axis(axes: Axes, tasks: int) -> None:
 
 
 def accuracy_axes(axes: Axes, tasks: int) -> None:
-    """Axes of accuracies in percent over tasks."""
+    """Set up axes of accuracies in percent over tasks."""
     from matplotlib.ticker import MaxNLocator
 
     task_axis(axes, tasks)
@@ -105,7 +105,7 @@ def accuracy_axes(axes: Axes, tasks: int) -> None:
 
 
 def open_axes(axes: Axes) -> None:
-    """Horizontal lines behind the data, no box around it."""
+    """Draw horizontal lines behind the data, no box around it."""
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

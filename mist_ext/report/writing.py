@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mist_ext.report import digests, text
+from mist_ext.report import digests
+from mist_ext.report.comparisons import Comparison, compare, groups
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures import Drawing, comparison, experiment_drawings, figure_names
-from mist_ext.report.latex import latex
-from mist_ext.report.markdown import markdown
+from mist_ext.report.full_precision import json_text
+from mist_ext.report.joint_table import joint_table
 from mist_ext.report.page import configuration, page
-from mist_ext.report.records import csv_lines, json_text
-from mist_ext.report.rows import Row, groups, make_rows
+from mist_ext.report.renderers.latex import latex
+from mist_ext.report.renderers.markdown import markdown
+from mist_ext.report.renderers.spreadsheet import csv_text
+from mist_ext.report.table import Tables
 from mist_ext.system.files import write_atomically
 
 PAGE = "report.html"
@@ -53,7 +56,7 @@ def write_report(
     ValueError
         If there is no experiment.
     PermissionError
-        If there is no place to write to; the message says what to do.
+        If nothing can be written; the message says what to do.
     """
     drawn = _Drawn()
     files = []
@@ -123,41 +126,35 @@ def write_summary(
     folder = Path(folder)
     if not _writable(folder):
         raise PermissionError(f"the report cannot be written to {folder}: no permission; give a folder of yours: --out")
-    rows = make_rows(experiments)
+    comparisons = compare(experiments)
+    tables = joint_table(comparisons)
     contents: dict[str, bytes | str] = {
-        "summary.json": json_text(rows),
-        "summary.md": markdown(rows),
-        "summary.csv": csv_lines(rows),
-        "summary.tex": latex(rows),
+        "summary.json": json_text(comparisons),
+        "summary.md": markdown(tables),
+        "summary.csv": csv_text(tables),
+        "summary.tex": latex(tables),
     }
-    digest = _page_digest(rows, figures)
-    shown = ["accuracy.png", "accuracy.svg"] if figures and groups(rows) else []
+    digest = _page_digest(comparisons, tables, figures)
+    shown = ["accuracy.png", "accuracy.svg"] if figures and groups(comparisons) else []
     if not all(digests.holds(folder / name, digest) for name in (*shown, PAGE)):
         drawn = (drawn or _Drawn()) if figures else None
-        joint = replace(comparison(rows), digest=digest) if shown else None
+        joint = replace(comparison(comparisons), digest=digest) if shown else None
         contents |= joint.files() if joint else {}
-        contents[PAGE] = page(rows, joint, lambda experiment: drawn.of(experiment) if drawn is not None else [], digest)
+        drawings = [drawn.of(one.experiment) if drawn is not None else [] for one in comparisons]
+        contents[PAGE] = page(comparisons, tables, joint, drawings, digest)
     _write(folder, contents)
     return [folder / name for name in dict.fromkeys((*contents, *shown, PAGE))]
 
 
-def _page_digest(rows: Sequence[Row], figures: bool) -> str:
-    """Of all that the page and the figure that joins all experiments show."""
-    shown = [
-        [
-            row.label,
-            row.experiment.config,
-            row.experiment.runs,
-            row.experiment.environment,
-            configuration(row.experiment),
-        ]
-        for row in rows
-    ]
-    return digests.of_parts(shown, text.notes(rows), figures)
+def _page_digest(comparisons: Sequence[Comparison], tables: Tables, figures: bool) -> str:
+    """Digest all that the page and the figure that joins all experiments show."""
+    experiments = [one.experiment for one in comparisons]
+    shown = [[each.config, each.runs, each.environment, configuration(each)] for each in experiments]
+    return digests.of_parts(shown, [one.label for one in comparisons], tables.tables, tables.notes, figures)
 
 
 def _figures_home(experiment: Experiment, folder: str | Path | None, tell: Callable[[str], None] | None) -> Path:
-    """Where an experiment's figures are written: beside its results, else in a folder of that name."""
+    """Return where an experiment's figures are written: beside its results, else in a folder of that name."""
     own = Path(experiment.source).parent
     if _writable(own) or _up_to_date(experiment, own):
         return own

@@ -1,0 +1,48 @@
+"""What is said below the tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mist_ext.report.comparisons import Comparison
+from mist_ext.report.experiments import Experiment
+from mist_ext.report.numbers import plural
+from mist_ext.report.sharing import sharing
+from mist_ext.report.table import Note
+from mist_ext.results import warning_signs
+from mist_ext.system.names import shown
+
+
+def notes(comparisons: Sequence[Comparison]) -> list[Note]:
+    """Return a note on each incomplete experiment and each training that went wrong, on sources, and on shared work."""
+    incomplete = [
+        Note(f"* {called(one)}: incomplete, {'; '.join(gaps)}", warning=True)
+        for one in comparisons
+        if (gaps := one.experiment.gaps)
+    ]
+    wrong = [note for one in comparisons for note in warnings(one.experiment, called(one))]
+    shared = sharing(one.experiment for one in comparisons).sentence()
+    return [*incomplete, *wrong, *_sources(comparisons), *([Note(shared)] if shared else [])]
+
+
+def warnings(experiment: Experiment, name: str) -> list[Note]:
+    """Return which signs there are that training went wrong, and in how many tasks: a note, or none."""
+    tasks = [task.warnings for run in experiment.runs for task in run.tasks]
+    counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
+    found = "; ".join(f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count)
+    return [Note(f"warning: {name}: {found}; a lower learning rate may help", warning=True)] if found else []
+
+
+def called(one: Comparison) -> str:
+    """Return what an experiment is called in a sentence."""
+    return f"{shown(one.experiment.data)}, {shown(one.label)}, {shown(one.experiment.method)}"
+
+
+def _sources(comparisons: Sequence[Comparison]) -> Iterator[Note]:
+    """Say where the published expectations come from, one note per source."""
+    found: dict[str, list[str]] = {}
+    for one in comparisons:
+        if expected := one.experiment.expected:
+            found.setdefault(expected.source, []).append(called(one))
+    for source, names in found.items():
+        yield Note(f"published: {shown(source, 200)} ({'; '.join(names)})")

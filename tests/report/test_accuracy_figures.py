@@ -1,0 +1,80 @@
+"""Figures of accuracies: of one experiment, and of all in one figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hand_made import TWO_SEEDS, experiment_of, experiments_of_two_tuners
+
+from mist_ext.report import write_figures, write_summary
+
+
+def png_size(file: Path) -> tuple[int, int]:
+    head = file.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG")
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("tasks", [1, 2, 10, 30])
+def test_figures_of_an_experiment_for_any_number_of_tasks_and_seeds(tmp_path: Path, tasks: int, seeds: int) -> None:
+    matrix = [[100.0 - after - on for on in range(after + 1)] for after in range(tasks)]
+    experiment = experiment_of("mist", matrices=dict.fromkeys(range(seeds), matrix))
+    files = write_figures(experiment, tmp_path)
+    kinds = ["accuracy", "matrix", "costs"]
+    assert [file.name for file in files] == [f"{kind}.{ending}" for kind in kinds for ending in ("png", "svg")]
+    for file in files[::2]:
+        assert min(png_size(file)) > 300
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect the figures that are drawn."""
+    from matplotlib.figure import Figure
+
+    figures: list[Any] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *args: Any, **options: Any) -> None:
+        if figure not in figures:  # which is saved in two formats
+            figures.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def test_the_figures_show_the_means_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = drawn(monkeypatch)
+    write_figures(experiment_of(matrices=TWO_SEEDS), tmp_path)
+    accuracy, matrix, _ = (figure.axes[0] for figure in figures)
+    lines = [list(line.get_ydata()) for line in accuracy.get_lines()]
+    assert lines == [[90.0, 75.0], [94.0, 85.0], [92.0, 80.0]]
+    assert [tick.get_text() for tick in accuracy.get_xticklabels()] == ["1", "2"]
+    assert "%" in accuracy.get_ylabel()
+    assert {entry.get_position(): entry.get_text() for entry in matrix.texts} == {
+        (0, 0): "92.0", (0, 1): "85.0", (1, 1): "75.0",
+    }  # fmt: skip
+
+
+def test_the_comparison_tells_tuners_by_colour_and_methods_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = drawn(monkeypatch)
+    write_summary([*experiments_of_two_tuners(), experiment_of(data="glyphs")], tmp_path)
+    (figure,) = (figure for figure in figures if figure.legends)
+    assert [axes.get_title().split(" ")[0] for axes in figure.axes] == ["digits", "glyphs"]
+    lines = figure.axes[0].get_lines()
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(looks) == len(lines) == 4
+    assert [len({look[part] for look in looks}) for part in range(3)] == [2, 2, 2]
+    names = [entry.get_text() for entry in figure.legends[0].get_texts()]
+    assert names == ["tuner", "none", "mist", " ", "method", "ranpac", "simplecil"]
+
+
+def test_ten_experiments_in_one_figure(tmp_path: Path) -> None:
+    tuners = ["none", "mist", "full", "random", "magnitude"]
+    experiments = [experiment_of(tuner, method, TWO_SEEDS) for tuner in tuners for method in ("simplecil", "ranpac")]
+    write_summary(experiments, tmp_path)
+    assert min(png_size(tmp_path / "accuracy.png")) > 400
