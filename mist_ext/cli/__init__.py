@@ -62,7 +62,7 @@ def run_command(options: Namespace) -> int:
         values.pop("out", None)
     preset = option_value(Config, "preset", values.get("preset"), "preset is")
     if preset is not None and options.resume is None:
-        values = presets.preset(preset) | values
+        values = presets.preset(preset, values)
     if options.print_config:
         sys.stdout.write(to_yaml(Config(**values)))
         return 0

@@ -9,7 +9,7 @@ import shutil
 import typing
 from typing import Any, Literal, NoReturn
 
-from mist_ext.config.option import GROUPS, kinds
+from mist_ext.config.option import GROUPS, kinds, unknown_option
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
 
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(args, namespace)
         flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         if rest and rest[0].startswith("-"):
-            raise unknown("option", rest[0].partition("=")[0], flags)
+            raise unknown_option("option", rest[0].partition("=")[0], flags)
         if rest:
             raise ValueError(f"{quoted(rest[0])} belongs to no option; switches take no value; see {self.prog} --help")
         return found, rest

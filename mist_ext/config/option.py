@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,12 @@ GROUPS = {
     "method": "The classifiers that learn from the backbone's features.",
     "run": "Seeds, device, and what is kept.",
     "several processes": "For a run that torchrun starts in several processes.",
+}
+
+# What is said to those who still give an option by the name that it had.
+REPLACED = {
+    "ranpac_width": "width is an option of the methods ranpac and ranpac_*: give --method-options width=N, or in YAML "
+    "method_options: {width: N}"
 }
 
 
@@ -120,6 +126,13 @@ def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "
     return [typed(each, typing.get_args(kind)[0], subject, purpose) for each in several]
 
 
+def unknown_option(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """Make the error for an option that does not exist, with the nearest ones, or with what took its place."""
+    if instead := REPLACED.get(str(name).lstrip("-").replace("-", "_")):
+        return ValueError(f"unknown {kind} {quoted(name)}; {instead}")
+    return unknown(kind, name, known)
+
+
 def read_options(path: str | os.PathLike[str], of: type) -> dict[str, Any]:
     """Read options of a dataclass from a YAML file; one without any content has none.
 
@@ -139,7 +152,7 @@ def read_options(path: str | os.PathLike[str], of: type) -> dict[str, Any]:
         raise ValueError(f"{path} is {quoted(content)}, expected options with their values, such as tuner: mist")
     for name in content:
         if name not in kinds(of):
-            raise unknown(f"option of {path}", name, kinds(of))
+            raise unknown_option(f"option of {path}", name, kinds(of))
     return {name: option_value(of, name, value, f"{name} of {path} is") for name, value in content.items()}
 
 

@@ -83,9 +83,6 @@ class Config(TuningOptions):
         "l2p.length=3; by default what was published.",
         group="method",
     )
-    ranpac_width: int = option(
-        2000, "Random features of ranpac and ranpac_*; 10000 is published for a ViT-B/16.", group="method", at_least=1
-    )
     seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
     class_order_seed: int | None = option(
         None, "Fixes the class order over all seeds; the field uses 1993.", at_least=0, at_most=2**32 - 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mist_ext.config import Config, presets
-from mist_ext.config.option import option_value
+from mist_ext.config.option import option_value, unknown_option
 from mist_ext.config.tuning import unused_by
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.names import quoted
@@ -167,7 +167,7 @@ def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if name in _OWN:
             raise ValueError(f"{name} is no option of a grid; the folder of a sweep is given with --out")
         if name not in options:
-            raise unknown(f"option of {source}", str(name), options)
+            raise unknown_option(f"option of {source}", str(name), options)
     if not axes:
         raise ValueError(f"{source} has no axes, {form}; without axes it is a run, mist run")
     return fixed, axes
@@ -256,8 +256,7 @@ def _joined(parts: Iterable[dict[str, Any]], source: str) -> dict[str, Any]:
 
 def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     """The run at a place of the grid."""
-    basis = presets.preset(values["preset"]) if values.get("preset") else {}
-    options = Config(**{**basis, **values})
+    options = Config(**presets.preset(values["preset"], values) if values.get("preset") else values)
     axes = {"data": options.data, **{name: label for name, label in labels.items() if name != "seeds"}}
     try:
         options.check()

@@ -59,6 +59,7 @@ def test_help_explains_every_option() -> None:
     [
         (["run", "--epcohs", "3"], "unknown option '--epcohs'; did you mean '--epochs'"),
         (["run", "--data", "digts"], "unknown data set 'digts'; did you mean 'digits'?"),
+        (["run", "--ranpac-width", "500"], "unknown option '--ranpac-width'; width is an option of the methods ranpac"),
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["run", "missing.yaml"], "missing.yaml"),
         (["run", "--lr", "fast"], "lr"),
@@ -223,7 +224,8 @@ def test_a_preset_lies_below_the_flags(tmp_path: Path) -> None:
         assert status == 0, errors
         chosen = yaml.safe_load(output)
         assert (chosen["epochs"], chosen["keep"]) == (3, 0.2)
-        assert (chosen["data"], chosen["ranpac_width"], chosen["dynamics"]) == ("cifar100", 10000, "published")
+        assert (chosen["data"], chosen["dynamics"]) == ("cifar100", "published")
+        assert chosen["method_options"] == ["ranpac.width=10000"]
 
 
 def test_predict_names_what_is_on_an_image(tmp_path: Path) -> None:
