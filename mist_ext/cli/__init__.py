@@ -55,7 +55,8 @@ def run_command(options: Namespace) -> int:
     values: dict[str, Any] = {}
     for file in options.config:
         values |= read_options(file, Config)
-    values |= parsers.given_options(options)
+    flags = parsers.given_options(options)
+    values |= flags
     if options.resume is not None:
         if Path(values.get("out") or options.resume) != Path(options.resume) or values.get("overwrite"):
             raise ValueError(f"--resume {options.resume} goes on in that folder; leave --out and --overwrite out")
@@ -69,7 +70,7 @@ def run_command(options: Namespace) -> int:
     console = Console()
     with launch.processes():
         if options.resume is None:
-            out = benchmark.run(Config(**values), console)
+            out = benchmark.run(Config(**values), console, flags)
         else:
             out = benchmark.resume(options.resume, console, **values)
         if ranks.is_first():

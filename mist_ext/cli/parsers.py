@@ -10,6 +10,7 @@ import typing
 from typing import Any, Literal, NoReturn
 
 from mist_ext.config.option import GROUPS, kinds, unknown_option
+from mist_ext.config.tuning import SPARSE, TRAINING
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
 
@@ -70,7 +71,7 @@ def make() -> Parser:
 
 def _run(parser: Parser) -> None:
     """One flag for each field of `mist_ext.config.Config`, in its group; a YAML file holds the same names."""
-    from mist_ext.config import Config
+    from mist_ext.config import Config, TuningOptions
 
     parser.usage = "mist run [CONFIG.yaml] [--OPTION VALUE ...]"
     parser.description = (
@@ -90,7 +91,8 @@ def _run(parser: Parser) -> None:
                 help="output folder of an interrupted run to go on with; other options as they were, or left out",
             )
         members = [field for field in dataclasses.fields(Config) if field.metadata["about"].group == name]
-        for field in sorted(members, key=lambda field: field.name != name):  # the tuner before how it tunes
+        own = kinds(TuningOptions)
+        for field in sorted(members, key=lambda field: (field.name != name, field.name in own)):  # the tuner, then how
             _add_option(group, field)
 
 
@@ -107,8 +109,7 @@ def _sweep(parser: Parser) -> None:
     parser.add_argument(
         "--jobs",
         metavar="N",
-        help="runs at a time, which share the cores; by default one for each core, on few cores the last ones "
-        "together, or one where they use a GPU",
+        help="runs at a time, which share the cores; by default one for each core, or one where they use a GPU",
     )
     parser.add_argument(
         "--resume",
@@ -186,21 +187,34 @@ def given_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+# The tuners that use the options of a group, where an option does not name its own.
+USUAL = {"tuner": TRAINING, "MIST": SPARSE}
+
+
 def _add_option(parser: Any, field: dataclasses.Field[Any]) -> None:
     """The flag of an option: None where it is not given, else text."""
     from mist_ext.config import Config
 
     kind = kinds(Config)[field.name]
-    flag, explanation = "--" + field.name.replace("_", "-"), field.metadata["about"].help.replace("%", "%%")
+    flag, what = "--" + field.name.replace("_", "-"), field.metadata["about"]
+    several = typing.get_origin(kind) is list
+    default = getattr(Config(), field.name)
+    notes = [f"only {', '.join(what.tuners)}"] if what.tuners not in (None, USUAL.get(what.group)) else []
+    if "by default" not in what.help.lower():
+        notes.append(f"default: {_shown(default)}")
+    explanation = " ".join([what.help, *(f"({'; '.join(notes)})" for _ in notes[:1])]).replace("%", "%%")
     if kind is bool:
         parser.add_argument(flag, action="store_true", default=None, help=explanation)
         return
-    several = typing.get_origin(kind) is list
-    default = getattr(Config(), field.name)
-    if default not in (None, []):
-        explanation += f" (default: {' '.join(map(str, default)) if several else default})"
     of = typing.get_args(kind)[0] if several else kind
     parser.add_argument(flag, nargs="+" if several else None, metavar=_metavar(of), help=explanation)
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be given."""
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "on", False: "off"}[default]
+    return " ".join(map(str, default)) if isinstance(default, list) else str(default)
 
 
 def _metavar(kind: Any) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +20,8 @@ from mist_ext.system.suggest import unknown
 GROUPS = {
     "data": "What is learned: images, classes and tasks.",
     "backbone": "The pre-trained model, and how it computes.",
-    "tuner": "How the backbone is adapted to each task.",
-    "MIST": "What is selected and kept, by the sparse tuners: mist, random, magnitude, gradient.",
+    "tuner": "How the backbone is adapted to each task, by all tuners but none where nothing else is said.",
+    "MIST": "What is selected and kept, by the tuners mist, random, magnitude, gradient where nothing else is said.",
     "method": "The classifiers that learn from the backbone's features.",
     "run": "Seeds, device, and what is kept.",
     "several processes": "For a run that torchrun starts in several processes.",
@@ -50,6 +50,10 @@ class About:
         Whether it is a regular expression.
     tuners : tuple of str, optional
         Those of this package that use it; None: all of them, or none of their business.
+    role : str, optional
+        What it shares with the options that other tuners have in its place, such as learning rate.
+    needs : tuple of str and callable, optional
+        What else must be so for it to change anything: in words, and, of a run's options, whether it is.
     null : str, optional
         The word that YAML's null and Python's None stand for.
     """
@@ -62,6 +66,8 @@ class About:
     below: float | None = None
     pattern: bool = False
     tuners: tuple[str, ...] | None = None
+    role: str = ""
+    needs: tuple[str, Callable[[Any], bool]] | None = None
     null: str | None = None
 
     def check(self, name: str, value: Any) -> None:

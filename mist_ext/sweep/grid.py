@@ -15,7 +15,7 @@ from typing import Any
 
 from mist_ext.config import Config, presets
 from mist_ext.config.option import option_value, unknown_option
-from mist_ext.config.tuning import unused_by
+from mist_ext.config.unused import unused, unused_by
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
@@ -64,12 +64,15 @@ class Grid:
         Each run once.
     experiments, tuned_experiments : int
         Combinations of axes, methods and seeds; and those of them whose tuner is not ``none``.
+    unused : list of str
+        A sentence for each option of the grid that changes no point.
     """
 
     axes: dict[str, list[Any]]
     points: list[Point]
     experiments: int
     tuned_experiments: int
+    unused: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def tunings(self) -> int:
@@ -144,7 +147,18 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
         [_saved_as_asked(point, first) for point in points.values()],
         experiments,
         tuned,
+        _unused(
+            list(points.values()),
+            {*fixed, *(name for axis in choices.values() for _, values in axis for name in values)},
+        ),
     )
+
+
+def _unused(points: list[Point], given: set[str]) -> list[str]:
+    """A sentence for each option that is given and that no point uses."""
+    everywhere = set.intersection(*(set(unused(point.options, given)) for point in points))
+    tuners = list(dict.fromkeys(point.axes["tuner"] for point in points))
+    return list(unused(dataclasses.replace(points[0].options, tuner=tuners), everywhere).values())
 
 
 def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:

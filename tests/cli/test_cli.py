@@ -129,8 +129,9 @@ def test_a_signal_to_the_whole_process_group_saves_the_state(tmp_path: Path) -> 
 def test_flags_come_after_the_yaml_file(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("tuner: [none]\nmethod: [simplecil]\nseeds: [5, 6]\nclasses_per_task: 2\n")
     out = tmp_path / "out"
-    status, _, errors = mist("run", str(tmp_path / "my.yaml"), "--seeds", "7", "--out", str(out))
+    status, output, errors = mist("run", str(tmp_path / "my.yaml"), "--seeds", "7", "--lr", "0.003", "--out", str(out))
     assert status == 0, errors
+    assert "--lr changes nothing in this run: it is used by mist, random, magnitude and gradient, not by none" in output
     result = json.loads((out / "digits-none-simplecil" / "results.json").read_text())
     assert [run["seed"] for run in result["runs"]] == [7]
     assert len(result["runs"][0]["tasks"]) == 5

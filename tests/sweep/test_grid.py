@@ -13,7 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mist_ext.config import Config, TuningOptions
-from mist_ext.config.tuning import TRAINING, unused_by
+from mist_ext.config.tuning import TRAINING
+from mist_ext.config.unused import unused_by
 from mist_ext.data.source import Images
 from mist_ext.sweep.grid import make_grid, read_grid
 from mist_ext.sweep.significance import LEAST
