@@ -106,7 +106,7 @@ class Registry(dict[str, str]):
         return found
 
     def _package(self, name: str, place: str) -> str:
-        """The package that declares it, in words."""
+        """Say which package declares a name."""
         for entry in entry_points(group=f"mist_ext.{self.group}"):
             if (entry.name, entry.value) == (name, place) and entry.dist is not None:
                 return f"the package {entry.dist.name} {entry.dist.version}"

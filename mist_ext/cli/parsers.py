@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make() -> Parser:
-    """The parser of all commands."""
+    """Make the parser of all commands."""
     parser = Parser(prog="mist", description="Mutual Information-guided Sparse Tuning: continual-learning benchmarks.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _run(commands.add_parser("run", help="run a benchmark: data, backbone, tuners, methods, seeds"))
@@ -70,7 +70,7 @@ def make() -> Parser:
 
 
 def _run(parser: Parser) -> None:
-    """One flag for each field of `mist_ext.config.Config`, in its group; a YAML file holds the same names."""
+    """Add one flag for each field of `mist_ext.config.Config`, in its group; a YAML file holds the same names."""
     from mist_ext.config import Config, TuningOptions
 
     parser.usage = "mist run [CONFIG.yaml] [--OPTION VALUE ...]"
@@ -97,7 +97,7 @@ def _run(parser: Parser) -> None:
 
 
 def _sweep(parser: Parser) -> None:
-    """A grid, and where and how it is run."""
+    """Take a grid, and where and how it is run."""
     parser.description = (
         "Run every point of a grid in a process of its own, and join them in one table: mean and std over seeds, gains "
         "over the tuner none with a paired t-test, and a figure where one number was swept. The grid is YAML: below "
@@ -119,7 +119,7 @@ def _sweep(parser: Parser) -> None:
 
 
 def _predict(parser: Parser) -> None:
-    """A run and any number of images."""
+    """Take a run and any number of images."""
     parser.description = "Name what is on images: the best classes and their scores."
     parser.add_argument("run", metavar="RUN", help="folder of an experiment, or of a run that has one only")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="paths of images")
@@ -131,7 +131,7 @@ FORMATS = Literal["text", "markdown", "csv", "latex"]
 
 
 def _report(parser: Parser) -> None:
-    """Any number of run folders."""
+    """Take any number of run folders."""
     parser.description = (
         "Print the table of any number of runs, and write it, figures and a page as files. A folder without results is "
         "named and left out; exit status 1 if none has any."
@@ -157,7 +157,7 @@ def _report(parser: Parser) -> None:
 
 
 def _check(parser: Parser) -> None:
-    """A data source, and those options of `mist run` that say where it is."""
+    """Take a data source, and those options of `mist run` that say where it is."""
     from mist_ext.config import Config
 
     parser.description = (
@@ -176,7 +176,7 @@ CHECKED = ("data_root", "test_fraction", "download")  # the options of a run tha
 
 
 def given_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of a run that a command line names, as text: what is not given is left out."""
+    """Return the options of a run that a command line names, as text, and none that it does not."""
     from mist_ext.config import Config
 
     texts = {name: getattr(options, name, None) for name in kinds(Config)}
@@ -192,7 +192,7 @@ USUAL = {"tuner": TRAINING, "MIST": SPARSE}
 
 
 def _add_option(parser: Any, field: dataclasses.Field[Any]) -> None:
-    """The flag of an option: None where it is not given, else text."""
+    """Add the flag of an option, whose value is None where it is not given, else text."""
     from mist_ext.config import Config
 
     kind = kinds(Config)[field.name]
@@ -211,7 +211,7 @@ def _add_option(parser: Any, field: dataclasses.Field[Any]) -> None:
 
 
 def _shown(default: Any) -> str:
-    """A default as it would be given."""
+    """Return a default as a user would give it."""
     if default is None or isinstance(default, bool):
         return {None: "null", True: "on", False: "off"}[default]
     return " ".join(map(str, default)) if isinstance(default, list) else str(default)

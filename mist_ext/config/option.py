@@ -90,7 +90,7 @@ class About:
 
 
 def option(default: Any, explanation: str, group: str = "run", **about: Any) -> Any:
-    """A dataclass field with a default, and what `About` it is known."""
+    """Make a dataclass field with a default and everything that is known `About` it."""
     metadata = {"about": About(explanation, group, **about)}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: copy(default), metadata=metadata)
@@ -99,13 +99,13 @@ def option(default: Any, explanation: str, group: str = "run", **about: Any) -> 
 
 @cache
 def about(of: type) -> dict[str, About]:
-    """What is known of each option of a dataclass."""
+    """Return what is known of each option of a dataclass, by name."""
     return {field.name: field.metadata["about"] for field in dataclasses.fields(of)}
 
 
 @cache
 def kinds(of: type) -> dict[str, Any]:
-    """The type of each option of a dataclass."""
+    """Return the type of each option of a dataclass, by name."""
     return typing.get_type_hints(of)
 
 
@@ -117,7 +117,7 @@ def check_all(options: Any) -> None:
 
 
 def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "") -> Any:
-    """An option's value in its type, as `typed` makes it; its errors, with their subject and purpose.
+    """Return an option's value in its type, as `typed` makes it, with the errors that `typed` raises.
 
     One value may stand for a list of one, and a mapping for texts of the form ``NAME=VALUE``.
     """
@@ -163,7 +163,7 @@ def read_options(path: str | os.PathLike[str], of: type) -> dict[str, Any]:
 
 
 def _assignments(values: Mapping[Any, Any], subject: str, before: str = "") -> Iterator[str]:
-    """``{epochs: 1, l2p: {length: 3}}`` as ``epochs=1`` and ``l2p.length=3``."""
+    """Write ``{epochs: 1, l2p: {length: 3}}`` as ``epochs=1`` and ``l2p.length=3``."""
     for name, value in values.items():
         if not isinstance(value, Mapping):
             yield f"{before}{name}={value}"

@@ -165,7 +165,7 @@ FREE_TO_CHANGE = frozenset(
 
 
 def seconds(duration: str) -> float | None:
-    """``30s``, ``5min`` or ``1h`` in seconds; None for ``never``."""
+    """Return ``30s``, ``5min`` or ``1h`` in seconds; None for ``never``."""
     if duration == "never":
         return None
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h)", duration)
@@ -175,7 +175,7 @@ def seconds(duration: str) -> float | None:
 
 
 def differing(ours: Config, theirs: Config) -> list[str]:
-    """The options that results depend on and that two configurations do not share, with both values."""
+    """List the options that results depend on and in which two configurations differ, with both values."""
     first, second = dataclasses.asdict(ours), dataclasses.asdict(theirs)
     return [
         f"{name} is {first[name]!r}, was {second[name]!r}"
@@ -185,7 +185,7 @@ def differing(ours: Config, theirs: Config) -> list[str]:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as ``mist run`` reads it; it names no output folder, so a copy of it can be run anywhere."""
+    """Write the configuration as ``mist run`` reads it, without the output folder, so that a copy can be run anywhere."""
     import yaml
 
     values = dataclasses.asdict(config)
@@ -194,7 +194,7 @@ def to_yaml(config: Config) -> str:
 
 
 def from_yaml(text: str) -> dict[str, Any]:
-    """The options that `to_yaml` wrote."""
+    """Read the options that `to_yaml` wrote."""
     import yaml
 
     return dict(yaml.safe_load(text))

@@ -74,7 +74,7 @@ def unused(
 
 
 def _instead(role: str, tuners: Collection[str]) -> list[str]:
-    """What the chosen tuners have in the same role."""
+    """Say what the chosen tuners have in the same role."""
     same = {name: what.tuners or () for name, what in about(Config).items() if role and what.role == role}
     return [f"{tuner} has {_flag(name)}" for tuner in tuners for name, users in same.items() if tuner in users]
 

@@ -155,7 +155,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
 
 
 def _unused(points: list[Point], given: set[str]) -> list[str]:
-    """A sentence for each option that is given and that no point uses."""
+    """Say of each option that is given and that no point uses who would."""
     everywhere = set.intersection(*(set(unused(point.options, given)) for point in points))
     tuners = list(dict.fromkeys(point.axes["tuner"] for point in points))
     return list(unused(dataclasses.replace(points[0].options, tuner=tuners), everywhere).values())
