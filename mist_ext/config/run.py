@@ -185,7 +185,7 @@ def differing(ours: Config, theirs: Config) -> list[str]:
 
 
 def to_yaml(config: Config) -> str:
-    """Write the configuration as ``mist run`` reads it, without the output folder, so that a copy can be run anywhere."""
+    """Write the configuration as ``mist run`` reads it, without the output folder: a copy of it can be run anywhere."""
     import yaml
 
     values = dataclasses.asdict(config)

@@ -65,7 +65,7 @@ def words(kind: Any) -> str:
 
 
 def _converted(value: Any, kind: Any) -> Any:
-    """Return the value in a type, of a union's in the first that takes it as it is; `_NOTHING` if it is of no such type."""
+    """Return the value in a type, of a union in the first that takes it as it is; `_NOTHING` if none does."""
     import msgspec
 
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
