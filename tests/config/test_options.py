@@ -122,7 +122,6 @@ def test_a_value_in_yaml_works_as_the_flag_does(
         ("dynamics: exat", "unknown dynamics of FILE 'exat'; did you mean 'exact'"),
         ("data: 5", "data of FILE is 5, expected text"),
         ("sedes: 1", "unknown option of FILE 'sedes'; did you mean 'seeds'"),
-        ("ranpac_width: 500", "unknown option of FILE 'ranpac_width'; width is an option of the methods ranpac"),
         ("1: 2", "unknown option of FILE 1"),
         ("resume: x", "unknown option of FILE 'resume'"),
         ("config: x", "unknown option of FILE 'config'"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mist_ext.config import Config, presets
-from mist_ext.config.option import about
+from mist_ext.config.option import about, read_options
 from mist_ext.config.unused import given, unused
 from mist_ext.registry import TUNERS
 from mist_ext.sweep.grid import make_grid
@@ -96,3 +97,12 @@ def test_a_sweep_tells_what_no_point_uses() -> None:
     assert [told.split()[0] for told in grid.unused] == ["--lr", "--keep"]
     assert all("is used by mist, random, magnitude and gradient, not by none and full" in told for told in grid.unused)
     assert not make_grid({"axes": {"tuner": ["none", "mist"], "lr": [0.1, 0.2]}}).unused
+
+
+def test_an_option_that_became_a_method_s_own_is_told(tmp_path: Path) -> None:
+    said = r"'ranpac_width'; width is an option of the methods ranpac .* in YAML method_options: \{width: N\}"
+    (tmp_path / "my.yaml").write_text("ranpac_width: 500")
+    with pytest.raises(ValueError, match=said):
+        read_options(tmp_path / "my.yaml", Config)
+    with pytest.raises(ValueError, match=said):
+        make_grid({"axes": {"ranpac_width": [500]}})
