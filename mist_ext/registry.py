@@ -6,6 +6,7 @@ Packages of others add names by entry points; a name that this package has itsel
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -32,6 +33,18 @@ _BROKEN = (
 def declared(group: str) -> dict[str, str]:
     """Return what installed packages declare under ``mist_ext.<group>``: places by name. Nothing is imported."""
     return {entry.name: entry.value for entry in entry_points(group=f"mist_ext.{group}")}
+
+
+def require_current_names(owner: type, renamed: Mapping[str, str]) -> None:
+    """Raise TypeError if a class defines something, or a function of it takes something, by a name that it had.
+
+    Nothing would call it, or hand it over; the message says the new name.
+    """
+    for name, value in vars(owner).items():
+        taken = inspect.signature(value).parameters if inspect.isfunction(value) else ()
+        for old in {name, *taken} & renamed.keys():
+            what = f"defines {old!r}" if old == name else f"has a function {name!r} that takes {old!r}"
+            raise TypeError(f"{owner.__name__} {what}, which is called {renamed[old]!r} now; rename it")
 
 
 class Registry(dict[str, str]):
@@ -93,7 +106,7 @@ class Registry(dict[str, str]):
         return found
 
     def _package(self, name: str, place: str) -> str:
-        """The package that declares it, in words."""
+        """Say which package declares a name."""
         for entry in entry_points(group=f"mist_ext.{self.group}"):
             if (entry.name, entry.value) == (name, place) and entry.dist is not None:
                 return f"the package {entry.dist.name} {entry.dist.version}"

@@ -8,42 +8,42 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from mist_ext.cli import parsers
+from mist_ext.cli import ending, parsers
 from mist_ext.config.typed import typed
-from mist_ext.system.names import printable_lines, say, shown
+from mist_ext.system.names import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``mist``; returns the exit status."""
+    """Run the command ``mist``; return its exit status."""
     given = _yaml_as_option(list(sys.argv[1:] if arguments is None else arguments))
     try:
         options = parsers.make().parse_args(given)
         return COMMANDS[options.command](options)
     except (ValueError, OSError, MemoryError) as error:
         if getattr(error, "on_every_rank", False):
-            _fail_together(_sentence(error))
-        _fail(_sentence(error))
+            ending.fail_together(ending.sentence(error))
+        ending.fail(ending.sentence(error))
     except ImportError as error:  # of a library that is damaged, or for which there is no memory
-        _fail(f"{error.name or 'a library'} cannot be imported: {error}")
+        ending.fail(f"{error.name or 'a library'} cannot be imported: {error}")
     except RuntimeError as error:
         from mist_ext.system import shortage
 
         told = shortage.told(error)
         if told is None:
             raise
-        _fail(_sentence(told))
+        ending.fail(ending.sentence(told))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
         how = RESUMING.get(given[0]) or (f"; go on with mist run --resume {folder}" if folder else "")
-        if not _rank():
-            _tell(f"interrupted{how}")
+        if not ending.rank():
+            ending.tell(f"interrupted{how}")
         return 128 + getattr(interruption, "signal", signal.SIGINT)
 
 
 def run_command(options: Namespace) -> int:
-    """``mist run``."""
+    """Begin a run, or go on with one, and print its table."""
     from rich.console import Console
 
     from mist_ext import report
@@ -55,21 +55,22 @@ def run_command(options: Namespace) -> int:
     values: dict[str, Any] = {}
     for file in options.config:
         values |= read_options(file, Config)
-    values |= parsers.given_options(options)
+    flags = parsers.given_options(options)
+    values |= flags
     if options.resume is not None:
         if Path(values.get("out") or options.resume) != Path(options.resume) or values.get("overwrite"):
             raise ValueError(f"--resume {options.resume} goes on in that folder; leave --out and --overwrite out")
         values.pop("out", None)
     preset = option_value(Config, "preset", values.get("preset"), "preset is")
     if preset is not None and options.resume is None:
-        values = presets.preset(preset) | values
+        values = presets.preset(preset, values)
     if options.print_config:
         sys.stdout.write(to_yaml(Config(**values)))
         return 0
     console = Console()
     with launch.processes():
         if options.resume is None:
-            out = benchmark.run(Config(**values), console)
+            out = benchmark.run(Config(**values), console, flags)
         else:
             out = benchmark.resume(options.resume, console, **values)
         if ranks.is_first():
@@ -79,14 +80,14 @@ def run_command(options: Namespace) -> int:
 
 
 def sweep_command(options: Namespace) -> int:
-    """``mist sweep``."""
+    """Run every point of a grid, and print its table; return 1 if a point failed."""
     from rich.console import Console
 
     from mist_ext.report.renderers.terminal import Terminal
     from mist_ext.sweep import sweep
 
     out = options.out or str(Path("runs") / Path(options.grid).stem)
-    if _of_several() and "RANK" in os.environ:
+    if ending.of_several() and "RANK" in os.environ:
         raise ValueError(
             "mist sweep starts processes of its own, one for each run, and cannot be started by torchrun; start it as "
             "it is, or torchrun a single mist run"
@@ -100,49 +101,35 @@ def sweep_command(options: Namespace) -> int:
 
 
 def predict_command(options: Namespace) -> int:
-    """``mist predict``."""
+    """Print what is on images."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from mist_ext.runs import classifiers
+    from mist_ext.runs import predict_command as command
 
     top, seed = typed(options.top, int, "top is"), typed(options.seed, int | None, "seed is")
-    if top < 1:
-        raise ValueError(f"top is {top}, expected at least 1 class")
-    missing = [image for image in options.images if not Path(image).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{missing[0]} is no file; give the paths of images")
-    classifier = classifiers.load(options.run, seed)
-    console = Console()
-    for image, best in zip(options.images, classifier.predict(options.images, top), strict=True):
-        say(console, image, style="bold")
-        table = Table("class", "score", box=None, padding=(0, 2, 0, 0))
-        for name, score in best:
-            table.add_row(Text(shown(name)), f"{score:.4f}")
-        console.print(table)
+    command.predict(options.run, options.images, top, seed, Console())
     return 0
 
 
 def report_command(options: Namespace) -> int:
-    """``mist report``."""
+    """Print the table of runs, and write it as files; return 1 if there are no results."""
     from rich.console import Console
 
     from mist_ext import report
 
     form = typed(options.format, parsers.FORMATS, "format is")
-    experiments = report.read_experiments(options.folders, _tell)
+    experiments = report.read_experiments(options.folders, ending.tell)
     if not experiments:
         return 1
     if form != "text":
         sys.stdout.write(report.as_text(experiments, form))
         if options.out is not None:
-            report.write_report(experiments, options.out, not options.no_figures, _tell)
+            report.write_report(experiments, options.out, not options.no_figures, ending.tell)
         return 0
     console = Console()
     _print_report(experiments, console)
     out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
-    report.write_report(experiments, out, not options.no_figures, _tell)
+    report.write_report(experiments, out, not options.no_figures, ending.tell)
     if out is None:
         say(console, "Give --out FOLDER for the joint table, figure and report.html as files.")
     else:
@@ -151,7 +138,7 @@ def report_command(options: Namespace) -> int:
 
 
 def data_command(options: Namespace) -> int:
-    """``mist data check``."""
+    """Examine a data set; return 1 if something is wrong."""
     from rich.console import Console
 
     from mist_ext.config import Config
@@ -162,17 +149,12 @@ def data_command(options: Namespace) -> int:
 
 
 def info_command(_options: Namespace) -> int:
-    """``mist info``."""
+    """Print versions, backend and devices."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from mist_ext.cli.info import facts
+    from mist_ext.cli.info import table
 
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in facts():
-        table.add_row(name, Text(printable_lines(value)))
-    Console().print(table)
+    Console().print(table())
     return 0
 
 
@@ -198,41 +180,7 @@ def _print_report(experiments: Sequence[Any], console: Any) -> None:
 
 
 def _yaml_as_option(arguments: list[str]) -> list[str]:
-    """``mist run FILE ...`` as ``mist run --config FILE ...``."""
+    """Write ``mist run FILE ...`` as ``mist run --config FILE ...``."""
     if len(arguments) > 1 and arguments[0] == "run" and not arguments[1].startswith("-"):
         return ["run", "--config", *arguments[1:]]
     return arguments
-
-
-def _rank() -> int:
-    """Which process of a torchrun this is; 0 where there is one."""
-    return int(os.environ.get("RANK", "0")) if _of_several() else 0
-
-
-def _of_several() -> bool:
-    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").isdecimal()
-
-
-def _sentence(error: Exception) -> str:
-    """What is wrong, without the number that an operating system has for it."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    out_of_memory = "memory ran out; lower --batch-size, --image-memory or --workers, or take a smaller backbone"
-    return str(error) or out_of_memory  # which a MemoryError leaves unsaid
-
-
-def _tell(message: str) -> None:
-    """Print what is wrong."""
-    print(f"mist: {printable_lines(message)}", file=sys.stderr)
-
-
-def _fail(message: str) -> NoReturn:
-    _tell(f"rank {_rank()}: {message}" if _of_several() and not message.startswith("rank ") else message)
-    raise SystemExit(2)
-
-
-def _fail_together(message: str) -> NoReturn:
-    """Of what happens on every rank of a torchrun, one tells."""
-    if not _rank():
-        _tell(message)
-    raise SystemExit(2)

@@ -6,13 +6,24 @@ import platform
 from collections.abc import Iterator
 
 import torch
+from rich.table import Table
+from rich.text import Text
 
 import mist_ext
 from mist_ext.kernels import compiled
+from mist_ext.system.names import printable_lines
+
+
+def table() -> Table:
+    """Return the facts as a table for the terminal."""
+    made = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts():
+        made.add_row(name, Text(printable_lines(value)))
+    return made
 
 
 def facts() -> Iterator[tuple[str, str]]:
-    """Names and values, in the order they are shown."""
+    """Yield names and values, in the order in which they are shown."""
     yield "mist_ext", f"{mist_ext.__version__} in {compiled.PACKAGE}"
     yield "torch", torch.__version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"

@@ -9,7 +9,8 @@ import shutil
 import typing
 from typing import Any, Literal, NoReturn
 
-from mist_ext.config.option import GROUPS, kinds
+from mist_ext.config.option import GROUPS, kinds, unknown_option
+from mist_ext.config.tuning import SPARSE, TRAINING
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
 
@@ -33,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(args, namespace)
         flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         if rest and rest[0].startswith("-"):
-            raise unknown("option", rest[0].partition("=")[0], flags)
+            raise unknown_option("option", rest[0].partition("=")[0], flags)
         if rest:
             raise ValueError(f"{quoted(rest[0])} belongs to no option; switches take no value; see {self.prog} --help")
         return found, rest
@@ -54,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make() -> Parser:
-    """The parser of all commands."""
+    """Make the parser of all commands."""
     parser = Parser(prog="mist", description="Mutual Information-guided Sparse Tuning: continual-learning benchmarks.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _run(commands.add_parser("run", help="run a benchmark: data, backbone, tuners, methods, seeds"))
@@ -69,8 +70,8 @@ def make() -> Parser:
 
 
 def _run(parser: Parser) -> None:
-    """One flag for each field of `mist_ext.config.Config`, in its group; a YAML file holds the same names."""
-    from mist_ext.config import Config
+    """Add one flag for each field of `mist_ext.config.Config`, in its group; a YAML file holds the same names."""
+    from mist_ext.config import Config, TuningOptions
 
     parser.usage = "mist run [CONFIG.yaml] [--OPTION VALUE ...]"
     parser.description = (
@@ -90,12 +91,13 @@ def _run(parser: Parser) -> None:
                 help="output folder of an interrupted run to go on with; other options as they were, or left out",
             )
         members = [field for field in dataclasses.fields(Config) if field.metadata["about"].group == name]
-        for field in sorted(members, key=lambda field: field.name != name):  # the tuner before how it tunes
+        own = kinds(TuningOptions)
+        for field in sorted(members, key=lambda field: (field.name != name, field.name in own)):  # the tuner, then how
             _add_option(group, field)
 
 
 def _sweep(parser: Parser) -> None:
-    """A grid, and where and how it is run."""
+    """Take a grid, and where and how it is run."""
     parser.description = (
         "Run every point of a grid in a process of its own, and join them in one table: mean and std over seeds, gains "
         "over the tuner none with a paired t-test, and a figure where one number was swept. The grid is YAML: below "
@@ -117,7 +119,7 @@ def _sweep(parser: Parser) -> None:
 
 
 def _predict(parser: Parser) -> None:
-    """A run and any number of images."""
+    """Take a run and any number of images."""
     parser.description = "Name what is on images: the best classes and their scores."
     parser.add_argument("run", metavar="RUN", help="folder of an experiment, or of a run that has one only")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="paths of images")
@@ -129,7 +131,7 @@ FORMATS = Literal["text", "markdown", "csv", "latex"]
 
 
 def _report(parser: Parser) -> None:
-    """Any number of run folders."""
+    """Take any number of run folders."""
     parser.description = (
         "Print the table of any number of runs, and write it, figures and a page as files. A folder without results is "
         "named and left out; exit status 1 if none has any."
@@ -155,7 +157,7 @@ def _report(parser: Parser) -> None:
 
 
 def _check(parser: Parser) -> None:
-    """A data source, and those options of `mist run` that say where it is."""
+    """Take a data source, and those options of `mist run` that say where it is."""
     from mist_ext.config import Config
 
     parser.description = (
@@ -174,7 +176,7 @@ CHECKED = ("data_root", "test_fraction", "download")  # the options of a run tha
 
 
 def given_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of a run that a command line names, as text: what is not given is left out."""
+    """Return the options of a run that a command line names, as text, and none that it does not."""
     from mist_ext.config import Config
 
     texts = {name: getattr(options, name, None) for name in kinds(Config)}
@@ -185,21 +187,34 @@ def given_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+# The tuners that use the options of a group, where an option does not name its own.
+USUAL = {"tuner": TRAINING, "MIST": SPARSE}
+
+
 def _add_option(parser: Any, field: dataclasses.Field[Any]) -> None:
-    """The flag of an option: None where it is not given, else text."""
+    """Add the flag of an option, whose value is None where it is not given, else text."""
     from mist_ext.config import Config
 
     kind = kinds(Config)[field.name]
-    flag, explanation = "--" + field.name.replace("_", "-"), field.metadata["about"].help.replace("%", "%%")
+    flag, what = "--" + field.name.replace("_", "-"), field.metadata["about"]
+    several = typing.get_origin(kind) is list
+    default = getattr(Config(), field.name)
+    notes = [f"only {', '.join(what.tuners)}"] if what.tuners not in (None, USUAL.get(what.group)) else []
+    if "by default" not in what.help.lower():
+        notes.append(f"default: {_shown(default)}")
+    explanation = " ".join([what.help, *(f"({'; '.join(notes)})" for _ in notes[:1])]).replace("%", "%%")
     if kind is bool:
         parser.add_argument(flag, action="store_true", default=None, help=explanation)
         return
-    several = typing.get_origin(kind) is list
-    default = getattr(Config(), field.name)
-    if default not in (None, []):
-        explanation += f" (default: {' '.join(map(str, default)) if several else default})"
     of = typing.get_args(kind)[0] if several else kind
     parser.add_argument(flag, nargs="+" if several else None, metavar=_metavar(of), help=explanation)
+
+
+def _shown(default: Any) -> str:
+    """Return a default as a user would give it."""
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "on", False: "off"}[default]
+    return " ".join(map(str, default)) if isinstance(default, list) else str(default)
 
 
 def _metavar(kind: Any) -> str:

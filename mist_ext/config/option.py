@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -20,11 +20,17 @@ from mist_ext.system.suggest import unknown
 GROUPS = {
     "data": "What is learned: images, classes and tasks.",
     "backbone": "The pre-trained model, and how it computes.",
-    "tuner": "How the backbone is adapted to each task.",
-    "MIST": "What is selected and kept, by the sparse tuners: mist, random, magnitude, gradient.",
+    "tuner": "How the backbone is adapted to each task, by all tuners but none where nothing else is said.",
+    "MIST": "What is selected and kept, by the tuners mist, random, magnitude, gradient where nothing else is said.",
     "method": "The classifiers that learn from the backbone's features.",
     "run": "Seeds, device, and what is kept.",
     "several processes": "For a run that torchrun starts in several processes.",
+}
+
+# What is said to those who still give an option by the name that it had.
+REPLACED = {
+    "ranpac_width": "width is an option of the methods ranpac and ranpac_*: give --method-options width=N, or in YAML "
+    "method_options: {width: N}"
 }
 
 
@@ -44,6 +50,10 @@ class About:
         Whether it is a regular expression.
     tuners : tuple of str, optional
         Those of this package that use it; None: all of them, or none of their business.
+    role : str, optional
+        What it shares with the options that other tuners have in its place, such as learning rate.
+    needs : tuple of str and callable, optional
+        What else must be so for it to change anything: in words, and, of a run's options, whether it is.
     null : str, optional
         The word that YAML's null and Python's None stand for.
     """
@@ -56,6 +66,8 @@ class About:
     below: float | None = None
     pattern: bool = False
     tuners: tuple[str, ...] | None = None
+    role: str = ""
+    needs: tuple[str, Callable[[Any], bool]] | None = None
     null: str | None = None
 
     def check(self, name: str, value: Any) -> None:
@@ -78,7 +90,7 @@ class About:
 
 
 def option(default: Any, explanation: str, group: str = "run", **about: Any) -> Any:
-    """A dataclass field with a default, and what `About` it is known."""
+    """Make a dataclass field with a default and everything that is known `About` it."""
     metadata = {"about": About(explanation, group, **about)}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: copy(default), metadata=metadata)
@@ -87,13 +99,13 @@ def option(default: Any, explanation: str, group: str = "run", **about: Any) -> 
 
 @cache
 def about(of: type) -> dict[str, About]:
-    """What is known of each option of a dataclass."""
+    """Return what is known of each option of a dataclass, by name."""
     return {field.name: field.metadata["about"] for field in dataclasses.fields(of)}
 
 
 @cache
 def kinds(of: type) -> dict[str, Any]:
-    """The type of each option of a dataclass."""
+    """Return the type of each option of a dataclass, by name."""
     return typing.get_type_hints(of)
 
 
@@ -105,7 +117,7 @@ def check_all(options: Any) -> None:
 
 
 def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "") -> Any:
-    """An option's value in its type, as `typed` makes it; its errors, with their subject and purpose.
+    """Return an option's value in its type, as `typed` makes it, with the errors that `typed` raises.
 
     One value may stand for a list of one, and a mapping for texts of the form ``NAME=VALUE``.
     """
@@ -118,6 +130,13 @@ def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "
         value = list(_assignments(value, subject))
     several = list(value) if isinstance(value, list | tuple) else [value]
     return [typed(each, typing.get_args(kind)[0], subject, purpose) for each in several]
+
+
+def unknown_option(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """Make the error for an option that does not exist, with the nearest ones, or with what took its place."""
+    if instead := REPLACED.get(str(name).lstrip("-").replace("-", "_")):
+        return ValueError(f"unknown {kind} {quoted(name)}; {instead}")
+    return unknown(kind, name, known)
 
 
 def read_options(path: str | os.PathLike[str], of: type) -> dict[str, Any]:
@@ -139,12 +158,12 @@ def read_options(path: str | os.PathLike[str], of: type) -> dict[str, Any]:
         raise ValueError(f"{path} is {quoted(content)}, expected options with their values, such as tuner: mist")
     for name in content:
         if name not in kinds(of):
-            raise unknown(f"option of {path}", name, kinds(of))
+            raise unknown_option(f"option of {path}", name, kinds(of))
     return {name: option_value(of, name, value, f"{name} of {path} is") for name, value in content.items()}
 
 
 def _assignments(values: Mapping[Any, Any], subject: str, before: str = "") -> Iterator[str]:
-    """``{epochs: 1, l2p: {length: 3}}`` as ``epochs=1`` and ``l2p.length=3``."""
+    """Write ``{epochs: 1, l2p: {length: 3}}`` as ``epochs=1`` and ``l2p.length=3``."""
     for name, value in values.items():
         if not isinstance(value, Mapping):
             yield f"{before}{name}={value}"

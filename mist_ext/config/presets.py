@@ -10,6 +10,8 @@ made for a ViT-B/16, end far below SimpleCIL; chosen on held-out training images
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mist_ext.system.suggest import unknown
@@ -29,7 +31,9 @@ _MIST: dict[str, Any] = {
 }
 _PUBLISHED: dict[str, Any] = {"dynamics": "published", "rate": 0.1}
 _EXACT: dict[str, Any] = {"dynamics": "exact", "rate": 0.05}
-_RANPAC: dict[str, Any] = {"method": ["ranpac"], "ranpac_width": 10000, "batch_size": 56, "freeze_rate": 5e-4}
+# Of which those count that a run has.
+_WIDTHS = [f"{name}.width=10000" for name in ("ranpac", "ranpac_adapter", "ranpac_ssf", "ranpac_vpt_deep")]
+_RANPAC: dict[str, Any] = {"method": ["ranpac"], "method_options": _WIDTHS, "batch_size": 56, "freeze_rate": 5e-4}
 # Its code freezes a tensor's highest score alone: any rate this small selects one entry.
 _SIMPLECIL: dict[str, Any] = {"method": ["simplecil"], "batch_size": 32, "freeze_rate": 1e-9}
 
@@ -48,10 +52,10 @@ _ZHOU_METHODS = (
     "ease",
 )
 _EMBEDDED = {
-    "ease": ["alpha=0.01", "epochs=5"],
-    "l2p": ["classifier=prototypes", "head_type=token"],
-    "dualprompt": ["classifier=prototypes"],
-    "coda_prompt": ["classifier=prototypes", "epochs=5"],
+    "ease": ["ease.alpha=0.01", "ease.epochs=5"],
+    "l2p": ["l2p.classifier=prototypes", "l2p.head_type=token"],
+    "dualprompt": ["dualprompt.classifier=prototypes"],
+    "coda_prompt": ["coda_prompt.classifier=prototypes", "coda_prompt.epochs=5"],
 }
 
 
@@ -82,8 +86,23 @@ def _made() -> dict[str, dict[str, Any]]:
 PRESETS = _made()
 
 
-def preset(name: str) -> dict[str, Any]:
-    """The options that a preset sets; an unknown name raises ValueError with the nearest ones."""
+def preset(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Return the options that a preset sets, and above them those that are given.
+
+    Of the preset's options of methods, those stay whose method is in the run and that are not given themselves.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset; the nearest names are suggested.
+    """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
-    return {**PRESETS[name], "preset": name}
+    values = {**PRESETS[name], "preset": name, **given}
+    own, others = PRESETS[name].get("method_options", []), list(given.get("method_options", []))
+    named = {text.partition("=")[0] for text in others}
+    for text in reversed(own):
+        method, _, option = (target := text.partition("=")[0]).partition(".")
+        if method in values["method"] and not named & {target, option}:
+            others.insert(0, text)
+    return values | ({"method_options": others} if own else {})

@@ -10,15 +10,21 @@ from typing import Any, Literal
 from mist_ext import registry
 from mist_ext.config import presets
 from mist_ext.config.option import option
-from mist_ext.config.tuning import IN_BACKWARD, SPARSE, TuningOptions
+from mist_ext.config.tuning import TuningOptions
+from mist_ext.registry import EMBEDDED
 from mist_ext.system.suggest import unknown
+
+FILES = ("a data set of image files, not digits or glyphs", lambda options: options.data not in EMBEDDED)
+NAMED = (
+    "a data set that is looked for below --data-root, such as cifar100",
+    lambda options: options.data not in EMBEDDED and not options.data.startswith(registry.FOLDER),
+)
 
 
 @dataclass
 class Config(TuningOptions):
     """Everything that a run depends on; the same fields serve flags, YAML and Python."""
 
-    in_backward: bool | None = option(None, IN_BACKWARD, group="MIST", tuners=SPARSE)
     data: str = option(
         "digits",
         "Data set: digits, glyphs; or below --data-root: cifar100, imagenet_r, imagenet_a, cub200, cars196; or "
@@ -27,15 +33,18 @@ class Config(TuningOptions):
         group="data",
     )
     data_root: str | None = option(
-        None, "Folder below which data sets are looked for; by default $MIST_DATA or data/.", group="data"
+        None, "Folder below which data sets are looked for; by default $MIST_DATA or data/.", group="data", needs=NAMED
     )
-    download: bool = option(False, "Fetch the data set to --data-root where it has a public address.", group="data")
+    download: bool = option(
+        False, "Fetch the data set to --data-root where it has a public address.", group="data", needs=NAMED
+    )
     test_fraction: float = option(
         0.2,
         "Share of every class that is held out for testing in a tree without a split.",
         group="data",
         above=0,
         below=1,
+        needs=("--data folder:PATH", lambda options: options.data.startswith(registry.FOLDER)),
     )
     classes_per_task: int | None = option(
         None, "New classes a task; by default the data set's own split.", group="data"
@@ -52,7 +61,10 @@ class Config(TuningOptions):
         group="data",
     )
     skip_broken: bool = option(
-        False, "Do without images that cannot be decoded, instead of stopping before the task.", group="data"
+        False,
+        "Do without images that cannot be decoded, instead of stopping before the task.",
+        group="data",
+        needs=FILES,
     )
     workers: int | None = option(
         None,
@@ -61,7 +73,7 @@ class Config(TuningOptions):
         at_least=0,
     )
     image_memory: float = option(
-        4.0, "Decoded images are kept in at most this many GB.", group="data", at_least=0, at_most=1e9
+        4.0, "Decoded images are kept in at most this many GB.", group="data", at_least=0, at_most=1e9, needs=FILES
     )
     backbone: str = option(
         "vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.", group="backbone"
@@ -69,12 +81,10 @@ class Config(TuningOptions):
     weights: str = option(
         "pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.", group="backbone", null="none"
     )
-    tuner: list[str] = option(
-        ["none", "mist"], f"How the backbone is adapted: {', '.join(registry.TUNERS)}.", group="tuner"
-    )
+    tuner: list[str] = option(["none", "mist"], f"One or more of: {', '.join(registry.TUNERS)}.", group="tuner")
     method: list[str] = option(
         ["simplecil", "ranpac"],
-        "The freeze-based methods that follow: " + ", ".join(registry.METHODS) + ".",
+        f"One or more of: {', '.join(registry.METHODS)}.",
         group="method",
     )
     method_options: list[str] = option(
@@ -83,12 +93,12 @@ class Config(TuningOptions):
         "l2p.length=3; by default what was published.",
         group="method",
     )
-    ranpac_width: int = option(
-        2000, "Random features of ranpac and ranpac_*; 10000 is published for a ViT-B/16.", group="method", at_least=1
-    )
     seeds: list[int] = option([1993, 1994, 1995], "One run each: the class order and every draw follow from it.")
     class_order_seed: int | None = option(
-        None, "Fixes the class order over all seeds; the field uses 1993.", at_least=0, at_most=2**32 - 1
+        None,
+        "Fixes the class order over all seeds; the field uses 1993. By default each seed has its own.",
+        at_least=0,
+        at_most=2**32 - 1,
     )
     device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1.")
     deterministic: bool = option(False, "Refuse GPU algorithms whose result varies from run to run.")
@@ -103,10 +113,14 @@ class Config(TuningOptions):
     )
     tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
     preset: str | None = option(
-        None, "Settings by name, such as mist/cifar100, as published; flags and YAML override them."
+        None, "Settings by name, such as mist/cifar100, as published; flags and YAML override them. By default none."
     )
     out: str | None = option(None, "Output folder; by default runs/ with date and time.")
-    overwrite: bool = option(False, "Replace the results in an output folder that was used before.")
+    overwrite: bool = option(
+        False,
+        "Replace the results in an output folder that was used before.",
+        needs=("--out", lambda options: options.out is not None),
+    )
 
     def check(self) -> None:
         """Raise ValueError for the first name that is unknown or value that is out of range."""
@@ -151,7 +165,7 @@ FREE_TO_CHANGE = frozenset(
 
 
 def seconds(duration: str) -> float | None:
-    """``30s``, ``5min`` or ``1h`` in seconds; None for ``never``."""
+    """Return ``30s``, ``5min`` or ``1h`` in seconds; None for ``never``."""
     if duration == "never":
         return None
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h)", duration)
@@ -161,7 +175,7 @@ def seconds(duration: str) -> float | None:
 
 
 def differing(ours: Config, theirs: Config) -> list[str]:
-    """The options that results depend on and that two configurations do not share, with both values."""
+    """List the options that results depend on and in which two configurations differ, with both values."""
     first, second = dataclasses.asdict(ours), dataclasses.asdict(theirs)
     return [
         f"{name} is {first[name]!r}, was {second[name]!r}"
@@ -171,7 +185,7 @@ def differing(ours: Config, theirs: Config) -> list[str]:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as ``mist run`` reads it; it names no output folder, so a copy of it can be run anywhere."""
+    """Write the configuration as ``mist run`` reads it, without the output folder: a copy of it can be run anywhere."""
     import yaml
 
     values = dataclasses.asdict(config)
@@ -180,7 +194,7 @@ def to_yaml(config: Config) -> str:
 
 
 def from_yaml(text: str) -> dict[str, Any]:
-    """The options that `to_yaml` wrote."""
+    """Read the options that `to_yaml` wrote."""
     import yaml
 
     return dict(yaml.safe_load(text))

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from mist_ext.config.option import about, check_all, option, option_value
+from mist_ext.config.option import check_all, option, option_value
 
 SPARSE = ("mist", "random", "magnitude", "gradient")  # the tuners that select entries
 TRAINING = (*SPARSE, "full", "bitfit", "lora")
-IN_BACKWARD = (
-    "Update each block as soon as backward has made its gradients, which are then freed; the bits are the same. Exact "
-    "dynamics only; null: where the dynamics allow it."
+OWN = ("none", *TRAINING)  # those of this package, of which it is known what they use
+
+
+def _tuned_by(options: Any, *tuners: str) -> bool:
+    """Whether a tuner is among the chosen ones, or one of which nothing is known."""
+    return any(tuner in tuners or tuner not in OWN for tuner in options.tuner)
+
+
+def _has_objective(options: Any, objective: str) -> bool:
+    """Whether a chosen tuner scores or tunes by an objective."""
+    tunes = options.tune_objective == objective and _tuned_by(options, *TRAINING)
+    return _tuned_by(options) or tunes or (options.score_objective == objective and _tuned_by(options, "mist"))
+
+
+EXCHANGING = (
+    "--tuner mist, random or magnitude, and --dynamics exact",
+    lambda options: options.dynamics == "exact" and _tuned_by(options, "mist", "random", "magnitude"),
 )
 
 
@@ -22,7 +36,7 @@ class TuningOptions:
 
     epochs: int = option(
         6,
-        "Passes over a task's training images. MIST's first one scores and updates nothing.",
+        "Passes over a task's training images; the first one of mist scores and updates nothing.",
         group="tuner",
         above=0,
         tuners=TRAINING,
@@ -36,36 +50,50 @@ class TuningOptions:
     )
     lr: float = option(
         3e-3,
-        "Learning rate of the backbone for the sparse tuners: mist, random, magnitude, gradient.",
+        "Learning rate of the backbone.",
         group="MIST",
         above=0,
         tuners=SPARSE,
+        role="learning rate",
     )
     full_lr: float = option(
-        2e-4, "Learning rate of the backbone for the tuner full.", group="tuner", above=0, tuners=("full",)
+        2e-4, "Learning rate of the backbone.", group="tuner", above=0, tuners=("full",), role="learning rate"
     )
     bitfit_lr: float = option(
-        3e-3, "Learning rate of the biases for the tuner bitfit.", group="tuner", above=0, tuners=("bitfit",)
+        3e-3, "Learning rate of the biases.", group="tuner", above=0, tuners=("bitfit",), role="learning rate"
     )
     lora_lr: float = option(
-        3e-3, "Learning rate of the adapters for the tuner lora.", group="tuner", above=0, tuners=("lora",)
+        3e-3, "Learning rate of the adapters.", group="tuner", above=0, tuners=("lora",), role="learning rate"
     )
     projector_lr: float = option(
-        1e-2, "Learning rate of the objective's projector.", group="tuner", above=0, tuners=TRAINING
+        1e-2,
+        "Learning rate of the projector of the objective mi.",
+        group="tuner",
+        above=0,
+        tuners=TRAINING,
+        needs=("the objective mi", lambda options: _has_objective(options, "mi")),
     )
     classifier_lr: float = option(
-        1e-2, "Learning rate of cross-entropy's classifier.", group="tuner", above=0, tuners=TRAINING
+        1e-2,
+        "Learning rate of the classifier of the objective ce.",
+        group="tuner",
+        above=0,
+        tuners=TRAINING,
+        needs=(
+            "--tune-objective ce, or --score-objective ce and --tuner mist",
+            lambda options: _has_objective(options, "ce"),
+        ),
     )
     score_objective: Literal["mi", "ce"] = option(
         "mi",
-        "What mist scores by: mi, the mutual information of two views; ce, cross-entropy over the task's classes, by a "
+        "What is scored by: mi, the mutual information of two views; ce, cross-entropy over the task's classes, by a "
         "linear classifier that is new for each task.",
         group="MIST",
         tuners=("mist",),
     )
     tune_objective: Literal["mi", "ce"] = option(
         "mi",
-        "What every tuner that trains tunes by: mi or ce, as score_objective has them.",
+        "What tuning lowers the loss of: mi or ce, as --score-objective explains them.",
         group="tuner",
         tuners=TRAINING,
     )
@@ -94,7 +122,13 @@ class TuningOptions:
         group="MIST",
         tuners=SPARSE,
     )
-    in_backward: bool | None = option(False, IN_BACKWARD, group="MIST", tuners=SPARSE)
+    in_backward: bool | None = option(
+        None,
+        "Update each block as soon as backward has made its gradients, which are then freed; the bits are the same. "
+        "Exact dynamics only; null: where the dynamics allow it.",
+        group="MIST",
+        tuners=SPARSE,
+    )
     whole: str = option(
         "bias|norm",
         "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
@@ -102,7 +136,7 @@ class TuningOptions:
         pattern=True,
         tuners=SPARSE,
     )
-    lora_rank: int = option(4, "Rank of the adapters of the tuner lora.", group="tuner", above=0, tuners=("lora",))
+    lora_rank: int = option(4, "Rank of the adapters.", group="tuner", above=0, tuners=("lora",))
     lora_alpha: int = option(
         8,
         "The adapters' product is multiplied by this and divided by the rank.",
@@ -120,7 +154,7 @@ class TuningOptions:
     layers: str = option(
         "",
         "Regular expression: tensors of the backbone whose name it does not match are not tuned, such as attn for "
-        "attention only; by default all are. For every tuner that trains but lora, which has lora_layers.",
+        "attention only; by default all are. Refused by lora, which has --lora-layers.",
         group="tuner",
         pattern=True,
         tuners=TRAINING,
@@ -146,6 +180,10 @@ class TuningOptions:
         "bf16: mixed precision while tuning, parameters stay fp32. bf16-pure: the backbone's parameters are bf16, "
         "tuned through compact fp32 masters.",
         group="backbone",
+        needs=(
+            "a tuner that trains, or bf16-pure",
+            lambda options: options.precision != "bf16" or _tuned_by(options, *TRAINING),
+        ),
     )
     compile: bool = option(False, "torch.compile for each block of the backbone.", group="backbone")
     exchange: Literal["sparse", "dense"] = option(
@@ -154,8 +192,11 @@ class TuningOptions:
         "dense, whole gradients, by PyTorch's DDP, as tuners without a selection, the tuner gradient and published "
         "dynamics always do.",
         group="several processes",
+        needs=EXCHANGING,
     )
-    wire: Literal["fp32", "bf16"] = option("fp32", "How a sparse exchange sends a gradient.", group="several processes")
+    wire: Literal["fp32", "bf16"] = option(
+        "fp32", "How a sparse exchange sends a gradient.", group="several processes", needs=EXCHANGING
+    )
     shard: bool = option(
         False,
         "Spread the backbone over the processes of a torchrun (FSDP2), where it does not fit on one. For the tuners "
@@ -208,10 +249,3 @@ class TuningOptions:
                 "in_backward is True, but published dynamics need the gradients of the whole model at once; "
                 "leave it out, or use dynamics exact"
             )
-
-
-def unused_by(tuner: str, options: type = TuningOptions) -> list[str]:
-    """Name the options that change nothing for a tuner of this package; of another's, nothing is known."""
-    if tuner not in ("none", *TRAINING):
-        return []
-    return [name for name, what in about(options).items() if what.tuners is not None and tuner not in what.tuners]

@@ -18,7 +18,7 @@ MOST: dict[type, float] = {bool: 1, int: 2**63 - 1, float: 3e38}
 
 
 def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:
-    """A value in the type of its annotation, whether it comes from Python, from a file or, as text, from a flag.
+    """Return a value in the type of its annotation, whether it comes from Python, from a file or, as text, from a flag.
 
     A whole number may stand for a float, a list for a tuple, and text for what it says: ``"1e-3"`` for 0.001.
 
@@ -54,7 +54,7 @@ def typed(value: Any, kind: Any, subject: str, purpose: str = "") -> Any:
 
 
 def words(kind: Any) -> str:
-    """A type in plain words: ``a whole number or null``."""
+    """Say a type in plain words: ``a whole number or null``."""
     parts = typing.get_args(kind)
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return " or ".join(map(words, parts))
@@ -65,7 +65,7 @@ def words(kind: Any) -> str:
 
 
 def _converted(value: Any, kind: Any) -> Any:
-    """The value in a type, that of a union which takes it as it is first; `_NOTHING` where it is of no such type."""
+    """Return the value in a type, of a union in the first that takes it as it is; `_NOTHING` if none does."""
     import msgspec
 
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)

@@ -127,7 +127,7 @@ def pivoted_cholesky(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         if not float(left[pivot]) > tolerance:
             break
         if rank == len(factor):
-            memory.require(2 * factor.nbytes, gram.device, f"a factor of rank above {rank}", "lower --ranpac-width")
+            memory.require(2 * factor.nbytes, gram.device, f"a factor of rank above {rank}", "lower ranpac's width")
             factor = torch.cat([factor, torch.empty_like(factor)])
         row = torch.addmv(gram[pivot], factor[:rank].T, factor[:rank, pivot], alpha=-1)
         factor[rank] = (row / left[pivot].sqrt()).masked_fill_(taken, 0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from mist_ext.registry import require_current_names
 from mist_ext.tuners.tuner import Track, untracked
 
 Entry = Tensor | int | float | str | tuple[int, ...]  # of a state
@@ -19,6 +20,7 @@ Entry = Tensor | int | float | str | tuple[int, ...]  # of a state
 PREDICT_ROWS = 4096
 # What methods of other packages may still define by its name of earlier versions.
 RENAMED = {
+    "draws": "seeded",
     "_learn": "update",
     "_scores": "score",
     "_width": "learned_width",
@@ -42,7 +44,7 @@ class Method(ABC):
 
     Attributes
     ----------
-    draws : bool
+    seeded : bool
         Class attribute: whether the method draws random numbers, that is, whether it takes a ``seed``.
     trains : bool
         Class attribute: whether it trains on images, beside the backbone, and learns from features of its own.
@@ -63,8 +65,7 @@ class Method(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for old in cls.__dict__.keys() & RENAMED.keys():
-            raise TypeError(f"{cls.__name__} defines {old!r}, which is called {RENAMED[old]!r} now; rename it")
+        require_current_names(cls, RENAMED)
 
     def __init__(self) -> None:
         self.counts = torch.zeros(0, dtype=torch.int64)

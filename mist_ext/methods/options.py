@@ -11,7 +11,7 @@ from mist_ext.system.suggest import unknown
 
 
 def options_by_method(given: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What each method of a run gets.
+    """Return the options that each method of a run gets.
 
     Parameters
     ----------

@@ -112,7 +112,7 @@ class RanPAC(Method):
             needed,
             features.device,
             f"RanPAC with {self.width} random features and a task of {len(features)} rows",
-            "lower --ranpac-width (memory grows with its square)",
+            "lower --method-options width=N (memory grows with its square)",
         )
         if not self.learned_width:
             drawn = torch.randn(features.shape[1], self.width, generator=self._generator(_PROJECTION))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from importlib import metadata
@@ -13,8 +14,8 @@ from typing import Any
 from rich.console import Console
 
 import mist_ext
-from mist_ext import config, data, report
-from mist_ext.config import Config
+from mist_ext import config, data, methods, report
+from mist_ext.config import Config, unused
 from mist_ext.distributed import agreement, ranks
 from mist_ext.results import manifest
 from mist_ext.results.manifest import CHECKPOINTS
@@ -27,7 +28,7 @@ OF_A_MACHINE = ("device", "workers", "image_memory")  # in which ranks may diffe
 DRAWING = ("torch", "torchvision", "timm", "kornia", "numpy", "pillow", "scikit-learn")  # that shape data and draws
 
 
-def run(options: Config, console: Console | None = None) -> Path:
+def run(options: Config, console: Console | None = None, named: Collection[str] = ()) -> Path:
     """Run every combination of tuner and method for every seed.
 
     A backbone is tuned once for each tuner and seed, and all methods learn from its features. After every task the
@@ -39,6 +40,9 @@ def run(options: Config, console: Console | None = None) -> Path:
     options : Config
     console : Console, optional
         Where progress is shown; the terminal by default.
+    named : collection of str
+        Options that were given as flags. Of these, and of those that differ from their defaults, the run says which
+        change nothing.
 
     Returns
     -------
@@ -64,6 +68,9 @@ def run(options: Config, console: Console | None = None) -> Path:
         )
     options = run_folder.absolute(options)
     context = _context(options, console)
+    own = {name: methods.options_of(name) for name in options.method}
+    for told in unused.unused(options, {*named, *unused.given(options)}, ranks.size(), own).values():
+        names.say(console, told, "yellow")
     with ExitStack() as stack:
         out = agreement.on_first(lambda: stack.enter_context(run_folder.begun(options)))
         _claim(out, context)

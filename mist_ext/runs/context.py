@@ -21,7 +21,7 @@ from mist_ext.data.stream import Stream, TaskImages, views_of
 from mist_ext.distributed import ranks
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
-from mist_ext.methods.ranpac import RanPAC
+from mist_ext.methods.ranpac import WIDTH, RanPAC
 from mist_ext.results.scalars import require_tensorboard
 from mist_ext.runs.run_folder import weights_file
 from mist_ext.seeding import draw_seed
@@ -87,7 +87,7 @@ class RunContext:
             needed = learner.memory(rows, int(backbone.num_features), len(source.class_names))  # type: ignore[arg-type]
             if device.type == "cpu":  # which processes of a machine share
                 needed *= ranks.on_this_machine()
-            memory.require(needed, device, f"method {name!r}", "give it smaller options, such as --ranpac-width")
+            memory.require(needed, device, f"method {name!r}", "lower its width or other sizes by --method-options")
         letters = None
         if options.diagnose:
             from mist_ext.data.letters import letters as letter_source
@@ -138,7 +138,7 @@ def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
     if methods.named(name).seeded:
         chosen["seed"] = draw_seed(seed, "method", name)
     if issubclass(methods.named(name), RanPAC):
-        chosen["width"] = options.ranpac_width
+        chosen["width"] = WIDTH  # which results.json tells, given or not
     return chosen | options_by_method(options.method_options, options.method)[name]
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mist_ext.config import Config, presets
-from mist_ext.config.option import option_value
-from mist_ext.config.tuning import unused_by
+from mist_ext.config.option import option_value, unknown_option
+from mist_ext.config.unused import unused, unused_by
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
@@ -64,12 +64,15 @@ class Grid:
         Each run once.
     experiments, tuned_experiments : int
         Combinations of axes, methods and seeds; and those of them whose tuner is not ``none``.
+    unused : list of str
+        A sentence for each option of the grid that changes no point.
     """
 
     axes: dict[str, list[Any]]
     points: list[Point]
     experiments: int
     tuned_experiments: int
+    unused: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def tunings(self) -> int:
@@ -144,7 +147,18 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
         [_saved_as_asked(point, first) for point in points.values()],
         experiments,
         tuned,
+        _unused(
+            list(points.values()),
+            {*fixed, *(name for axis in choices.values() for _, values in axis for name in values)},
+        ),
     )
+
+
+def _unused(points: list[Point], given: set[str]) -> list[str]:
+    """Say of each option that is given and that no point uses who would."""
+    everywhere = set.intersection(*(set(unused(point.options, given)) for point in points))
+    tuners = list(dict.fromkeys(point.axes["tuner"] for point in points))
+    return list(unused(dataclasses.replace(points[0].options, tuner=tuners), everywhere).values())
 
 
 def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,7 +181,7 @@ def _parts(content: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if name in _OWN:
             raise ValueError(f"{name} is no option of a grid; the folder of a sweep is given with --out")
         if name not in options:
-            raise unknown(f"option of {source}", str(name), options)
+            raise unknown_option(f"option of {source}", str(name), options)
     if not axes:
         raise ValueError(f"{source} has no axes, {form}; without axes it is a run, mist run")
     return fixed, axes
@@ -256,8 +270,7 @@ def _joined(parts: Iterable[dict[str, Any]], source: str) -> dict[str, Any]:
 
 def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     """Return the run at a point of the grid."""
-    basis = presets.preset(values["preset"]) if values.get("preset") else {}
-    options = Config(**{**basis, **values})
+    options = Config(**presets.preset(values["preset"], values) if values.get("preset") else values)
     axes = {"data": options.data, **{name: label for name, label in labels.items() if name != "seeds"}}
     try:
         options.check()

@@ -83,6 +83,8 @@ def sweep(
     folder = Path(out)
     _check_folder(folder, planned, resume)
     on_gpu = _check_points(planned.points, console)
+    for told in planned.unused:
+        names.say(console, told, "yellow")
     folder.mkdir(parents=True, exist_ok=True)
     with lock.locked(folder):
         _check_folder(folder, planned, resume)  # which another sweep may have used meanwhile

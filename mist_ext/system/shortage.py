@@ -56,8 +56,8 @@ SMALLER = {
     "select": "take a smaller backbone",
     "tune": "lower --batch-size or give --checkpointing",
     "train": "lower the method's batch size (--method-options batch_size=...)",
-    "learn": "lower --ranpac-width or the method's own options",
-    "evaluate": "lower --ranpac-width or the method's own options",
+    "learn": "make the method smaller (--method-options width=... of ranpac)",
+    "evaluate": "make the method smaller (--method-options width=... of ranpac)",
 }
 PHASES = ("check", "score", "select", "tune", "extract")  # which a progress display names
 OTHERWISE = "lower --image-memory or --workers, or take a smaller backbone"

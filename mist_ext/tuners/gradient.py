@@ -64,7 +64,7 @@ class Gradient(MIST):
             raise
 
     def by_score(self, selection: Selection) -> list[str]:
-        return [name for name, p in self.tunable() if not is_fully_selected(name, p, self.options.whole)]
+        return [name for name, p in self.tunable() if not is_fully_selected(name, p, self.whole)]
 
     def kept_fraction(self, selection: Selection) -> float:
         sizes = [selection.numel(name) for name in self.by_score(selection)]

@@ -13,9 +13,12 @@ from torch.utils.data import Dataset
 
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
+from mist_ext.registry import require_current_names
 from mist_ext.results.record import Cost, Count, Fraction, Measured, TensorRecord
 from mist_ext.system.costs import Costs
 
+# What tuners of other packages may still define by its name of earlier versions.
+RENAMED = {"finish_task": "history.add", "_scale_codes": "history.scale_codes"}
 T = TypeVar("T")
 Pause = Callable[[], None]
 Track = Callable[[Iterable[T], str, int], Iterable[T]]  # passes an iterable through a progress display
@@ -118,6 +121,10 @@ class Tuner:
     moves_backbone: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
     watch: Callable[[str, Any, int], None] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        require_current_names(cls, RENAMED)
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         options.check()

@@ -59,6 +59,7 @@ def test_help_explains_every_option() -> None:
     [
         (["run", "--epcohs", "3"], "unknown option '--epcohs'; did you mean '--epochs'"),
         (["run", "--data", "digts"], "unknown data set 'digts'; did you mean 'digits'?"),
+        (["run", "--ranpac-width", "500"], "unknown option '--ranpac-width'; width is an option of the methods ranpac"),
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["run", "missing.yaml"], "missing.yaml"),
         (["run", "--lr", "fast"], "lr"),
@@ -128,8 +129,9 @@ def test_a_signal_to_the_whole_process_group_saves_the_state(tmp_path: Path) -> 
 def test_flags_come_after_the_yaml_file(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("tuner: [none]\nmethod: [simplecil]\nseeds: [5, 6]\nclasses_per_task: 2\n")
     out = tmp_path / "out"
-    status, _, errors = mist("run", str(tmp_path / "my.yaml"), "--seeds", "7", "--out", str(out))
+    status, output, errors = mist("run", str(tmp_path / "my.yaml"), "--seeds", "7", "--lr", "0.003", "--out", str(out))
     assert status == 0, errors
+    assert "--lr changes nothing in this run: it is used by mist, random, magnitude and gradient, not by none" in output
     result = json.loads((out / "digits-none-simplecil" / "results.json").read_text())
     assert [run["seed"] for run in result["runs"]] == [7]
     assert len(result["runs"][0]["tasks"]) == 5
@@ -223,7 +225,8 @@ def test_a_preset_lies_below_the_flags(tmp_path: Path) -> None:
         assert status == 0, errors
         chosen = yaml.safe_load(output)
         assert (chosen["epochs"], chosen["keep"]) == (3, 0.2)
-        assert (chosen["data"], chosen["ranpac_width"], chosen["dynamics"]) == ("cifar100", 10000, "published")
+        assert (chosen["data"], chosen["dynamics"]) == ("cifar100", "published")
+        assert chosen["method_options"] == ["ranpac.width=10000"]
 
 
 def test_predict_names_what_is_on_an_image(tmp_path: Path) -> None:

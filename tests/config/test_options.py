@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
     def main(*arguments: str) -> Config:
         found = []
 
-        def run(options: Config, _console: object) -> None:
+        def run(options: Config, *_: object) -> None:
             options.check()
             found.append(options)
             raise Stop

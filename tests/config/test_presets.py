@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_all_ten_published_configurations_are_there_and_their_exact_counterparts
             assert (options.data, options.dynamics, options.rate, options.keep) == (data, "published", 0.1, 0.1)
             assert (options.epochs, options.lr, options.weight_decay) == (20, 1e-4, 5e-4)
             assert (options.seeds, options.class_order_seed) == ([1], 1993)
-        assert (ranpac.method, ranpac.batch_size, ranpac.ranpac_width) == (["ranpac"], 56, 10000)
+        assert (ranpac.method, ranpac.batch_size, ranpac.method_options) == (["ranpac"], 56, ["ranpac.width=10000"])
         assert (simplecil.method, simplecil.batch_size) == (["simplecil"], 32)
         for name in (f"mist/{data}", f"mist/{data}-simplecil"):
             exact = Config(**presets.preset(f"{name}-exact"))
@@ -77,3 +77,20 @@ def test_no_expectation_stands_beside_the_official_birds() -> None:
     assert found is not None
     assert (found["average_accuracy"], found["last_accuracy"]) == (92.23, 86.81)
     assert published.expected(options, official) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ({}, ["ranpac.width=10000"]),
+        ({"method": ["simplecil"]}, []),
+        ({"method": ["ranpac", "ranpac_ssf"]}, ["ranpac.width=10000", "ranpac_ssf.width=10000"]),
+        ({"method_options": ["width=500"]}, ["width=500"]),
+        ({"method_options": ["ranpac.width=500"]}, ["ranpac.width=500"]),
+        ({"method_options": ["fit_fraction=0.5"]}, ["ranpac.width=10000", "fit_fraction=0.5"]),
+    ],
+)
+def test_a_preset_s_options_of_methods_stand_below_those_that_are_given(given: dict, chosen: list[str]) -> None:
+    options = Config(**presets.preset("mist/cifar100", given))
+    assert options.method_options == chosen
+    assert Config(**presets.preset("mist/cifar100", asdict(options))) == options  # as a run's config.yaml gives them

@@ -20,7 +20,6 @@ SETTINGS = {
     "epochs": 3,
     "batch_size": 16,
     "classes_per_task": 5,
-    "ranpac_width": 20,  # well below the images of a class: the solution is as exact as the features
     "save": "all",
     "checkpoint_every": "never",
 }
@@ -30,7 +29,10 @@ HOW = ("exchange", "in_backward", "checkpointing")  # how the work is done: one 
 
 def run(folder: Path, **options) -> str:
     output = io.StringIO()
-    benchmark.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=output, width=300))
+    settings = {**SETTINGS, **options}
+    if "ranpac" in settings["method"]:  # well below the images of a class: the solution is as exact as the features
+        settings.setdefault("method_options", ["ranpac.width=20"])
+    benchmark.run(Config(out=str(folder), **settings), Console(file=output, width=300))
     return output.getvalue()
 
 

@@ -287,7 +287,7 @@ def test_more_memory_than_there_is_is_refused_before_it_is_taken(monkeypatch: py
     monkeypatch.setattr(memory, "available", lambda device: 700_000_000)
     message = (
         r"RanPAC with 10000 random features and a task of 20 rows needs 0\.8 GB of memory, but 0\.7 GB are available "
-        r"on cpu; lower --ranpac-width"
+        r"on cpu; lower --method-options width=N"
     )
     with pytest.raises(memory.NotEnoughMemory, match=message):
         method.learn(features, labels)

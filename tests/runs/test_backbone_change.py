@@ -125,7 +125,8 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
     options = {"tuner": ["none", "mist", "full"], "method": ["simplecil", "ranpac"], "seeds": [1], "epochs": 2}
-    settings = Config(**options, ranpac_width=50, classes_per_task=4, diagnose=True, full_lr=1e-3, out=str(tmp_path))
+    options["method_options"] = ["ranpac.width=50"]
+    settings = Config(**options, classes_per_task=4, diagnose=True, full_lr=1e-3, out=str(tmp_path))
     benchmark.run(settings, Console(file=io.StringIO()))
     found = {}
     for tuner in options["tuner"]:

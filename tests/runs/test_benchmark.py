@@ -51,8 +51,10 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, **options) -> dict[str, dict]:
     settings = {"tuner": ["none", "mist"], "method": ["simplecil", "ranpac"], "seeds": [1], "epochs": 2}
-    config = Config(out=str(folder), ranpac_width=50, **{**settings, **options})
-    benchmark.run(config, Console(file=io.StringIO()))
+    settings |= options
+    if "ranpac" in settings["method"]:
+        settings.setdefault("method_options", ["ranpac.width=50"])
+    benchmark.run(Config(out=str(folder), **settings), Console(file=io.StringIO()))
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))}
 
 
@@ -192,7 +194,7 @@ def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
         ({"layers": "*"}, r"layers is '\*', which is no regular expression"),
         ({"layers": "attn", "shard": True}, "layers is 'attn', but shard is True"),
         ({"class_order_seed": -1}, "class_order_seed is -1, expected 0 or more"),
-        ({"ranpac_width": 0}, "ranpac_width is 0, expected 1 or more"),
+        ({"method_options": ["ranpac.width=0"]}, "width=0: RanPAC needs at least one random feature"),
         ({"precision": "bf16-pure", "dynamics": "published"}, "published dynamics have a dense optimiser"),
         ({"precision": "bf16-pure", "tuner": "full"}, "tuner 'full' has torch's dense SGD without fp32 masters"),
         ({"weights": "missing.pth"}, "missing.pth"),
@@ -232,7 +234,9 @@ def test_scalars_are_written_as_they_come(tmp_path: Path, few_digits: None) -> N
 
 
 def test_memory_that_is_not_there_is_asked_for_before_any_work(tmp_path: Path) -> None:
-    options = Config(out=str(tmp_path / "out"), method=["ranpac"], ranpac_width=2_000_000)
-    with pytest.raises(NotEnoughMemory, match=r"method 'ranpac' needs [\d,]+\.\d GB of memory, but .* --ranpac-width"):
+    options = Config(out=str(tmp_path / "out"), method=["ranpac"], method_options=["width=2000000"])
+    with pytest.raises(
+        NotEnoughMemory, match=r"method 'ranpac' needs [\d,]+\.\d GB of memory, but .* width .* --method-options"
+    ):
         benchmark.run(options, Console(file=io.StringIO()))
     assert not (tmp_path / "out").exists()

@@ -34,8 +34,10 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> data.source.Source:
 
 
 def run(folder: Path, **options) -> None:
-    settings = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1, 2], "epochs": 2, "ranpac_width": 30}
-    benchmark.run(Config(out=str(folder), **{**settings, **options}), Console(file=io.StringIO()))
+    settings = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1, 2], "epochs": 2, **options}
+    if any("ranpac" in method for method in settings["method"]):
+        settings["method_options"] = ["width=30", *settings.get("method_options", [])]
+    benchmark.run(Config(out=str(folder), **settings), Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize("tuner", ["mist", "none"])

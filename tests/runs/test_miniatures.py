@@ -13,7 +13,7 @@ from rich.console import Console
 from mist_ext.config import Config, presets
 from mist_ext.runs import benchmark
 
-SMALL = {"backbone": "vit_nano", "epochs": 2, "ranpac_width": 200, "lr": 3e-3, "workers": 0}
+SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,8 @@ SMALL = {"backbone": "vit_nano", "epochs": 2, "ranpac_width": 200, "lr": 3e-3, "
 )
 def test_a_preset_runs_from_files_to_table(data: str, layout, classes: list[int], tmp_path: Path) -> None:
     layout(tmp_path / "data")
-    chosen = {**presets.preset(f"mist/{data}-exact"), **SMALL, "method": ["simplecil", "ranpac"]}
+    chosen = presets.preset(f"mist/{data}-exact", {**SMALL, "method": ["simplecil", "ranpac"]})
+    chosen["method_options"] = ["ranpac.width=200"]
     options = Config(**chosen, data_root=str(tmp_path / "data"), out=str(tmp_path / "run"))
     benchmark.run(options, Console(file=io.StringIO()))
     for tuner in ("none", "mist"):

@@ -31,7 +31,6 @@ SETTINGS = {
     "method": ["simplecil", "ranpac"],
     "seeds": [1],
     "epochs": 3,
-    "ranpac_width": 40,
     "save": "all",
     "checkpoint_every": "0s",
 }
@@ -45,7 +44,10 @@ def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None
 
 
 def run(folder: Path, **options) -> None:
-    benchmark.run(Config(out=str(folder), **{**SETTINGS, **options}), Console(file=io.StringIO()))
+    settings = {**SETTINGS, **options}
+    if "ranpac" in settings["method"]:
+        settings.setdefault("method_options", ["ranpac.width=40"])
+    benchmark.run(Config(out=str(folder), **settings), Console(file=io.StringIO()))
 
 
 def go_on(folder: Path) -> str:
@@ -155,7 +157,7 @@ def test_stops_while_methods_train_change_nothing(tmp_path: Path, monkeypatch: p
         "seeds": [1],
         "epochs": 2,
     }
-    options |= {"method_options": ["epochs=1", "batch_size=32"]}
+    options |= {"method_options": ["epochs=1", "batch_size=32", "width=40"]}
     run(tmp_path / "whole", **options)
     moments = iter(range(1000))
     original = Saver.moment

@@ -13,7 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mist_ext.config import Config, TuningOptions
-from mist_ext.config.tuning import TRAINING, unused_by
+from mist_ext.config.tuning import TRAINING
+from mist_ext.config.unused import unused_by
 from mist_ext.data.source import Images
 from mist_ext.sweep.grid import make_grid, read_grid
 from mist_ext.sweep.significance import LEAST
@@ -51,7 +52,7 @@ def test_a_frozen_backbone_is_shared_by_all_selection_rates_but_not_by_all_data(
 @pytest.mark.parametrize(
     ("tuner", "axis", "count"),
     [
-        ("none", "batch_size", 1), ("full", "batch_size", 2), ("full", "rate", 1), ("none", "ranpac_width", 2),
+        ("none", "batch_size", 1), ("full", "batch_size", 2), ("full", "rate", 1), ("none", "class_order_seed", 2),
         ("full", "lr", 1), ("full", "full_lr", 2), ("bitfit", "full_lr", 1), ("bitfit", "bitfit_lr", 2),
         ("mist", "lr", 2), ("mist", "lora_rank", 1), ("mist", "score_objective", 2), ("random", "score_objective", 1),
         ("mist", "freeze_rate", 2), ("magnitude", "freeze_rate", 1), ("magnitude", "strike_factor", 2),
@@ -59,7 +60,7 @@ def test_a_frozen_backbone_is_shared_by_all_selection_rates_but_not_by_all_data(
     ],
 )  # fmt: skip
 def test_runs_are_shared_where_a_tuner_does_not_use_the_option(tuner: str, axis: str, count: int) -> None:
-    whole = axis in ("batch_size", "ranpac_width", "lora_rank")
+    whole = axis in ("batch_size", "class_order_seed", "lora_rank")
     values = ["mi", "ce"] if axis == "score_objective" else [16, 32] if whole else [0.1, 0.2]
     assert len(make_grid({"axes": {"tuner": [tuner], axis: values, "seeds": [1]}}).points) == count
 
@@ -178,8 +179,8 @@ def test_the_first_seed_alone_keeps_classifiers() -> None:
         ({"fixed": {"seeds": [1, 1]}, "axes": {"rate": [0.1]}}, r"fixed\.seeds has 1 twice; leave one out"),
         ({"axes": {"rate": [math.nan]}}, r"axes\.rate has nan, expected a finite number for rate"),
         (
-            {"axes": {"rate": [{"rate": 0.05, "ranpac_width": 100}, {"rate": 0.1, "ranpac_width": 200}]}},
-            r"axes\.rate of the grid ties ranpac_width to rate, which tuner 'none' does not use: .* axis of its own",
+            {"axes": {"rate": [{"rate": 0.05, "class_order_seed": 1}, {"rate": 0.1, "class_order_seed": 2}]}},
+            r"axes\.rate of the grid ties class_order_seed to rate, which tuner 'none' does not use: .* of its own",
         ),
         (None, "expected fixed"),
     ],

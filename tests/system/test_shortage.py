@@ -159,7 +159,7 @@ BREAKING = {
     "score": (MutualInformation, "forward", 2, "torch", r"memory ran out in score, 1 of 2 done, .*lower --batch-size"),
     "tune": (MutualInformation, "forward", 4, "torch", r"memory ran out in tune 1/1, 1 of 2 done, .*--checkpointing"),
     "select": (Selection, "from_scores", 1, "numpy", r"memory ran out in select, .*take a smaller backbone"),
-    "learn": (SimpleCIL, "learn", 1, "python", r"memory ran out in learn simplecil, .*lower --ranpac-width"),
+    "learn": (SimpleCIL, "learn", 1, "python", r"memory ran out in learn simplecil, .*method-options width="),
     "evaluate": (SimpleCIL, "predict", 1, "torch", r"memory ran out in evaluate simplecil, "),
     "extract": ("mist_ext.runs.task_loop", "_features", 2, "torch", r"memory ran out in extract, 0 of 1 done, "),
     "disk": (

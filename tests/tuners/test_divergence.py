@@ -41,7 +41,7 @@ def images(count: int = 12) -> Images:
 
 
 def tuner(name: str, **options: Any) -> Any:
-    return create(name, backbone(), TuningOptions(**{"epochs": 3, "batch_size": 8, **options}), 1)
+    return create(name, backbone(), TuningOptions(**{"epochs": 3, "batch_size": 8, "in_backward": False, **options}), 1)
 
 
 def losses_become(monkeypatch: pytest.MonkeyPatch, value: float, at: int) -> None:

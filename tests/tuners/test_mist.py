@@ -39,7 +39,7 @@ def images(seed: int = 0, count: int = COUNT) -> Images:
 
 
 def tuner(seed: int = 1, kind: type[MIST] = MIST, **options: Any) -> MIST:
-    return kind(backbone(), TuningOptions(**{"epochs": 2, "batch_size": BATCH, **options}), seed)
+    return kind(backbone(), TuningOptions(**{"epochs": 2, "batch_size": BATCH, "in_backward": False, **options}), seed)
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:

@@ -39,7 +39,9 @@ def images(seed: int = 0, first: int = 0) -> Images:
 
 
 def tuner(name: str, **options: Any) -> Any:
-    return create(name, backbone(), TuningOptions(**{"epochs": 2, "batch_size": BATCH, **options}), 1)
+    return create(
+        name, backbone(), TuningOptions(**{"epochs": 2, "batch_size": BATCH, "in_backward": False, **options}), 1
+    )
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:

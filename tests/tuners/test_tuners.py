@@ -35,7 +35,9 @@ def images(seed: int) -> Images:
 
 def tuned(name: str, seed: int = 1, **options: Any) -> tuple[Tuner, Tuned]:
     """A tuner after two tasks, and its second report."""
-    tuner = create(name, backbone(), TuningOptions(**{"epochs": 3, "batch_size": 8, **options}), seed)
+    tuner = create(
+        name, backbone(), TuningOptions(**{"epochs": 3, "batch_size": 8, "in_backward": False, **options}), seed
+    )
     tuner.tune(images(0))
     return tuner, tuner.tune(images(1))
 

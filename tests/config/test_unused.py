@@ -1,0 +1,108 @@
+"""Options that change nothing are told, with who uses them and what to give instead; nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mist_ext.config import Config, presets
+from mist_ext.config.option import about, read_options
+from mist_ext.config.unused import given, unused
+from mist_ext.registry import TUNERS
+from mist_ext.sweep.grid import make_grid
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "sentence"),
+    [
+        (
+            {"tuner": ["full"]},
+            "lr",
+            "--lr changes nothing in this run: it is used by mist, random, magnitude and gradient, not by full; "
+            "full has --full-lr",
+        ),
+        (
+            {"tuner": ["mist", "bitfit"]},
+            "full_lr",
+            "--full-lr changes nothing in this run: it is used by full, not by mist and bitfit; mist has --lr; "
+            "bitfit has --bitfit-lr",
+        ),
+        ({"tuner": ["none"]}, "keep", "it is used by mist, random, magnitude and gradient, not by none"),
+        ({"tuner": ["none"]}, "momentum", "full, bitfit and lora, not by none"),
+        ({"tuner": ["random"]}, "freeze_rate", "it is used by mist, not by random"),
+        ({"tuner": ["random"]}, "score_objective", "it is used by mist, not by random"),
+        ({"tuner": ["full"]}, "dynamics", "not by full"),
+        ({}, "classifier_lr", "it needs --tune-objective ce, or --score-objective ce and --tuner mist"),
+        ({"tune_objective": "ce", "score_objective": "ce"}, "projector_lr", "it needs the objective mi"),
+        ({"tune_objective": "ce", "tuner": ["full"]}, "projector_lr", "it needs the objective mi"),
+        ({"tuner": ["none"], "precision": "bf16"}, "precision", "it needs a tuner that trains, or bf16-pure"),
+        ({}, "data_root", "it needs a data set that is looked for below --data-root"),
+        ({"data": "folder:x"}, "download", "it needs a data set that is looked for below --data-root"),
+        ({}, "skip_broken", "it needs a data set of image files"),
+        ({}, "image_memory", "it needs a data set of image files"),
+        ({"data": "cub200"}, "test_fraction", "it needs --data folder:PATH"),
+        ({}, "overwrite", "it needs --out"),
+        ({}, "wire", "--wire changes nothing in a single process; start several by torchrun, or leave it out"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_told(options: dict[str, Any], name: str, sentence: str) -> None:
+    assert sentence in unused(Config(**options), [name])[name]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"tuner": ["none", "mist"]}, "lr"),
+        ({"tuner": ["mist"], "score_objective": "ce"}, "classifier_lr"),
+        ({"tuner": ["mist"], "score_objective": "ce"}, "projector_lr"),
+        ({"tuner": ["none"], "precision": "bf16-pure"}, "precision"),
+        ({"data": "cub200"}, "data_root"),
+        ({"data": "folder:x"}, "test_fraction"),
+        ({"out": "x"}, "overwrite"),
+    ],
+)
+def test_an_option_that_counts_is_not_told(options: dict[str, Any], name: str) -> None:
+    assert not unused(Config(**options), [name])
+
+
+@pytest.mark.parametrize("options", [{"tuner": ["full"]}, {"tuner": ["mist"], "dynamics": "published"}])
+def test_several_processes_exchange_what_a_selection_keeps_alone(options: dict[str, Any]) -> None:
+    assert "mist, random or magnitude, and --dynamics exact" in unused(Config(**options), ["wire"], 2)["wire"]
+    assert not unused(Config(tuner=["mist"]), ["wire"], 2)
+
+
+def test_nothing_is_known_of_the_tuners_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TUNERS, "own", "own:Own")
+    names = [name for name, what in about(Config).items() if what.group in ("tuner", "MIST")]
+    assert set(unused(Config(tuner=["own"]), names)) == set()
+
+
+def test_a_method_s_own_option_of_that_name_is_named() -> None:
+    told = unused(Config(tuner=["none"], method=["ease"]), ["epochs"], of_methods={"ease": ["epochs", "alpha"]})
+    assert told["epochs"].endswith("not by none; ease has --method-options ease.epochs=VALUE")
+
+
+def test_what_a_preset_sets_was_not_given() -> None:
+    options = Config(**presets.preset("mist/cifar100", {"tuner": ["none"], "keep": 0.3}))
+    assert given(options) == {"tuner", "keep"}
+    assert given(Config(lr=0.1)) == {"lr"}
+    assert given(Config()) == set()
+
+
+def test_a_sweep_tells_what_no_point_uses() -> None:
+    axes = {"tuner": ["none", "full"], "lr": [0.1, 0.2], "full_lr": [0.1, 0.2], "seeds": [1]}
+    grid = make_grid({"fixed": {"keep": 0.5, "batch_size": 4}, "axes": axes})
+    assert [told.split()[0] for told in grid.unused] == ["--lr", "--keep"]
+    assert all("is used by mist, random, magnitude and gradient, not by none and full" in told for told in grid.unused)
+    assert not make_grid({"axes": {"tuner": ["none", "mist"], "lr": [0.1, 0.2]}}).unused
+
+
+def test_an_option_that_became_a_method_s_own_is_told(tmp_path: Path) -> None:
+    said = r"'ranpac_width'; width is an option of the methods ranpac .* in YAML method_options: \{width: N\}"
+    (tmp_path / "my.yaml").write_text("ranpac_width: 500")
+    with pytest.raises(ValueError, match=said):
+        read_options(tmp_path / "my.yaml", Config)
+    with pytest.raises(ValueError, match=said):
+        make_grid({"axes": {"ranpac_width": [500]}})
