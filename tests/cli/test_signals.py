@@ -1,0 +1,76 @@
+"""What a signal does to a command: real processes, their output and exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import miniatures
+import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def start(*arguments: str, new_session: bool = False) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "mist_ext", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=new_session,
+        # On a busy machine the threads of small models wait for each other, tens of times longer than they work.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_signal_to_the_whole_process_group_saves_the_state(tmp_path: Path) -> None:
+    miniatures.class_folders(tmp_path / "images", ["a", "b"], {"train": 30, "test": 2})
+    options = ["--data", f"folder:{tmp_path / 'images'}", "--tuner", "mist", "--method", "simplecil", "--seeds", "1"]
+    process = start(
+        "run", *options, "--epochs", "400", "--workers", "2", "--out", str(tmp_path / "out"), new_session=True
+    )
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "out").glob("*/config.yaml")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(3)  # some epochs on, with workers at work
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert f"mist run --resume {tmp_path / 'out'}" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "out" / "checkpoint").glob("0*/state.json"))
+
+
+@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_goes_on(mist: Command, asked: signal.Signals, status: int, tmp_path: Path) -> None:
+    process = start(
+        "run", "--tuner", "mist", "--method", "simplecil", "--seeds", "1", "--epochs", "2", "--out", str(tmp_path)
+    )
+    result = tmp_path / "digits-mist-simplecil" / "results.json"
+    deadline = time.monotonic() + 400
+    while not result.is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(asked)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "stopping after this step" in output
+    assert f"go on with mist run --resume {tmp_path}" in errors
+    assert "Traceback" not in errors
+    assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 1
+    assert mist("report", str(tmp_path))[0] == 0
+    status, _, errors = mist("run", "--resume", str(tmp_path), "--lr", "0.1")
+    assert status == 2
+    assert "lr is 0.1, was 0.003" in errors
+    status, _, errors = mist("run", "--resume", str(tmp_path), "--out", "elsewhere")
+    assert status == 2
+    assert "leave --out and --overwrite out" in errors
+    status, output, errors = mist("run", "--resume", str(tmp_path))
+    assert status == 0, errors
+    assert "A_last" in output
+    assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 2
