@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from mist_ext.data.doctor import cores
 from mist_ext.runs import run_folder
 from mist_ext.runs.interruption import SIGNALS, Interrupted
 from mist_ext.sweep.grid import Point
 from mist_ext.system import memory
+from mist_ext.system.cores import cores
 from mist_ext.system.files import write_atomically
 
 ERROR, OUTPUT = "error.txt", "output.txt"  # in a point's folder: why it failed, and all that it printed

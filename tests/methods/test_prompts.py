@@ -15,10 +15,10 @@ from mist_ext import backbones, data, methods
 from mist_ext.data.stream import Batches, Stream, TaskImages, views_of
 from mist_ext.data.transforms import AsStored, RandomCrops, Transform
 from mist_ext.methods import create
-from mist_ext.methods.attachments import attached, beside_mlp, prefixes, tokens
 from mist_ext.methods.coda_prompt import orthogonal
+from mist_ext.methods.hooks import attached, parallel_to_mlp, prefixes, prompt_tokens
 from mist_ext.methods.options import options_by_method
-from mist_ext.methods.prompted import Queried
+from mist_ext.methods.prompted import BatchesWithQueries
 from mist_ext.methods.simplecil import SimpleCIL
 
 WIDTH = 128
@@ -182,10 +182,10 @@ def test_prefixes_are_extra_keys_and_values_of_the_attention(backbone: Any, per_
 def test_tokens_and_adapters_are_attached_where_the_papers_have_them(backbone: Any) -> None:
     block, x, prompts = backbone.blocks[0], torch.randn(2, 17, WIDTH), torch.randn(4, WIDTH)
     with torch.no_grad():
-        with attached(tokens(block, block, prompts)):
+        with attached(prompt_tokens(block, block, prompts)):
             got = block(x)
         assert torch.allclose(got, block(torch.cat([x, prompts.expand(2, -1, -1)], dim=1))[:, :17], atol=1e-6)
-        with attached(beside_mlp(block, torch.sin)):
+        with attached(parallel_to_mlp(block, torch.sin)):
             got = block(x)
         middle = x + block.attn(block.norm1(x))
         assert torch.allclose(got, middle + block.mlp(block.norm2(middle)) + middle.sin(), atol=1e-5)
@@ -226,7 +226,7 @@ def test_an_image_that_stays_the_same_is_queried_once(
             return backbone(pixels)
 
     for epoch in range(3):
-        for (pixels, queries), labels in Queried(Batches(images, 200, ("order", epoch)), query, known):
+        for (pixels, queries), labels in BatchesWithQueries(Batches(images, 200, ("order", epoch)), query, known):
             assert len(labels) == len(pixels)
             with torch.no_grad():
                 assert torch.allclose(queries, backbone(pixels), atol=1e-5)

@@ -30,12 +30,12 @@ def check_vit(backbone: nn.Module, method: str) -> None:
     )
 
 
-def positions(backbone: Any) -> int:
+def token_count(backbone: Any) -> int:
     """The tokens that the ViT has positions for: its patches and prefix tokens."""
     return int(backbone.patch_embed.num_patches + backbone.num_prefix_tokens)
 
 
-def within_budget(backbone: Any, option: str, given: int | None, published: int, each: int = 1) -> int:
+def prompt_length(backbone: Any, option: str, given: int | None, published: int, each: int = 1) -> int:
     """The length of a prompt, which may not outnumber the ViT's own tokens.
 
     Parameters
@@ -49,7 +49,7 @@ def within_budget(backbone: Any, option: str, given: int | None, published: int,
     each : int
         Prompts of this length that a block gets at once.
     """
-    budget = positions(backbone)
+    budget = token_count(backbone)
     if given is None:
         return min(published, budget // each)
     if not 1 <= given * each <= budget:
@@ -61,7 +61,7 @@ def within_budget(backbone: Any, option: str, given: int | None, published: int,
 
 
 @contextmanager
-def borrowed(backbone: nn.Module) -> Iterator[None]:
+def frozen_backbone(backbone: nn.Module) -> Iterator[None]:
     """The backbone in evaluation mode, without gradients of its own and uncompiled; afterwards as it was.
 
     Blocks that were compiled before a hook was attached would not run it.
@@ -94,7 +94,7 @@ def attached(hooks: Iterable[Hook]) -> Iterator[None]:
         yield
 
 
-def beside_mlp(block: Any, adapter: Callable[[Tensor], Tensor]) -> list[Hook]:
+def parallel_to_mlp(block: Any, adapter: Callable[[Tensor], Tensor]) -> list[Hook]:
     """Add ``adapter(x)`` to a block's second residual branch, x being that branch's input."""
     seen: list[Tensor] = []
 
@@ -108,12 +108,12 @@ def beside_mlp(block: Any, adapter: Callable[[Tensor], Tensor]) -> list[Hook]:
     return [(block.norm2, before, None), (block.drop_path2, None, after)]
 
 
-def scaled(module: nn.Module, scale: Tensor, shift: Tensor) -> Hook:
+def scale_and_shift(module: nn.Module, scale: Tensor, shift: Tensor) -> Hook:
     """Replace a module's output y by ``y * scale + shift``."""
     return (module, None, lambda _module, _args, output: output * scale.to(output.dtype) + shift.to(output.dtype))
 
 
-def tokens(first: nn.Module, last: nn.Module, prompts: Tensor) -> list[Hook]:
+def prompt_tokens(first: nn.Module, last: nn.Module, prompts: Tensor) -> list[Hook]:
     """Append prompts ``[length, d]`` or ``[batch, length, d]`` before a block, and cut them off after a block."""
 
     def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -126,10 +126,10 @@ def tokens(first: nn.Module, last: nn.Module, prompts: Tensor) -> list[Hook]:
     return [(first, before, None), (last, None, after)]
 
 
-def pooled_tokens(backbone: Any, prompts: Tensor) -> list[Hook]:
+def pooled_prompt_tokens(backbone: Any, prompts: Tensor) -> list[Hook]:
     """Append prompts ``[batch, length, d]`` before all blocks; the mean of their outputs takes every token's place."""
     blocks = list(backbone.blocks)
-    begin, _cut = tokens(blocks[0], blocks[-1], prompts)
+    begin, _cut = prompt_tokens(blocks[0], blocks[-1], prompts)
 
     def after(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor:
         length = prompts.shape[1]
