@@ -42,7 +42,7 @@ def inspect(images: ImageSet, rows: Sequence[int], threads: int | None = None) -
 
 
 def fingerprint(image: Image.Image) -> bytes:
-    """Of some of the pixels, so that it costs nothing beside the decoding; equal ones are compared in full later.
+    """Digest some of the pixels, so that it costs nothing beside the decoding; equal ones are compared in full later.
 
     Of pixels and not of the file: a copy whose metadata were stripped, or that was saved anew without loss, is found.
     """
@@ -54,7 +54,7 @@ def fingerprint(image: Image.Image) -> bytes:
 def unreadable(
     images: ImageSet, rows: Sequence[int], track: Callable[[Iterable[Inspected]], Iterable[Inspected]] = iter
 ) -> list[tuple[int, str]]:
-    """The images that cannot be decoded, in order: row, and a message that names the file. None of those in memory.
+    """Return the images that cannot be decoded, in order: row, and a message that names it. None of those in memory.
 
     Parameters
     ----------
@@ -125,6 +125,6 @@ def _counts(source: Source, findings: Findings) -> None:
 
 
 def per_class(images: ImageSet, classes: int) -> tuple[int, int, int]:
-    """Images in the smallest, the median and the largest class."""
+    """Return how many images the smallest, the median and the largest class have."""
     counts = torch.bincount(images.labels, minlength=classes)
     return int(counts.min()), int(counts.median()), int(counts.max())

@@ -1,4 +1,4 @@
-"""What lies in a tree of images besides those that are read: counted by kind, and told in words."""
+"""Reports what a scan found in a tree of images besides those that are read: counts by kind, and sentences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 3  # names of a kind
 
 
 class ScanReport:
-    """What lies in a tree besides images of classes, by kind and name."""
+    """Counts what lies in a tree besides images of classes, by kind and name."""
 
     def __init__(self) -> None:
         self._names: dict[str, Counter[str]] = {}
@@ -46,11 +46,11 @@ class ScanReport:
             self.add_file(entry.name)
 
     def remarks(self) -> tuple[str, ...]:
-        """What is worth knowing, in words."""
+        """Return what is worth knowing, a sentence a kind."""
         return tuple(self._in_words(kind) for kind in self._names if kind not in PROBLEMS)
 
     def problems(self) -> tuple[str, ...]:
-        """What makes a data set another than it seems to be, in words."""
+        """Return what makes a data set another than it seems to be, a sentence a kind."""
         return tuple(self._in_words(kind) for kind in self._names if kind in PROBLEMS)
 
     def _in_words(self, kind: str) -> str:
@@ -62,7 +62,7 @@ class ScanReport:
 
 
 def suffix_of(name: str) -> str:
-    """In lower case."""
+    """Return the suffix of a file's name, in lower case, with its dot."""
     return os.path.splitext(name)[1].lower()
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def named(name: str) -> type[Method]:
-    """The class of a method; ValueError as `Registry.resolve` raises it."""
+    """Return the class of a method; ValueError as `Registry.resolve` raises it."""
     from mist_ext.methods.method import Method
 
     found: type[Method] = METHODS.resolve(name, Method)
@@ -28,7 +28,7 @@ def named(name: str) -> type[Method]:
 
 
 def options_of(name: str) -> list[str]:
-    """The arguments of a method's class; an unknown name raises ValueError with the nearest ones."""
+    """Return the arguments of a method's class; an unknown name raises ValueError with the nearest ones."""
     return [option for option in inspect.signature(named(name).__init__).parameters if option != "self"]
 
 

@@ -1,4 +1,4 @@
-"""What methods attach to a timm ViT from outside: forward hooks that exist only while they are needed."""
+"""Forward hooks by which methods attach prompts and adapters to a timm ViT, only while they are needed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def check_vit(backbone: nn.Module, method: str) -> None:
 
 
 def token_count(backbone: Any) -> int:
-    """The tokens that the ViT has positions for: its patches and prefix tokens."""
+    """Count the tokens that the ViT has positions for: its patches and prefix tokens."""
     return int(backbone.patch_embed.num_patches + backbone.num_prefix_tokens)
 
 
 def prompt_length(backbone: Any, option: str, given: int | None, published: int, each: int = 1) -> int:
-    """The length of a prompt, which may not outnumber the ViT's own tokens.
+    """Return the length of a prompt; ValueError where it outnumbers the ViT's own tokens.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def prompt_length(backbone: Any, option: str, given: int | None, published: int,
 
 @contextmanager
 def frozen_backbone(backbone: nn.Module) -> Iterator[None]:
-    """The backbone in evaluation mode, without gradients of its own and uncompiled; afterwards as it was.
+    """Keep the backbone in evaluation mode, without gradients of its own and uncompiled; afterwards it is as it was.
 
     Blocks that were compiled before a hook was attached would not run it.
     """
@@ -84,7 +84,7 @@ def frozen_backbone(backbone: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attached(hooks: Iterable[Hook]) -> Iterator[None]:
-    """Forward hooks that are gone afterwards."""
+    """Register forward hooks, and remove them afterwards."""
     with ExitStack() as stack:
         for module, before, after in hooks:
             if before is not None:
@@ -139,7 +139,7 @@ def pooled_prompt_tokens(backbone: Any, prompts: Tensor) -> list[Hook]:
 
 
 def prefixes(backbone: Any, by_block: Mapping[int, tuple[Tensor, Tensor]]) -> list[Hook]:
-    """Prefix tuning: extra keys and values, ``[length, d]`` or ``[batch, length, d]``, for some blocks' attention.
+    """Prefix keys and values, ``[length, d]`` or ``[batch, length, d]``, for some blocks' attention.
 
     The attention gets as many empty tokens, whose keys and values are replaced where they are computed, and whose own
     outputs are cut off: the other tokens' outputs are those of prefix tuning, by any implementation of attention.
