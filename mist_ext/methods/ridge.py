@@ -1,7 +1,7 @@
 """Ridge regressions of RanPAC: which ridge a task's held-out rows prefer, and the weights of all rows.
 
 One `torch.linalg.cholesky_ex` for each of 17 ridges and one for the weights took 2.4 s of processor time, where a
-blocked factorisation in the matrix's own memory, with refinement between ridges, took 3.8 s and `eigh` at least 8 s
+blocked factorisation in the matrix's own memory, with refinement between ridges, took 4.4 s and `eigh` at least 8 s
 (width 2000, two tasks of 630 rows, 100 classes), and 56 against 53 s at width 10,000 with 5000 rows. It keeps one more
 matrix than that did.
 """
