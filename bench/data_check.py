@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mist_ext.data.doctor import AT_ONCE, cores, inspect
+from mist_ext.data.inspection import AT_ONCE, inspect
 from mist_ext.data.source import ImageFiles
+from mist_ext.system.cores import cores
 
 SIZE, QUALITY = (500, 375), 90  # about 45 kB a file
 PROCESSES, THREADS, CHECK = "Pillow, processes", "Pillow, threads", "mist data check"

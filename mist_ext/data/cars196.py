@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mist_ext.data import matlab
 from mist_ext.data.class_folders import parts, split_layout
-from mist_ext.data.on_disk import Layout, OnDisk, Parts
+from mist_ext.data.published_data_set import Layout, Parts, PublishedDataSet
 from mist_ext.data.source import Source
 from mist_ext.data.transforms import ResizedCrops
 from mist_ext.data.tree import Tree
@@ -48,7 +48,7 @@ def _images(folder: Path) -> Path:
     return folder / folder.name if (folder / folder.name).is_dir() else folder
 
 
-DATA_SET = OnDisk(
+DATA_SET = PublishedDataSet(
     name="cars196",
     folders=("cars196", "cars", "stanford_cars"),
     layouts=(

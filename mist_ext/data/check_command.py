@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from mist_ext.data import check_test_fraction, doctor, download, load, root_folder
+from mist_ext.data import check_test_fraction, download, inspection, load, root_folder
 from mist_ext.data.source import Source
 from mist_ext.registry import check_data
+from mist_ext.system.cores import cores
 from mist_ext.system.names import say
 from mist_ext.system.progress import Progress
 
@@ -39,8 +40,8 @@ def check(name: str, root: str | None, test_fraction: float, fetch: bool, consol
     images = len(source.train) + len(source.test)
     with Progress(console, total=1) as progress:
         progress.begin("reading")
-        findings = doctor.examine(source, progress.track)
-        progress.advance(f"{images:,} images on {doctor.cores()} cores")
+        findings = inspection.examine(source, progress.track)
+        progress.advance(f"{images:,} images on {cores()} cores")
     for kind, texts in (("remark", findings.remarks), ("problem", findings.problems)):
         for text in texts:
             _say(console, kind, text)
@@ -58,6 +59,6 @@ def _table(source: Source) -> Table:
     for heading in ("part", "classes", "images", "fewest in a class", "median", "most"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     for part, images in (("training", source.train), ("test", source.test)):
-        sizes = doctor.per_class(images, len(source.class_names))
+        sizes = inspection.per_class(images, len(source.class_names))
         table.add_row(part, *(f"{number:,}" for number in (len(images.labels.unique()), len(images), *sizes)))
     return table

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from mist_ext.data import pickled
-from mist_ext.data.noticed import Noticed
-from mist_ext.data.on_disk import Archive, Layout, OnDisk, Parts
+from mist_ext.data.published_data_set import Archive, Layout, Parts, PublishedDataSet
+from mist_ext.data.scan_report import ScanReport
 from mist_ext.data.source import Images, Source
 
 SHAPE = (3, 32, 32)
@@ -25,7 +25,7 @@ def read(folder: Path) -> Parts:
         raise _foreign(folder / "meta", "it has no list fine_label_names")
     class_names = tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
     train, test = (_part(folder / part, len(class_names)) for part in ("train", "test"))
-    return Parts(class_names, train, test, Noticed())
+    return Parts(class_names, train, test, ScanReport())
 
 
 def _part(path: Path, classes: int) -> Images:
@@ -55,7 +55,7 @@ def _foreign(path: Path, why: str) -> ValueError:
     return ValueError(f"{path} is no file of CIFAR-100's archive ({why}); get it anew")
 
 
-DATA_SET = OnDisk(
+DATA_SET = PublishedDataSet(
     name="cifar100",
     folders=("cifar-100-python", "cifar100"),
     layouts=(Layout("train, test and meta", ("train", "test", "meta"), read),),

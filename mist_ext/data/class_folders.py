@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from mist_ext.data.noticed import Noticed
-from mist_ext.data.on_disk import Layout, Parts
+from mist_ext.data.published_data_set import Layout, Parts
+from mist_ext.data.scan_report import ScanReport
 from mist_ext.data.source import ImageFiles
-from mist_ext.data.tree import Tree, class_trees, refuse_twins
+from mist_ext.data.tree import Tree, class_trees, refuse_ambiguous_names
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))  # ImageFolder's
 
@@ -25,13 +25,13 @@ def split_layout(train: str, test: str, classes: str = "<class>") -> Layout:
 
 def two_parts(train: Path, test: Path, suffixes: frozenset[str], as_shown: bool = False) -> Parts:
     """Class folders in a folder for each part; raises as `tree.class_trees` and `parts`."""
-    noticed = Noticed()
-    training, testing = class_trees((train, test), suffixes, noticed)
-    return parts(training, testing, str(train), str(test), noticed, as_shown)
+    report = ScanReport()
+    training, testing = class_trees((train, test), suffixes, report)
+    return parts(training, testing, str(train), str(test), report, as_shown)
 
 
 def parts(
-    train: Tree, test: Tree, train_place: str, test_place: str, noticed: Noticed | None = None, as_shown: bool = False
+    train: Tree, test: Tree, train_place: str, test_place: str, report: ScanReport | None = None, as_shown: bool = False
 ) -> Parts:
     """Class names in sorted order, and both parts with their labels.
 
@@ -40,7 +40,7 @@ def parts(
     ValueError
         If a class has images in one part only, or two classes' names are one on some systems.
     """
-    refuse_twins(sorted({*train, *test}), f"{train_place} and {test_place}")
+    refuse_ambiguous_names(sorted({*train, *test}), f"{train_place} and {test_place}")
     for has, lacks, there, missing in ((test, train, test_place, train_place), (train, test, train_place, test_place)):
         alone = sorted(has.keys() - lacks.keys())
         if alone:
@@ -51,7 +51,7 @@ def parts(
             )
     names = tuple(sorted(train))
     images, tested = (labelled([(name, tree[name]) for name in names], as_shown) for tree in (train, test))
-    return Parts(names, images, tested, noticed or Noticed())
+    return Parts(names, images, tested, report or ScanReport())
 
 
 def labelled(classes: list[tuple[str, list[Path]]], as_shown: bool) -> ImageFiles:

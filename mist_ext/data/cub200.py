@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mist_ext.data.class_folders import parts, split_layout
-from mist_ext.data.on_disk import Archive, Layout, OnDisk, Parts
+from mist_ext.data.published_data_set import Archive, Layout, Parts, PublishedDataSet
 from mist_ext.data.source import Source
 from mist_ext.data.tree import Tree
 from mist_ext.system.bounded_files import read_text
@@ -41,7 +41,7 @@ def _table(path: Path) -> dict[str, str]:
     return table
 
 
-DATA_SET = OnDisk(
+DATA_SET = PublishedDataSet(
     name="cub200",
     folders=("cub", "cub_200", "CUB_200_2011"),
     layouts=(

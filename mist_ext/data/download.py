@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mist_ext.data.on_disk import Archive, OnDisk
+from mist_ext.data.published_data_set import Archive, PublishedDataSet
 from mist_ext.registry import EMBEDDED, ON_DISK, check_data
 
 BLOCK = 1 << 20
@@ -47,7 +47,7 @@ def fetch(name: str, root: Path, console: Console) -> None:
         return
     if name not in ON_DISK:
         raise ValueError(f"{name} has no public address; leave --download out")
-    data_set: OnDisk = pkgutil.resolve_name(ON_DISK[name].partition(":")[0] + ":DATA_SET")
+    data_set: PublishedDataSet = pkgutil.resolve_name(ON_DISK[name].partition(":")[0] + ":DATA_SET")
     if data_set.found(root):
         return
     if data_set.archive is None:

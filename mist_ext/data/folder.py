@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mist_ext.data.class_folders import labelled, two_parts
 from mist_ext.data.decode import AS_SHOWN, suffixes
-from mist_ext.data.noticed import Noticed, is_folder
+from mist_ext.data.scan_report import ScanReport, is_folder
 from mist_ext.data.source import ImageSet, Source
 from mist_ext.data.transforms import RandomCrops
-from mist_ext.data.tree import class_trees, listed, notice_beside
+from mist_ext.data.tree import class_trees, listed, scan_beside
 from mist_ext.system.names import printable
 
 TEST_FOLDERS = ("test", "val")  # the first that is there
@@ -54,15 +54,15 @@ def folder(path: Path, test_fraction: float, name: str | None = None) -> Source:
 
 
 def _two_trees(path: Path, test: Path, name: str) -> Source:
-    class_names, train, tested, noticed = two_parts(path / "train", test, suffixes(), as_shown=True)
-    notice_beside(path, ("train", test.name), suffixes(), noticed)
+    class_names, train, tested, report = two_parts(path / "train", test, suffixes(), as_shown=True)
+    scan_beside(path, ("train", test.name), suffixes(), report)
     layout = f"{{train,{test.name}}}/<class>/ in {path}: {_counts(train, tested)}; {AS_SHOWN}"
-    return _source(name, class_names, train, tested, layout, noticed)
+    return _source(name, class_names, train, tested, layout, report)
 
 
 def _one_tree(path: Path, test_fraction: float, name: str) -> Source:
-    noticed = Noticed()
-    (tree,) = class_trees([path], suffixes(), noticed)
+    report = ScanReport()
+    (tree,) = class_trees([path], suffixes(), report)
     for label, images in tree.items():
         if not 0 < round(test_fraction * len(images)) < len(images):
             raise ValueError(
@@ -70,7 +70,7 @@ def _one_tree(path: Path, test_fraction: float, name: str) -> Source:
                 "leaves none to train or none to test; add images, or give another --test-fraction"
             )
     everything = labelled(list(tree.items()), as_shown=True)
-    whole = _source(name, tuple(tree), everything, everything, "", noticed)
+    whole = _source(name, tuple(tree), everything, everything, "", report)
     held_out = whole.held_out("test", test_fraction)
     train, tested = everything.subset(~held_out), everything.subset(held_out)
     layout = f"<class>/ in {path}: {_counts(train, tested)}, held out by --test-fraction; {AS_SHOWN}"
@@ -78,7 +78,7 @@ def _one_tree(path: Path, test_fraction: float, name: str) -> Source:
 
 
 def _source(
-    name: str, class_names: tuple[str, ...], train: ImageSet, test: ImageSet, layout: str, noticed: Noticed
+    name: str, class_names: tuple[str, ...], train: ImageSet, test: ImageSet, layout: str, report: ScanReport
 ) -> Source:
     return Source(
         name,
@@ -88,8 +88,8 @@ def _source(
         min(10, len(class_names)),
         RandomCrops,
         layout=layout,
-        remarks=noticed.remarks(),
-        problems=noticed.problems(),
+        remarks=report.remarks(),
+        problems=report.problems(),
     )
 
 

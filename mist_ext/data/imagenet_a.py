@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mist_ext.data.class_folders import split_layout
-from mist_ext.data.on_disk import OnDisk
+from mist_ext.data.published_data_set import PublishedDataSet
 from mist_ext.data.source import Source
 
-DATA_SET = OnDisk(
+DATA_SET = PublishedDataSet(
     name="imagenet_a",
     folders=("imagenet-a",),
     layouts=(split_layout("train", "test", "<wnid>"), split_layout("train", "val", "<wnid>")),

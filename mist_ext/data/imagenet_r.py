@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mist_ext.data.class_folders import split_layout
-from mist_ext.data.on_disk import OnDisk
+from mist_ext.data.published_data_set import PublishedDataSet
 from mist_ext.data.source import Source
 from mist_ext.data.split_lists import list_layout
 
-DATA_SET = OnDisk(
+DATA_SET = PublishedDataSet(
     name="imagenet_r",
     folders=("imagenet-r",),
     layouts=(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from mist_ext.data.class_folders import SUFFIXES, parts
-from mist_ext.data.noticed import Noticed
-from mist_ext.data.on_disk import Layout, Parts
+from mist_ext.data.published_data_set import Layout, Parts
+from mist_ext.data.scan_report import ScanReport
 from mist_ext.data.tree import Tree, class_trees
 from mist_ext.system.bounded_files import read_text
 
@@ -49,8 +49,8 @@ def listed_parts(folder: Path, name: str) -> Parts:
             f"there, with one <wnid>/<file> a line (or {name}_train.yaml and {name}_test.yaml of CODA-Prompt), or "
             "move the images to train/ and test/ folders"
         )
-    noticed = Noticed()
-    (tree,) = class_trees([folder], SUFFIXES, noticed)
+    report = ScanReport()
+    (tree,) = class_trees([folder], SUFFIXES, report)
     everything = {f"{label}/{path.name}": path for label, images in tree.items() for path in images}
     chosen = {part: _listed(path, everything) for part, path in lists.items() if path}
     train = chosen["train"] if "train" in chosen else everything.keys() - chosen["test"]
@@ -58,11 +58,11 @@ def listed_parts(folder: Path, name: str) -> Parts:
     if both := sorted(train & test):
         raise ValueError(f"{both[0]} is in {lists['train']} and in {lists['test']} ({len(both)} such images)")
     for name in sorted(everything.keys() - train - test):
-        noticed.add(UNLISTED, name)
+        report.add(UNLISTED, name)
     names = [
         str(lists[part] or f"what {lists[other]} leaves") for part, other in (("train", "test"), ("test", "train"))
     ]
-    return parts(_part(tree, train), _part(tree, test), names[0], names[1], noticed)
+    return parts(_part(tree, train), _part(tree, test), names[0], names[1], report)
 
 
 def _part(tree: Tree, names: set[str]) -> Tree:

@@ -51,10 +51,10 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
         return len(self.indices)
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
-        pixels, label = self.stored(item)
+        pixels, label = self.unnormalised(item)
         return self.views.normalised(pixels[None])[0], label
 
-    def stored(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
+    def unnormalised(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
         """An item before normalisation, uint8."""
         i, seed = item if isinstance(item, tuple) else (item, None)
         row = int(self.indices[i])
@@ -68,14 +68,14 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
         self.indices, self.labels = self.indices[kept], self.labels[kept]
 
 
-class _Stored(Dataset[tuple[Tensor, int]]):
+class _Unnormalised(Dataset[tuple[Tensor, int]]):
     """A task's images before normalisation: a quarter of the bytes on the way from a worker process."""
 
     def __init__(self, images: TaskImages) -> None:
         self.images = images
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
-        return self.images.stored(item)
+        return self.images.unnormalised(item)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Batches:
         Where images and labels go.
     split : str, optional
         How the ranks of a distributed run share the work: ``rows`` gives this rank its rows of every batch (one that
-        has none gets the first row, which is not its own), ``turns`` whole batches in turns. Every rank gets everything
+        has none gets the first row, which is not its own), ``round-robin`` whole batches. Every rank gets everything
         without it.
 
     Attributes
@@ -201,7 +201,7 @@ class Batches:
     rows : list of BatchRows
         Of every batch, of which this rank may get a part or nothing.
     idle : bool
-        Whether this rank gets one batch less than others, where they take turns.
+        Whether this rank gets one batch less than others, round-robin.
     items : list of list
         The images of every batch that this rank gets, as ``images`` is asked for them.
     same : bool
@@ -215,7 +215,7 @@ class Batches:
         order: tuple[int | str, ...] | None,
         start: int = 0,
         device: torch.device | str = "cpu",
-        split: Literal["rows", "turns"] | None = None,
+        split: Literal["rows", "round-robin"] | None = None,
     ) -> None:
         self.images = images
         self.device = torch.device(device)
@@ -229,7 +229,7 @@ class Batches:
         self.idle = False
         if split == "rows":
             batches = [batch[rows.own] or batch[:1] for batch, rows in zip(batches, self.rows, strict=True)]
-        elif split == "turns":
+        elif split == "round-robin":
             everyone = len(batches)
             batches = batches[ranks.rank() :: ranks.size()]
             self.idle = len(batches) < -(-everyone // ranks.size())
@@ -238,7 +238,7 @@ class Batches:
         # The loader draws a seed for its workers, by default from torch's global generator.
         own = generator(*(order or ("stored",)))
         self._loader: DataLoader = DataLoader(
-            _Stored(images) if isinstance(images, TaskImages) else images,
+            _Unnormalised(images) if isinstance(images, TaskImages) else images,
             batch_sampler=batches,
             generator=own,
             num_workers=min(workers, len(batches)),

@@ -8,13 +8,22 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from mist_ext.data.noticed import AGAIN, BESIDE, HIDDEN, INNER, Noticed, hidden, is_folder, suffix_of
+from mist_ext.data.scan_report import (
+    HIDDEN,
+    OTHER_FOLDERS,
+    REPEATED_LINKS,
+    SUBFOLDERS,
+    ScanReport,
+    hidden,
+    is_folder,
+    suffix_of,
+)
 from mist_ext.system.names import printable
 
 Tree = dict[str, list[Path]]  # the images of each class
 
 
-def class_trees(folders: Sequence[Path], suffixes: frozenset[str], noticed: Noticed) -> list[Tree]:
+def class_trees(folders: Sequence[Path], suffixes: frozenset[str], report: ScanReport) -> list[Tree]:
     """The images in the class folders of one or more folders, both sorted.
 
     Links to folders are followed, except to those that are read without them or contain the tree.
@@ -25,23 +34,24 @@ def class_trees(folders: Sequence[Path], suffixes: frozenset[str], noticed: Noti
         The parts of one data set.
     suffixes : frozenset of str
         Of images, in lower case.
-    noticed : Noticed
+    report : ScanReport
         To which everything else is added.
 
     Raises
     ------
     ValueError
-        If there is no class folder, one without images, one that is read already, or two of one name (`refuse_twins`).
+        If there is no class folder, one without images, one that is read already, or two that
+        `refuse_ambiguous_names` refuses.
     OSError
         If a folder cannot be listed.
     """
-    walk = _Walk(suffixes, noticed)
+    walk = _Walk(suffixes, report)
     for folder in folders:
         walk.start(folder)
     trees = [walk.classes(folder) for folder in folders]
     walk.finish()
     for folder, tree in zip(folders, trees, strict=True):
-        refuse_twins(sorted(tree), folder)
+        refuse_ambiguous_names(sorted(tree), folder)
         for name, images in tree.items():
             if not images:
                 raise ValueError(
@@ -51,19 +61,19 @@ def class_trees(folders: Sequence[Path], suffixes: frozenset[str], noticed: Noti
     return [{name: _in_order(images) for name, images in tree.items()} for tree in trees]
 
 
-def notice_beside(folder: Path, parts: Sequence[str], suffixes: frozenset[str], noticed: Noticed) -> None:
+def scan_beside(folder: Path, parts: Sequence[str], suffixes: frozenset[str], report: ScanReport) -> None:
     """Add what lies beside the folders of the parts."""
     for entry in listed(folder):
         if entry.name not in parts:
-            noticed.add_entry(entry, BESIDE, suffixes)
+            report.add_entry(entry, OTHER_FOLDERS, suffixes)
 
 
 class _Walk:
     """Reads folders, each once by device and inode: links wait until all real folders are read."""
 
-    def __init__(self, suffixes: frozenset[str], noticed: Noticed) -> None:
+    def __init__(self, suffixes: frozenset[str], report: ScanReport) -> None:
         self.suffixes = suffixes
-        self.noticed = noticed
+        self.report = report
         self.visited: dict[tuple[int, int], str] = {}
         # What waits: folders, where their images go, and whether they are classes.
         self.real: deque[tuple[str, list[str], bool]] = deque()
@@ -84,7 +94,7 @@ class _Walk:
                 tree[entry.name] = []
                 self._wait(entry, tree[entry.name], is_class=True)
             else:
-                self.noticed.add_entry(entry, BESIDE, self.suffixes)  # no folder
+                self.report.add_entry(entry, OTHER_FOLDERS, self.suffixes)  # no folder
         if not tree:
             raise ValueError(f"{folder} has no class folders, expected one folder of images for each class")
         return tree
@@ -102,19 +112,19 @@ class _Walk:
                     f"class folder {printable(str(path))} is {printable(str(first))}, which is read already or "
                     "contains the tree; remove the link, or put copies of the images there"
                 )
-            self.noticed.add(AGAIN, path)
+            self.report.add(REPEATED_LINKS, path)
             return
         if not is_class:
-            self.noticed.add(INNER, path)
+            self.report.add(SUBFOLDERS, path)
         for entry in listed(path):
             if hidden(entry.name):
-                self.noticed.add(HIDDEN, entry.path)
+                self.report.add(HIDDEN, entry.path)
             elif is_folder(entry):
                 self._wait(entry, images, is_class=False)
             elif suffix_of(entry.name) in self.suffixes:
                 images.append(entry.path)
             else:
-                self.noticed.add_file(entry.name)
+                self.report.add_file(entry.name)
 
     def _wait(self, entry: os.DirEntry[str], images: list[str], is_class: bool) -> None:
         (self.links if entry.is_symlink() else self.real).append((entry.path, images, is_class))
@@ -142,7 +152,7 @@ def _not_readable(folder: str | os.PathLike[str], error: OSError) -> OSError:
     return OSError(f"{printable(os.fspath(folder))} cannot be read ({error.strerror}); make it readable, or remove it")
 
 
-def refuse_twins(names: list[str], place: Path | str) -> None:
+def refuse_ambiguous_names(names: list[str], place: Path | str) -> None:
     """Raise ValueError for classes that some systems take for one: case and the spelling of accents do not matter."""
     seen: dict[str, str] = {}
     for name in names:
@@ -161,7 +171,7 @@ def _in_order(images: list[str]) -> list[Path]:
 
 def _instead(folder: Path) -> str:
     """Which suffixes are in a folder that has no images."""
-    there = Noticed()
+    there = ScanReport()
     for _, _, files in os.walk(folder):
         for file in files:
             there.add_file(file)

@@ -24,7 +24,7 @@ _ending = mmap.mmap(-1, 1)  # shared with forked workers: whether this process e
 atexit.register(_ending.__setitem__, 0, 1)
 
 
-class Kept:
+class ImageCache:
     """RGB images of one size in memory that forked worker processes share: each is made once, by whoever comes first.
 
     Anonymous memory, not torch's shared tensors: those are files in /dev/shm, which containers limit to 64 MB.
@@ -44,7 +44,7 @@ class Kept:
 
     @staticmethod
     def bytes(count: int, side: int) -> int:
-        """What ``Kept(count, side)`` takes when it is full."""
+        """What ``ImageCache(count, side)`` takes when it is full."""
         return count * (side * side * 3 + 1)
 
     def get(self, row: int, make: Callable[[], Image.Image]) -> Image.Image:
@@ -91,15 +91,15 @@ class Views:
         self.mean, self.std = mean, std
         self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
         self._plain = not any(mean) and all(value == 1 for value in std)
-        self._evaluated = self._keep(transform.size, memory)
-        self._prepared = self._keep(transform.prepared_side, memory) if transform.random else None
+        self._evaluated = self._cache(transform.size, memory)
+        self._prepared = self._cache(transform.prepared_side, memory) if transform.random else None
 
-    def _keep(self, side: int | None, memory: int) -> Kept | None:
+    def _cache(self, side: int | None, memory: int) -> ImageCache | None:
         count = len(self.images)
-        if side is None or (self.workers and not FORKS) or self.memory_used + Kept.bytes(count, side) > memory:
+        if side is None or (self.workers and not FORKS) or self.memory_used + ImageCache.bytes(count, side) > memory:
             return None
-        self.memory_used += Kept.bytes(count, side)
-        return Kept(count, side)
+        self.memory_used += ImageCache.bytes(count, side)
+        return ImageCache(count, side)
 
     def evaluation(self, row: int) -> Tensor:
         """The view without any draw: uint8 ``[3, size, size]``."""

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mist_ext.methods.adaptation import Adaptation, Adapters, ScaleShift, TunedCopy, VisualPrompts, at_least_one
 from mist_ext.methods.first_session import FirstSession
-from mist_ext.methods.modules import Adapters, Beside, Copy, ScaleShift, VisualPrompts, at_least_one
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.training import Recipe
 
@@ -28,7 +28,7 @@ class Aper(FirstSession, SimpleCIL):
 
     Parameters
     ----------
-    kind : type of Beside
+    kind : type of Adaptation
         What adapts phi.
     settings : mapping
         Its arguments besides the backbone.
@@ -41,7 +41,7 @@ class Aper(FirstSession, SimpleCIL):
 
     def __init__(
         self,
-        kind: type[Beside],
+        kind: type[Adaptation],
         settings: Mapping[str, Any],
         epochs: int,
         lr: float,
@@ -99,4 +99,4 @@ class AperFinetune(Aper):
     needs_vit = False
 
     def __init__(self, epochs: int = 6, lr: float = 0.01, batch_size: int = 128, seed: int = 1993) -> None:
-        super().__init__(Copy, {}, epochs, lr, batch_size, seed, weight_decay=0.05)
+        super().__init__(TunedCopy, {}, epochs, lr, batch_size, seed, weight_decay=0.05)

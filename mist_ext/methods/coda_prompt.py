@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.methods.attachments import Hook, prefixes, within_budget
+from mist_ext.methods.hooks import Hook, prefixes, prompt_length
 from mist_ext.methods.prompted import Classifier, PromptedMethod, check_blocks
 from mist_ext.methods.training import Recipe
 
@@ -71,7 +71,7 @@ class CodaPrompt(PromptedMethod):
 
     def build_network(self) -> nn.Module:
         check_blocks(self.backbone, "prompted_blocks", self.prompted_blocks)
-        within_budget(self.backbone, "length", self.length, self.length)
+        prompt_length(self.backbone, "length", self.length, self.length)
         network = super().build_network()
         # One entry for every task: [blocks, components, L D], and twice [blocks, components, D].
         network.prompts, network.attention, network.keys = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
@@ -115,15 +115,15 @@ def orthogonal(drawn: Tensor, earlier: list[Tensor]) -> Tensor:
     for block in range(len(drawn)):
         basis = [row / row.norm() for part in earlier for row in part[block]]
         frame = torch.linalg.qr(torch.stack(basis, dim=1))[0] if basis else drawn.new_zeros(drawn.shape[2], 0)
-        for place, row in enumerate(drawn[block]):
+        for index, row in enumerate(drawn[block]):
             rest = row
             for _ in range(2):  # once more for what rounding left
                 rest = rest - frame @ (frame.T @ rest)
             if rest.norm() <= 1e-4 * row.norm():
-                made[block, place] = row / row.norm()
+                made[block, index] = row / row.norm()
                 continue
-            made[block, place] = rest / rest.norm()
-            frame = torch.cat([frame, made[block, place].unsqueeze(1)], dim=1)
+            made[block, index] = rest / rest.norm()
+            frame = torch.cat([frame, made[block, index].unsqueeze(1)], dim=1)
     return made
 
 

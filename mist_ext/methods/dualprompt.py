@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.methods.attachments import Hook, prefixes, within_budget
+from mist_ext.methods.hooks import Hook, prefixes, prompt_length
 from mist_ext.methods.prompted import Classifier, PromptedMethod, check_blocks
 from mist_ext.methods.training import Recipe, constant
 
@@ -70,8 +70,8 @@ class DualPrompt(PromptedMethod):
     def build_network(self) -> nn.Module:
         check_blocks(self.backbone, "general_blocks", self.general_blocks)
         check_blocks(self.backbone, "expert_blocks", self.expert_blocks)
-        within_budget(self.backbone, "expert_length", self.expert_length, 20)
-        length = within_budget(self.backbone, "general_length", self.general_length, 5)
+        prompt_length(self.backbone, "expert_length", self.expert_length, 20)
+        length = prompt_length(self.backbone, "general_length", self.general_length, 5)
         network = super().build_network()
         width = self.feature_width
         network.general = nn.Parameter(torch.empty(len(self.general_blocks), 2, length, width).uniform_(-1, 1))
@@ -81,7 +81,7 @@ class DualPrompt(PromptedMethod):
     def extend_network(self, classes: range) -> None:
         self._heads.extend(classes)
         width = self.feature_width
-        length = within_budget(self.backbone, "expert_length", self.expert_length, 20)
+        length = prompt_length(self.backbone, "expert_length", self.expert_length, 20)
         experts, keys = self.network.experts, self.network.keys
         for earlier in (*experts, *keys):
             earlier.requires_grad_(False)
@@ -106,6 +106,6 @@ class DualPrompt(PromptedMethod):
         by_block = {
             block: (own[0], own[1]) for block, own in zip(self.general_blocks, self.network.general, strict=True)
         }
-        for place, block in enumerate(self.expert_blocks):
-            by_block[block] = (chosen[:, place, 0], chosen[:, place, 1])
+        for index, block in enumerate(self.expert_blocks):
+            by_block[block] = (chosen[:, index, 0], chosen[:, index, 1])
         return prefixes(self.backbone, by_block), -self.pull * similarity[:, newest].mean()

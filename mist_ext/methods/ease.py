@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from mist_ext.methods.modules import Adapters, at_least_one
+from mist_ext.methods.adaptation import Adapters, at_least_one
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import CosineHead, Recipe
 from mist_ext.tuners.tuner import Track

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mist_ext.methods.modules import Beside
+from mist_ext.methods.adaptation import Adaptation
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import CosineHead, Recipe
 from mist_ext.tuners.tuner import Track
@@ -21,7 +21,7 @@ class FirstSession(TrainedMethod):
 
     Parameters
     ----------
-    kind : type of Beside
+    kind : type of Adaptation
         What adapts the backbone.
     settings : mapping
         Its arguments besides the backbone.
@@ -34,7 +34,7 @@ class FirstSession(TrainedMethod):
     stale = "its adaptation was learned on the first task's backbone"
 
     def __init__(
-        self, kind: type[Beside], settings: Mapping[str, Any], recipe: Recipe, seed: int, **options: Any
+        self, kind: type[Adaptation], settings: Mapping[str, Any], recipe: Recipe, seed: int, **options: Any
     ) -> None:
         super().__init__(recipe, seed, **options)
         self._kind, self._settings = kind, dict(settings)
@@ -64,5 +64,5 @@ class FirstSession(TrainedMethod):
 
     def adapted(self, pixels: Tensor) -> Tensor:
         """Features of the adapted backbone: float32 ``[n, num_features]``."""
-        own: Beside = self.network.adapted
+        own: Adaptation = self.network.adapted
         return own.features(self.backbone, pixels)

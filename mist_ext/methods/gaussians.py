@@ -28,7 +28,7 @@ class ClassGaussians(ClassMeans):
         self.products = torch.zeros(0, 0, 0, dtype=torch.float64)
 
     def covariances(self, positions: Sequence[int]) -> Tensor:
-        """The unbiased covariances of some classes: float64 ``[len(positions), d, d]``.
+        """Return the unbiased covariances of some classes: float64 ``[len(positions), d, d]``.
 
         A class without any spread (of one image, or of equal ones) takes the mean covariance of the others, or the
         identity where no class has spread; a warning names it.
@@ -56,7 +56,7 @@ class ClassGaussians(ClassMeans):
         return torch.stack([substitute if position in lacking else covariance(position) for position in positions])
 
     def memory(self, rows: int, features: int, classes: int) -> int:
-        """Bytes of the second moments before and after a task, and of the matrices that are made of them."""
+        """Return the bytes of the second moments before and after a task, and of the matrices that are made of them."""
         return 4 * 8 * classes * features * features
 
     def update(self, features: Tensor, targets: Tensor) -> None:
@@ -71,6 +71,6 @@ class ClassGaussians(ClassMeans):
 
 
 def correlation(covariance: Tensor) -> Tensor:
-    """``S[i, j] / (s_i s_j)`` with the standard deviations ``s_i = sqrt(S[i, i])``, for ``[..., d, d]``."""
+    """Return ``S[i, j] / (s_i s_j)`` with the standard deviations ``s_i = sqrt(S[i, i])``, for ``[..., d, d]``."""
     deviations = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     return covariance / (deviations.unsqueeze(-1) * deviations.unsqueeze(-2))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.methods.attachments import Hook, pooled_tokens, positions, tokens, within_budget
+from mist_ext.methods.hooks import Hook, pooled_prompt_tokens, prompt_length, prompt_tokens, token_count
 from mist_ext.methods.prompted import Classifier, PromptedMethod
 from mist_ext.methods.training import Recipe, constant
 from mist_ext.system.suggest import unknown
@@ -77,12 +77,12 @@ class L2P(PromptedMethod):
         self.pool, self.length, self.selected, self.pull = pool, length, selected, pull
 
     def build_network(self) -> nn.Module:
-        if self.selected > (budget := positions(self.backbone)):
+        if self.selected > (budget := token_count(self.backbone)):
             raise ValueError(
                 f"selected={self.selected}: so many prompts, but the backbone has {budget} positions; "
                 f"expected at most {budget}"
             )
-        length = within_budget(self.backbone, "length", self.length, 5, self.selected)
+        length = prompt_length(self.backbone, "length", self.length, 5, self.selected)
         network = super().build_network()
         width = self.feature_width
         network.prompts = nn.Parameter(torch.empty(self.pool, length, width).uniform_(-1, 1))
@@ -101,5 +101,5 @@ class L2P(PromptedMethod):
         prompts = self.network.prompts[closest.indices].flatten(1, 2)
         blocks = self.backbone.blocks
         own = self.head_type == "token"
-        hooks = tokens(blocks[0], blocks[-1], prompts) if own else pooled_tokens(self.backbone, prompts)
+        hooks = prompt_tokens(blocks[0], blocks[-1], prompts) if own else pooled_prompt_tokens(self.backbone, prompts)
         return hooks, -self.pull * closest.values.sum(dim=1).mean()

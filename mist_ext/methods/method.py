@@ -74,7 +74,7 @@ class Method(ABC):
 
     @property
     def backbone(self) -> Any:
-        """The backbone that the method was attached to; RuntimeError before that."""
+        """Return the backbone that the method was attached to; RuntimeError before that."""
         if self._backbone is None:
             raise RuntimeError(f"{type(self).__name__} has no backbone yet: call attach(backbone) first")
         return self._backbone
@@ -92,7 +92,7 @@ class Method(ABC):
 
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
-        """Images ``[n, 3, height, width]`` to what the method learns from: float32 ``[n, d]``."""
+        """Turn images ``[n, 3, height, width]`` into what the method learns from: float32 ``[n, d]``."""
         backbone = self.backbone
         features: Tensor = backbone.eval()(pixels.to(next(backbone.parameters()).dtype)).float()
         return features
@@ -179,7 +179,7 @@ class Method(ABC):
         return 0
 
     def state_dict(self) -> dict[str, Entry]:
-        """A copy of everything that was learned, as a checkpoint holds it: tensors and plain values only."""
+        """Copy everything that was learned, as a checkpoint holds it: tensors and plain values only."""
         state = {name: getattr(self, name) for name in (*self.fixed_options, *self.learned)}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
@@ -203,7 +203,7 @@ class Method(ABC):
         self._take(state, self.learned)
 
     def inference_state(self) -> dict[str, Entry]:
-        """A copy of what predictions need."""
+        """Copy what predictions need."""
         state = {name: getattr(self, name) for name in self.needed_to_predict or self.learned}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
@@ -242,7 +242,7 @@ class Method(ABC):
     @property
     @abstractmethod
     def learned_width(self) -> int:
-        """The width d of the features that were learned, 0 before the first task."""
+        """Return the width d of the features that were learned, 0 before the first task."""
 
     def _check(self, features: Tensor) -> None:
         if features.ndim != 2 or not features.is_floating_point():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext.data.stream import Batches
-from mist_ext.methods.attachments import Hook, attached
+from mist_ext.methods.hooks import Hook, attached
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, TaskHeads
@@ -69,7 +69,7 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
         groups: list[tuple[Iterable[nn.Parameter], float]] = [
             ((*self._trained(), *self._heads.tasks[-1].parameters()), 1.0)
         ]
-        self.fit(loss, groups, images, track, lambda batches: Queried(batches, self._query, queries))
+        self.fit(loss, groups, images, track, lambda batches: BatchesWithQueries(batches, self._query, queries))
         return True
 
     def compute_features(self, pixels: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
         """How the prompts for queries ``[n, d]`` are attached, and what the loss gets added."""
 
 
-class Queried:
+class BatchesWithQueries:
     """Batches that have each image's query beside its pixels: ``(pixels, query), labels``.
 
     Parameters
@@ -121,9 +121,9 @@ class Queried:
     def _queries(self, items: list, pixels: Tensor) -> Tensor:
         if not self.batches.same:
             return self.query(pixels)
-        new = [place for place, item in enumerate(items) if item not in self.known]
+        new = [index for index, item in enumerate(items) if item not in self.known]
         if new:
-            self.known.update(zip([items[place] for place in new], self.query(pixels[new]), strict=True))
+            self.known.update(zip([items[i] for i in new], self.query(pixels[new]), strict=True))
         return torch.stack([self.known[item] for item in items])
 
 

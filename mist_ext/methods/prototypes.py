@@ -27,7 +27,7 @@ class ClassMeans(Method):
 
     @property
     def prototypes(self) -> Tensor:
-        """float64, ``[classes, d]``: the class means; zero for a class that was never seen."""
+        """Return the class means, float64 ``[classes, d]``; zero for a class that was never seen."""
         return self.sums / self.counts.clamp(min=1).unsqueeze(1)
 
     @property

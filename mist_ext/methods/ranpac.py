@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mist_ext.methods.gram import add_gram_
 from mist_ext.methods.method import PREDICT_ROWS, Method
 from mist_ext.methods.ridge import best_ridge, solve_ridge
 from mist_ext.system import memory
@@ -32,7 +31,7 @@ class RanPAC(Method):
 
     lambda is chosen anew in each task, by the squared error on the last fifth of the task's rows in shuffled
     order after a fit on the first four fifths, the smallest one where errors are equal. The published code
-    solves one dense system of size M for every lambda; here it is one Cholesky factorisation of the fitted
+    solves one dense system of size M for every lambda; here it is a Cholesky factorisation of the fitted
     part's smaller Gram matrix (`best_ridge`), and one of G for the weights. Targets span all classes, as
     published: the columns of classes that the task lacks have no error for any lambda.
 
@@ -91,16 +90,17 @@ class RanPAC(Method):
         self.weights = self.cross
 
     def memory(self, rows: int, features: int, classes: int) -> int:
-        """Bytes that this method takes at its peak, for tasks and predictions of at most so many rows.
+        """Return the bytes that this method takes at its peak, for tasks and predictions of at most so many rows.
 
-        G and the task's random features are the bulk; the Gram matrix of the choice of lambda, W in both
-        precisions, Q, the weights and their solver's copies, and a part of a prediction come on top.
+        G is the bulk, beside it its factor, or before that the task's random features and two Gram matrices that choose
+        lambda; W in both precisions, Q, the weights and their solver's copies, and a part of a prediction come on top.
         """
         width, fitted = self.width, min(int(rows * self.fit_fraction), self.width)
         kept = width * width + width * classes * 2 + width * features / 2
-        learning = rows * (width + 2 * features) + width * features + max(2 * fitted * fitted, 3 * width * classes)
+        choosing = rows * (width + 2 * features) + width * features + 2 * fitted * fitted
+        solving = 2 * rows * features + width * width + 3 * width * classes
         predicting = min(rows, PREDICT_ROWS) * (width + features) + width * features
-        return int(_BYTES * (kept + max(learning, predicting)))
+        return int(_BYTES * (kept + max(choosing, solving, predicting)))
 
     @property
     def learned_width(self) -> int:
@@ -124,9 +124,10 @@ class RanPAC(Method):
         fitted = int(len(hidden) * self.fit_fraction)
         if fitted:
             self.ridge = best_ridge(hidden, targets, fitted, self.ridges)
-        add_gram_(self.gram, hidden)
+        self.gram.addmm_(hidden.T, hidden)
         self.cross = functional.pad(self.cross, (0, targets.shape[1] - self.cross.shape[1]))
         self.cross.addmm_(hidden.T, targets)
+        del hidden  # before G's factor comes
         self.weights = solve_ridge(self.gram, self.cross, self.ridge)
         self.tasks += 1
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mist_ext.methods.adaptation import Adaptation, Adapters, ScaleShift, VisualPrompts, at_least_one
 from mist_ext.methods.first_session import FirstSession
-from mist_ext.methods.modules import Adapters, Beside, ScaleShift, VisualPrompts, at_least_one
 from mist_ext.methods.ranpac import WIDTH, RanPAC
 from mist_ext.methods.training import Recipe
 
@@ -27,7 +27,7 @@ class AdaptedRanPAC(FirstSession, RanPAC):
 
     Parameters
     ----------
-    kind : type of Beside
+    kind : type of Adaptation
         What adapts phi.
     settings : mapping
         Its arguments besides the backbone.
@@ -43,7 +43,7 @@ class AdaptedRanPAC(FirstSession, RanPAC):
 
     def __init__(
         self,
-        kind: type[Beside],
+        kind: type[Adaptation],
         settings: Mapping[str, Any],
         width: int,
         epochs: int,

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from mist_ext.methods.adaptation import TunedCopy, at_least_one
 from mist_ext.methods.gaussians import ClassGaussians
-from mist_ext.methods.modules import Copy, at_least_one
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, TaskHeads, fit, last_tenth
 from mist_ext.seeding import generator
@@ -78,7 +78,7 @@ class SLCA(TrainedMethod, ClassGaussians):
 
     def extend_network(self, classes: range) -> None:
         if len(self.sessions) == 1:
-            self.network.copy = Copy(self.backbone)
+            self.network.copy = TunedCopy(self.backbone)
         self.network.heads.extend(classes)
 
     def train_network(self, images: Dataset, classes: range, track: Track) -> bool:

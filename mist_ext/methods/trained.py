@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from mist_ext.backbones import train_mode
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
-from mist_ext.methods.attachments import borrowed, check_vit
+from mist_ext.methods.hooks import check_vit, frozen_backbone
 from mist_ext.methods.method import Entry, Method
 from mist_ext.methods.training import Recipe, fit
 from mist_ext.seeding import draw_seed
@@ -111,7 +111,7 @@ class TrainedMethod(Method):
             raise ValueError(f"classes {task_classes}: expected one or more from {start} on, where the last task ended")
         self._extend(task_classes)
         self.losses = {}
-        with borrowed(self.backbone):
+        with frozen_backbone(self.backbone):
             train_mode(self.network)
             changed = self.train_network(images, task_classes, track)
             self.network.eval()
@@ -121,7 +121,7 @@ class TrainedMethod(Method):
     def features(self, pixels: Tensor) -> Tensor:
         """Images ``[n, 3, height, width]`` to what the method learns from: float32 ``[n, d]``."""
         self.network.to(self.device)  # which may have moved
-        with borrowed(self.backbone):
+        with frozen_backbone(self.backbone):
             return self.compute_features(pixels)
 
     def state_dict(self) -> dict[str, Entry]:

@@ -15,7 +15,6 @@ from torch import nn
 
 from mist_ext import backbones, data, methods, tuners
 from mist_ext.config import Config
-from mist_ext.data.doctor import cores
 from mist_ext.data.source import Source
 from mist_ext.data.stream import Stream, TaskImages, views_of
 from mist_ext.distributed import ranks
@@ -26,6 +25,7 @@ from mist_ext.results.scalars import require_tensorboard
 from mist_ext.runs.run_folder import weights_file
 from mist_ext.seeding import draw_seed
 from mist_ext.system import memory
+from mist_ext.system.cores import cores
 from mist_ext.system.names import say
 from mist_ext.tuners.divergence import require_finite
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import mist_ext
 from mist_ext import backbones, config, tuners
 from mist_ext.config import Config
-from mist_ext.data.doctor import unreadable
+from mist_ext.data.inspection import unreadable
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Batches, Task, TaskImages
 from mist_ext.distributed import agreement, ranks
@@ -346,7 +346,7 @@ class TaskLoop:
         The ranks take batches in turns, and every rank gets all features, in the order and with the bits that one
         process would have.
         """
-        batches = Batches(images, EVALUATION_BATCH, None, device=self.context.device, split="turns")
+        batches = Batches(images, EVALUATION_BATCH, None, device=self.context.device, split="round-robin")
         features = []
         for pixels, _ in self.progress.track(batches, "extract", len(batches)):
             features.append(extract(pixels))

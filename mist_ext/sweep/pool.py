@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mist_ext.data.doctor import cores
 from mist_ext.runs import run_folder
 from mist_ext.runs.interruption import SIGNALS, Interrupted
 from mist_ext.sweep.grid import Point
+from mist_ext.system.cores import cores
 from mist_ext.system.files import write_atomically
 
 ERROR, OUTPUT = "error.txt", "output.txt"  # in a point's folder: why it failed, and all that it printed

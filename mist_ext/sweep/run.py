@@ -12,7 +12,6 @@ from rich.console import Console
 
 from mist_ext import config
 from mist_ext.config import Config, TuningOptions
-from mist_ext.data.doctor import cores
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.reading import read_experiments
 from mist_ext.report.renderers.latex import latex
@@ -28,6 +27,7 @@ from mist_ext.sweep.pool import finished, run_points
 from mist_ext.sweep.sweep_table import SweepTable
 from mist_ext.system import bounded_files, lock, names
 from mist_ext.system.bounded_files import MOST_YAML_BYTES
+from mist_ext.system.cores import cores
 from mist_ext.system.files import write_atomically
 from mist_ext.system.progress import Progress
 

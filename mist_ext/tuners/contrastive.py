@@ -187,7 +187,7 @@ class ContrastiveTuner(Tuner):
         order = (self.seed, "order", self.task, epoch)
         turns = phase == "score" and not self.sharded
         batches = Batches(
-            images, self.options.batch_size, order, first, self.device, split="turns" if turns else "rows"
+            images, self.options.batch_size, order, first, self.device, split="round-robin" if turns else "rows"
         )
         stride, offset = (ranks.size(), ranks.rank()) if turns else (1, 0)
         last = first + len(batches.rows)

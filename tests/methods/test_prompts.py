@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from mist_ext import backbones, data, methods
+from mist_ext import backbones, data
 from mist_ext.data.stream import Batches, Stream, TaskImages, views_of
 from mist_ext.data.transforms import AsStored, RandomCrops, Transform
 from mist_ext.methods import create
-from mist_ext.methods.attachments import attached, beside_mlp, prefixes, tokens
 from mist_ext.methods.coda_prompt import orthogonal
-from mist_ext.methods.options import options_by_method
-from mist_ext.methods.prompted import Queried
-from mist_ext.methods.simplecil import SimpleCIL
+from mist_ext.methods.hooks import attached, parallel_to_mlp, prefixes, prompt_tokens
+from mist_ext.methods.prompted import BatchesWithQueries
 
 WIDTH = 128
 
@@ -182,10 +180,10 @@ def test_prefixes_are_extra_keys_and_values_of_the_attention(backbone: Any, per_
 def test_tokens_and_adapters_are_attached_where_the_papers_have_them(backbone: Any) -> None:
     block, x, prompts = backbone.blocks[0], torch.randn(2, 17, WIDTH), torch.randn(4, WIDTH)
     with torch.no_grad():
-        with attached(tokens(block, block, prompts)):
+        with attached(prompt_tokens(block, block, prompts)):
             got = block(x)
         assert torch.allclose(got, block(torch.cat([x, prompts.expand(2, -1, -1)], dim=1))[:, :17], atol=1e-6)
-        with attached(beside_mlp(block, torch.sin)):
+        with attached(parallel_to_mlp(block, torch.sin)):
             got = block(x)
         middle = x + block.attn(block.norm1(x))
         assert torch.allclose(got, middle + block.mlp(block.norm2(middle)) + middle.sin(), atol=1e-5)
@@ -226,7 +224,7 @@ def test_an_image_that_stays_the_same_is_queried_once(
             return backbone(pixels)
 
     for epoch in range(3):
-        for (pixels, queries), labels in Queried(Batches(images, 200, ("order", epoch)), query, known):
+        for (pixels, queries), labels in BatchesWithQueries(Batches(images, 200, ("order", epoch)), query, known):
             assert len(labels) == len(pixels)
             with torch.no_grad():
                 assert torch.allclose(queries, backbone(pixels), atol=1e-5)
@@ -268,36 +266,6 @@ def test_prompts_that_reach_nothing_are_refused_when_attached(
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "value", "message"),
-    [
-        ("l2p", "length", "three", r"length of method 'l2p' is 'three', expected a whole number or null"),
-        ("l2p", "selected", 5.5, "expected a whole number"),
-        ("l2p", "pull", "abc", "expected a finite number"),
-        ("dualprompt", "expert_blocks", 2, "expected a list, each a whole number"),
-        ("ease", "alpha", float("nan"), "expected a finite number"),
-        ("ease", "bottleneck", 2.5, "expected a whole number"),
-        ("slca", "temperature", 0, "expected temperature > 0"),
-        ("slca", "slowness", -1.0, "expected temperature > 0 and slowness >= 0"),
-        ("slca", "alignment_epochs", 0, "alignment_epochs=0: expected 1 or more"),
-    ],
-)
-def test_a_value_of_another_type_or_out_of_range_is_named(name: str, option: str, value: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        create(name, **{option: value})
-
-
-def test_a_method_with_annotations_for_type_checkers_alone_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Own(SimpleCIL):
-        def __init__(self, scale: "OnlyForCheckers" = 1.0) -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
-            super().__init__()
-            self.scale = scale
-
-    monkeypatch.setattr(methods, "named", lambda name: Own)
-    made: Any = create("own", scale=2.0)
-    assert made.scale == 2.0
-
-
-@pytest.mark.parametrize(
     ("name", "options"),
     [
         ("l2p", {"head_type": "token"}),
@@ -311,29 +279,3 @@ def test_a_state_made_with_other_options_is_refused(name: str, options: dict[str
     other.attach(backbone)
     with pytest.raises(ValueError, match="but the method was created with"):
         other.load_state_dict(method.state_dict())
-
-
-@pytest.mark.parametrize("name", ["aper_adapter", "ease"])
-def test_an_adapter_without_width_is_refused_before_training(name: str) -> None:
-    with pytest.raises(ValueError, match="bottleneck=0"):
-        create(name, bottleneck=0)
-
-
-def test_options_reach_the_methods_that_have_them() -> None:
-    chosen = options_by_method(["l2p.epochs=7", "epochs=2", "expert_blocks=(2, 3)"], ["simplecil", "l2p", "dualprompt"])
-    assert chosen == {"simplecil": {}, "l2p": {"epochs": 7}, "dualprompt": {"epochs": 2, "expert_blocks": (2, 3)}}
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("epochs", "expected NAME=VALUE"),
-        ("epocks=2", "did you mean 'epochs'"),
-        ("seed=2", "unknown option"),
-        ("l2p.lenght=2", "did you mean 'length'"),
-        ("ease.alpha=1", "choose one of: l2p"),
-    ],
-)
-def test_options_that_reach_nothing_are_named(given: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        options_by_method([given], ["l2p"])

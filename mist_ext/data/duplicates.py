@@ -29,7 +29,7 @@ class _Image(NamedTuple):
         return self.images.where(self.row)
 
 
-def find_copies(source: Source, train: Iterable[Inspected], test: Iterable[Inspected], findings: Findings) -> None:
+def find_duplicates(source: Source, train: Iterable[Inspected], test: Iterable[Inspected], findings: Findings) -> None:
     """Compare all images by their pixels.
 
     Only those of equal fingerprints are decoded again, each once.

@@ -1,4 +1,4 @@
-"""What lies in a tree of images besides those that are read: counted by kind, and told in words."""
+"""Reports what a scan found in a tree of images besides those that are read: counts by kind, and sentences."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections import Counter
 from mist_ext.system.names import printable
 
 HIDDEN = "hidden files and folders"
-OTHERS = "files whose suffix is no image's"
-INNER = "folders within class folders, whose images count for the class"
-BESIDE = "folders beside those of training and test"
-UNREAD = "images of formats that are not decoded here; convert them"
-ASTRAY = "images that are in no class folder"
-AGAIN = "links to folders that are read already"
-PROBLEMS = (UNREAD, ASTRAY, AGAIN)
+OTHER_FILES = "files whose suffix is no image's"
+SUBFOLDERS = "folders within class folders, whose images count for the class"
+OTHER_FOLDERS = "folders beside those of training and test"
+UNDECODABLE = "images of formats that are not decoded here; convert them"
+OUTSIDE_CLASSES = "images that are in no class folder"
+REPEATED_LINKS = "links to folders that are read already"
+PROBLEMS = (UNDECODABLE, OUTSIDE_CLASSES, REPEATED_LINKS)
 SHOWN = 3  # names of a kind
 
 
-class Noticed:
-    """What lies in a tree besides images of classes, by kind and name."""
+class ScanReport:
+    """Counts what lies in a tree besides images of classes, by kind and name."""
 
     def __init__(self) -> None:
         self._names: dict[str, Counter[str]] = {}
@@ -32,7 +32,7 @@ class Noticed:
     def add_file(self, name: str) -> None:
         """Count a file that is not read, by its suffix."""
         kind = mimetypes.guess_type(name, strict=False)[0] or ""
-        self.add(UNREAD if kind.startswith("image/") else OTHERS, suffix_of(name) or "without suffix")
+        self.add(UNDECODABLE if kind.startswith("image/") else OTHER_FILES, suffix_of(name) or "without suffix")
 
     def add_entry(self, entry: os.DirEntry[str], folders: str, suffixes: frozenset[str]) -> None:
         """Count what is in no class folder; ``folders`` is the kind of its folders."""
@@ -41,28 +41,28 @@ class Noticed:
         elif is_folder(entry):
             self.add(folders, entry.path)
         elif suffix_of(entry.name) in suffixes:
-            self.add(ASTRAY, entry.path)
+            self.add(OUTSIDE_CLASSES, entry.path)
         else:
             self.add_file(entry.name)
 
     def remarks(self) -> tuple[str, ...]:
-        """What is worth knowing, in words."""
+        """Return what is worth knowing, a sentence a kind."""
         return tuple(self._in_words(kind) for kind in self._names if kind not in PROBLEMS)
 
     def problems(self) -> tuple[str, ...]:
-        """What makes a data set another than it seems to be, in words."""
+        """Return what makes a data set another than it seems to be, a sentence a kind."""
         return tuple(self._in_words(kind) for kind in self._names if kind in PROBLEMS)
 
     def _in_words(self, kind: str) -> str:
         names = self._names[kind]
         shown = [printable(name) + (f" {n:,}" if n > 1 else "") for name, n in names.most_common(SHOWN)]
         more = ["..."] if len(names) > SHOWN else []
-        read = "" if kind == INNER else "not read: "
+        read = "" if kind == SUBFOLDERS else "not read: "
         return f"{read}{names.total():,} {kind} ({', '.join(shown + more)})"
 
 
 def suffix_of(name: str) -> str:
-    """In lower case."""
+    """Return the suffix of a file's name, in lower case, with its dot."""
     return os.path.splitext(name)[1].lower()
 
 

@@ -1,4 +1,4 @@
-"""What methods attach to a timm ViT from outside: forward hooks that exist only while they are needed."""
+"""Forward hooks by which methods attach prompts and adapters to a timm ViT, only while they are needed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def check_vit(backbone: nn.Module, method: str) -> None:
     )
 
 
-def positions(backbone: Any) -> int:
-    """The tokens that the ViT has positions for: its patches and prefix tokens."""
+def token_count(backbone: Any) -> int:
+    """Count the tokens that the ViT has positions for: its patches and prefix tokens."""
     return int(backbone.patch_embed.num_patches + backbone.num_prefix_tokens)
 
 
-def within_budget(backbone: Any, option: str, given: int | None, published: int, each: int = 1) -> int:
-    """The length of a prompt, which may not outnumber the ViT's own tokens.
+def prompt_length(backbone: Any, option: str, given: int | None, published: int, each: int = 1) -> int:
+    """Return the length of a prompt; ValueError where it outnumbers the ViT's own tokens.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def within_budget(backbone: Any, option: str, given: int | None, published: int,
     each : int
         Prompts of this length that a block gets at once.
     """
-    budget = positions(backbone)
+    budget = token_count(backbone)
     if given is None:
         return min(published, budget // each)
     if not 1 <= given * each <= budget:
@@ -61,8 +61,8 @@ def within_budget(backbone: Any, option: str, given: int | None, published: int,
 
 
 @contextmanager
-def borrowed(backbone: nn.Module) -> Iterator[None]:
-    """The backbone in evaluation mode, without gradients of its own and uncompiled; afterwards as it was.
+def frozen_backbone(backbone: nn.Module) -> Iterator[None]:
+    """Keep the backbone in evaluation mode, without gradients of its own and uncompiled; afterwards it is as it was.
 
     Blocks that were compiled before a hook was attached would not run it.
     """
@@ -84,7 +84,7 @@ def borrowed(backbone: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attached(hooks: Iterable[Hook]) -> Iterator[None]:
-    """Forward hooks that are gone afterwards."""
+    """Register forward hooks, and remove them afterwards."""
     with ExitStack() as stack:
         for module, before, after in hooks:
             if before is not None:
@@ -94,7 +94,7 @@ def attached(hooks: Iterable[Hook]) -> Iterator[None]:
         yield
 
 
-def beside_mlp(block: Any, adapter: Callable[[Tensor], Tensor]) -> list[Hook]:
+def parallel_to_mlp(block: Any, adapter: Callable[[Tensor], Tensor]) -> list[Hook]:
     """Add ``adapter(x)`` to a block's second residual branch, x being that branch's input."""
     seen: list[Tensor] = []
 
@@ -108,12 +108,12 @@ def beside_mlp(block: Any, adapter: Callable[[Tensor], Tensor]) -> list[Hook]:
     return [(block.norm2, before, None), (block.drop_path2, None, after)]
 
 
-def scaled(module: nn.Module, scale: Tensor, shift: Tensor) -> Hook:
+def scale_and_shift(module: nn.Module, scale: Tensor, shift: Tensor) -> Hook:
     """Replace a module's output y by ``y * scale + shift``."""
     return (module, None, lambda _module, _args, output: output * scale.to(output.dtype) + shift.to(output.dtype))
 
 
-def tokens(first: nn.Module, last: nn.Module, prompts: Tensor) -> list[Hook]:
+def prompt_tokens(first: nn.Module, last: nn.Module, prompts: Tensor) -> list[Hook]:
     """Append prompts ``[length, d]`` or ``[batch, length, d]`` before a block, and cut them off after a block."""
 
     def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -126,10 +126,10 @@ def tokens(first: nn.Module, last: nn.Module, prompts: Tensor) -> list[Hook]:
     return [(first, before, None), (last, None, after)]
 
 
-def pooled_tokens(backbone: Any, prompts: Tensor) -> list[Hook]:
+def pooled_prompt_tokens(backbone: Any, prompts: Tensor) -> list[Hook]:
     """Append prompts ``[batch, length, d]`` before all blocks; the mean of their outputs takes every token's place."""
     blocks = list(backbone.blocks)
-    begin, _cut = tokens(blocks[0], blocks[-1], prompts)
+    begin, _cut = prompt_tokens(blocks[0], blocks[-1], prompts)
 
     def after(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor:
         length = prompts.shape[1]
@@ -139,7 +139,7 @@ def pooled_tokens(backbone: Any, prompts: Tensor) -> list[Hook]:
 
 
 def prefixes(backbone: Any, by_block: Mapping[int, tuple[Tensor, Tensor]]) -> list[Hook]:
-    """Prefix tuning: extra keys and values, ``[length, d]`` or ``[batch, length, d]``, for some blocks' attention.
+    """Prefix keys and values, ``[length, d]`` or ``[batch, length, d]``, for some blocks' attention.
 
     The attention gets as many empty tokens, whose keys and values are replaced where they are computed, and whose own
     outputs are cut off: the other tokens' outputs are those of prefix tuning, by any implementation of attention.

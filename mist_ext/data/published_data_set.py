@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mist_ext.data import published_splits
 from mist_ext.data.decode import AS_PUBLISHED
-from mist_ext.data.noticed import Noticed
+from mist_ext.data.scan_report import ScanReport
 from mist_ext.data.source import ImageFiles, ImageSet, Source
 from mist_ext.data.transforms import RandomCrops, Transform
 
@@ -21,7 +21,7 @@ class Parts(NamedTuple):
     class_names: tuple[str, ...]
     train: ImageSet
     test: ImageSet
-    noticed: Noticed
+    report: ScanReport
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class OnDisk:
+class PublishedDataSet:
     """A published data set.
 
     Attributes
@@ -130,7 +130,7 @@ class OnDisk:
         if not there:
             raise FileNotFoundError(self._missing(root))
         layout, folder = there[0]
-        class_names, train, test, noticed = layout.read(folder)
+        class_names, train, test, report = layout.read(folder)
         others = "".join(f"; not used: {other.contents} in {place}" for other, place in there[1:])
         split = published_splits.in_words(self.name, len(train), len(test))
         read_as = f"; {AS_PUBLISHED}" if isinstance(train, ImageFiles) else ""
@@ -144,8 +144,8 @@ class OnDisk:
             self.mean,
             self.std,
             f"{layout.contents} in {folder}: {split}{read_as}{others}",
-            noticed.remarks(),
-            noticed.problems(),
+            report.remarks(),
+            report.problems(),
         )
 
     def _missing(self, root: Path) -> str:

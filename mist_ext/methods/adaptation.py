@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.methods.attachments import Hook, attached, beside_mlp, scaled, tokens, within_budget
+from mist_ext.methods.hooks import Hook, attached, parallel_to_mlp, prompt_length, prompt_tokens, scale_and_shift
 
 
-class Beside(nn.Module):
+class Adaptation(nn.Module):
     """Parameters that are attached to a backbone while it runs."""
 
     @classmethod
@@ -46,7 +46,7 @@ class Adapter(nn.Module):
         return self.scale * self.up(hidden)
 
 
-class Adapters(Beside):
+class Adapters(Adaptation):
     """An adapter beside every block's MLP."""
 
     def __init__(self, backbone: Any, bottleneck: int, scale: float = 0.1) -> None:
@@ -57,10 +57,10 @@ class Adapters(Beside):
     def hooks(self, backbone: Any) -> list[Hook]:
         """One pair for each block."""
         pairs = zip(backbone.blocks, self.blocks, strict=True)
-        return [hook for block, adapter in pairs for hook in beside_mlp(block, adapter)]
+        return [hook for block, adapter in pairs for hook in parallel_to_mlp(block, adapter)]
 
 
-class ScaleShift(Beside):
+class ScaleShift(Adaptation):
     """SSF (arXiv 2210.08823): ``y * gamma + beta`` after the patch embedding, every norm and every linear layer."""
 
     def __init__(self, backbone: Any) -> None:
@@ -80,10 +80,10 @@ class ScaleShift(Beside):
         """One for each operation."""
         modules = dict(backbone.named_modules())
         parts = zip(self.names, self.gamma, self.beta, strict=True)
-        return [scaled(modules[name], gamma, beta) for name, gamma, beta in parts]
+        return [scale_and_shift(modules[name], gamma, beta) for name, gamma, beta in parts]
 
 
-class VisualPrompts(Beside):
+class VisualPrompts(Adaptation):
     """VPT (arXiv 2203.12119): prompts beside the first block's tokens (shallow), or new ones in every block (deep).
 
     They are drawn as VPT draws them, uniform within ``sqrt(6 / (3 patch^2 + d))``. APER's published code begins with
@@ -101,17 +101,19 @@ class VisualPrompts(Beside):
     @classmethod
     def check(cls, backbone: Any, **settings: Any) -> None:
         """The prompts may not outnumber the backbone's own tokens."""
-        within_budget(backbone, "length", settings["length"], settings["length"])
+        prompt_length(backbone, "length", settings["length"], settings["length"])
 
     def hooks(self, backbone: Any) -> list[Hook]:
         """A pair for all blocks, or for each."""
         blocks = list(backbone.blocks)
         if len(self.prompts) == 1:
-            return tokens(blocks[0], blocks[-1], self.prompts[0])
-        return [hook for block, own in zip(blocks, self.prompts, strict=True) for hook in tokens(block, block, own)]
+            return prompt_tokens(blocks[0], blocks[-1], self.prompts[0])
+        return [
+            hook for block, own in zip(blocks, self.prompts, strict=True) for hook in prompt_tokens(block, block, own)
+        ]
 
 
-class Copy(Beside):
+class TunedCopy(Adaptation):
     """A float32 copy of the whole backbone, itself tuned."""
 
     def __init__(self, backbone: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
@@ -12,21 +11,17 @@ import torch
 from PIL import Image
 
 from mist_ext.data import published_splits
-from mist_ext.data.copies import find_copies
 from mist_ext.data.decode import DARK, DEEP
+from mist_ext.data.duplicates import find_duplicates
 from mist_ext.data.findings import Findings, Inspected
 from mist_ext.data.source import BrokenImage, Images, ImageSet, Source
 from mist_ext.distributed import ranks
+from mist_ext.system.cores import cores
 
 SAMPLED = 32  # pixels a side of which a fingerprint is made
 AT_ONCE = 16  # images that a thread takes
 
 Track = Callable[[Iterable[Inspected], str, int], Iterable[Inspected]]  # shows progress: what, of how many
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def inspect(images: ImageSet, rows: Sequence[int], threads: int | None = None) -> Iterator[Inspected]:
@@ -47,7 +42,7 @@ def inspect(images: ImageSet, rows: Sequence[int], threads: int | None = None) -
 
 
 def fingerprint(image: Image.Image) -> bytes:
-    """Of some of the pixels, so that it costs nothing beside the decoding; equal ones are compared in full later.
+    """Digest some of the pixels, so that it costs nothing beside the decoding; equal ones are compared in full later.
 
     Of pixels and not of the file: a copy whose metadata were stripped, or that was saved anew without loss, is found.
     """
@@ -59,7 +54,7 @@ def fingerprint(image: Image.Image) -> bytes:
 def unreadable(
     images: ImageSet, rows: Sequence[int], track: Callable[[Iterable[Inspected]], Iterable[Inspected]] = iter
 ) -> list[tuple[int, str]]:
-    """The images that cannot be decoded, in order: row, and a message that names the file. None of those in memory.
+    """Return the images that cannot be decoded, in order: row, and a message that names it. None of those in memory.
 
     Parameters
     ----------
@@ -92,7 +87,7 @@ def examine(source: Source, track: Track) -> Findings:
         findings.problems += [each.problem for each in inspected if each.problem]
         seen.append([each for each in inspected if not each.problem])
     _changes([*seen[0], *seen[1]], findings)
-    find_copies(source, seen[0], seen[1], findings)
+    find_duplicates(source, seen[0], seen[1], findings)
     return findings
 
 
@@ -130,6 +125,6 @@ def _counts(source: Source, findings: Findings) -> None:
 
 
 def per_class(images: ImageSet, classes: int) -> tuple[int, int, int]:
-    """Images in the smallest, the median and the largest class."""
+    """Return how many images the smallest, the median and the largest class have."""
     counts = torch.bincount(images.labels, minlength=classes)
     return int(counts.min()), int(counts.median()), int(counts.max())

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from rich.console import Console
 
-from mist_ext.data import doctor, load, published_splits
+from mist_ext.data import inspection, load, published_splits
 from mist_ext.data.check_command import check
 from mist_ext.data.source import Images, Source
 from mist_ext.system.progress import Progress
@@ -78,14 +78,14 @@ def test_unreadable_gives_the_rows_that_were_asked_for_in_order(tree: Path) -> N
     source = load(f"folder:{tree}")
     for row in (7, 2, 5):
         cut(Path(source.train.where(row)))
-    passed: list[doctor.Inspected] = []
+    passed: list[inspection.Inspected] = []
 
-    def track(inspected: Iterable[doctor.Inspected]) -> Iterable[doctor.Inspected]:
+    def track(inspected: Iterable[inspection.Inspected]) -> Iterable[inspection.Inspected]:
         for each in inspected:
             passed.append(each)
             yield each
 
-    found = doctor.unreadable(source.train, [1, 7, 5, 3], track)
+    found = inspection.unreadable(source.train, [1, 7, 5, 3], track)
     assert [row for row, _ in found] == [5, 7]
     assert all(source.train.where(row) in message for row, message in found)
     assert sorted(each.row for each in passed) == [1, 3, 5, 7]
@@ -93,7 +93,7 @@ def test_unreadable_gives_the_rows_that_were_asked_for_in_order(tree: Path) -> N
 
 def test_every_image_is_examined_once_whatever_the_number_of_threads() -> None:
     images = Images(torch.randint(0, 256, (53, 3, 8, 8), dtype=torch.uint8), torch.zeros(53, dtype=torch.int64))
-    one, three = (sorted(doctor.inspect(images, range(53), n), key=lambda each: each.row) for n in (1, 3))
+    one, three = (sorted(inspection.inspect(images, range(53), n), key=lambda each: each.row) for n in (1, 3))
     assert one == three
     assert [each.row for each in one] == list(range(53))
     assert len({each.fingerprint for each in one}) == 53
@@ -124,9 +124,9 @@ def test_images_that_agree_only_where_the_fingerprint_looks_are_told_apart() -> 
     other[:, :, 0, 0] = 255
     labels = torch.zeros(2, dtype=torch.int64)
     images = [Images(each, labels) for each in (pixels, other)]
-    assert doctor.fingerprint(images[0].read(0)) == doctor.fingerprint(images[1].read(0))
+    assert inspection.fingerprint(images[0].read(0)) == inspection.fingerprint(images[1].read(0))
     source = Source("folder-made", ("a",), *images, tasks=1)
-    assert doctor.examine(source, lambda each, what, count: each).problems == []
+    assert inspection.examine(source, lambda each, what, count: each).problems == []
 
 
 def test_a_sound_folder_has_no_problem(tree: Path) -> None:
@@ -162,8 +162,8 @@ def counted(name: str, train: int, test: int, classes: int | None = None, twice:
     return Source(name, tuple(map(str, range(classes))), *parts, tasks=10)
 
 
-def examined(source: Source) -> doctor.Findings:
-    return doctor.examine(source, lambda each, what, count: each)
+def examined(source: Source) -> inspection.Findings:
+    return inspection.examine(source, lambda each, what, count: each)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_the_reading_shows_its_progress(tree: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=200)
     with Progress(console, total=1) as progress:
         progress.begin("reading")
-        doctor.examine(source, progress.track)
+        inspection.examine(source, progress.track)
         progress._bars.refresh()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "test images" in shown

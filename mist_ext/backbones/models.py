@@ -1,0 +1,131 @@
+"""Makes backbones by name: the embedded ``vit_nano`` and the models of timm, as feature extractors.
+
+``vit_nano`` is a timm ``VisionTransformer`` of 1.2 million parameters, pre-trained on rendered Latin letters
+only (``mist_ext/assets/pretrain_vit_nano.py``); its weights come with the package.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mist_ext.backbones import weights as weight_files
+from mist_ext.system.suggest import unknown
+
+NANO = "vit_nano"
+NANO_WEIGHTS = Path(__file__).parents[1] / "assets" / "vit_nano.safetensors"
+
+
+def create(name: str, weights: str = "pretrained") -> nn.Module:
+    """Make a backbone that maps images to features.
+
+    Parameters
+    ----------
+    name : str
+        ``"vit_nano"`` or the name of a timm model.
+    weights : str
+        ``"pretrained"`` (shipped for ``vit_nano``; otherwise timm's, which are downloaded unless cached),
+        ``"none"`` for random weights, or the path of a local ``.safetensors``, ``.npz`` (Google's JAX
+        format) or ``.pth``/``.pt``/``.bin`` file. A classifier's weights in a file are left out.
+
+    Returns
+    -------
+    Module
+        Takes float ``[batch, 3, height, width]`` and gives ``[batch, num_features]``, whether it trains or
+        not; ``num_features`` is an attribute. Its input is square, of the shorter side where timm's is not.
+
+    Raises
+    ------
+    ValueError
+        If the model is unknown or gives no feature vector, or the file's tensors do not fit it.
+    FileNotFoundError
+        If ``weights`` is neither a known word nor a file, or cannot be downloaded.
+    """
+    file = None if weights in ("pretrained", "none") else weight_files.checked_file(weights)
+    pretrained = weights == "pretrained"
+    if name == NANO:
+        backbone = _vit_nano()
+        file = NANO_WEIGHTS if pretrained else file
+    else:
+        backbone = _timm_model(name, pretrained)
+    if file is not None:
+        weight_files.load(backbone, file, name)
+    return backbone
+
+
+def _vit_nano() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    backbone = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=0, weight_init="jax"
+    )
+    settings: Any = {
+        "architecture": NANO,
+        "input_size": (3, 32, 32),
+        "mean": (0.0, 0.0, 0.0),
+        "std": (1.0, 1.0, 1.0),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+    }
+    backbone.pretrained_cfg = settings
+    return backbone
+
+
+def _timm_model(name: str, pretrained: bool) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise unknown("backbone", name, [NANO, *timm.list_models()])
+    known = timm.list_pretrained(name.partition(".")[0] + "*")
+    if "." in name and name not in known:
+        raise unknown("backbone", name, known)
+    if pretrained and name not in {*known, *(tagged.partition(".")[0] for tagged in known)}:
+        raise ValueError(f"backbone {name!r} has no pre-trained weights in timm; give weights='none' or a file's path")
+    num_features, options = _probed(name)
+    try:
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except OSError as error:  # what the hub's client raises without a network, too
+        raise FileNotFoundError(
+            f"the weights of backbone {name!r} are not cached and could not be downloaded: {error}; fetch timm's file "
+            "for it elsewhere and give its path as weights, or weights='none' for random ones"
+        ) from error
+    features: Any = num_features
+    backbone.num_features = features  # some models count the features before their head's own layers
+    return backbone
+
+
+@functools.lru_cache(maxsize=32)
+def _probed(name: str) -> tuple[int, dict[str, Any]]:
+    """Return the width of a timm model's features, and the options that make its input square.
+
+    The model is made and run on the meta device, which computes shapes alone and takes no memory.
+    """
+    import timm
+    from timm.data import resolve_data_config
+
+    options: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("meta"):
+        backbone = timm.create_model(name, pretrained=False, num_classes=0)
+        _, height, width = resolve_data_config(model=backbone)["input_size"]
+        side = min(height, width)
+        if height != width:
+            options = {"img_size": (side, side), "pretrained_cfg_overlay": {"input_size": (3, side, side)}}
+            backbone = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        shapes = {_output(backbone.train(mode), torch.empty(2, 3, side, side)) for mode in (True, False)}
+    shape = shapes.pop() if len(shapes) == 1 else " or ".join(sorted(map(str, shapes)))
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2:
+        raise ValueError(
+            f"backbone {name!r} gives {shape} for two images, expected one feature vector for each; choose a "
+            "model with a pooled or class-token output (timm names encoders without one '..._enc')"
+        )
+    return shape[1], options
+
+
+def _output(backbone: nn.Module, images: Tensor) -> tuple[int, ...] | str:
+    """Return the shape of what a backbone gives, or its type where it is no tensor."""
+    output = backbone(images)
+    return tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
