@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import pkgutil
 import re
 import runpy
 import shlex
@@ -300,18 +299,11 @@ def test_an_unknown_command_is_no_part_of_a_page(pytestconfig: pytest.Config) ->
         run("rm -r runs", pytestconfig, slow=None)
 
 
-def spans() -> list[tuple[str, str]]:
-    """What stands in a page's prose as code, with the page."""
-    return [
-        (page, " ".join(span.split()))
-        for page, text in PAGES.items()
-        for span in re.findall(r"`([^`]+)`", FENCE.sub("", text))
-    ]
-
-
 def test_the_commands_in_prose_can_be_given(desk: Callable, pytestconfig: pytest.Config) -> None:
     desk("", slow=False)
-    found = [span for _, span in spans() if re.split(r"[ =]", span)[0] in (*RUN, "pytest") and " " in span]
+    prose = " ".join(FENCE.sub("", text) for text in PAGES.values())
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    found = [span for span in spans if re.split(r"[ =]", span)[0] in (*RUN, "pytest") and " " in span]
     assert len(found) > 15
     for command in found:
         for part in commands(command):
@@ -320,25 +312,3 @@ def test_the_commands_in_prose_can_be_given(desk: Callable, pytestconfig: pytest
                     Config(tuner=["lst_block"]).check()
             else:
                 run(part, pytestconfig, slow=None)
-
-
-def test_the_names_in_prose_are_there() -> None:
-    options = {flag for action in _actions(parsers.make()) for flag in action.option_strings}
-    for page, span in spans():
-        if option := re.match(r"--[a-z][\w-]*", span):
-            assert option[0] in options, f"{page}: {span} is no option of mist"
-        if re.fullmatch(r"mist_ext(\.\w+)+", span):
-            assert pkgutil.resolve_name(span) is not None
-        if re.fullmatch(r"(bench|tests|docs|mist_ext|csrc)/[\w./-]*", span):
-            assert (ROOT / span).exists(), f"{page}: there is no {span}"
-        if re.fullmatch(r"[\w/-]+\.(json|md|png)", span) and "/" not in span and "-" in span:
-            assert list((ROOT / "bench" / "results").rglob(span)), f"{page}: bench/results has no {span}"
-
-
-def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    found = []
-    for action in parser._actions:
-        found.append(action)
-        if isinstance(action, argparse._SubParsersAction):
-            found += [inner for below in action.choices.values() for inner in _actions(below)]
-    return found
