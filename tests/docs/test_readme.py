@@ -41,3 +41,8 @@ def test_the_layout_of_the_readme_is_there() -> None:
     assert len(inner) >= 14
     assert all((ROOT / "mist_ext" / name).exists() for name in inner)
     assert all((ROOT / name).is_dir() for name in re.findall(r"^([a-z_]+)/", tree, re.MULTILINE))
+
+
+def test_every_page_is_in_the_site() -> None:
+    listed = re.findall(r"\w+\.md", (ROOT / "mkdocs.yml").read_text().partition("nav:")[2])
+    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
