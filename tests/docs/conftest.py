@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import miniatures
 import pytest
 import torch
+from torch import nn
 
+from mist_ext import Selection
 from mist_ext.cli import main
 from mist_ext.data.source import Source
 
@@ -70,3 +73,21 @@ def desk(
             monkeypatch.setattr(whole, partial(every_twentieth_image, pkgutil.resolve_name(whole)))
 
     return laid
+
+
+@pytest.fixture
+def namespace() -> dict[str, Any]:
+    """What a reader has before an example begins: a model, data, a loss; and what an earlier example made."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 100), nn.ReLU(), nn.Linear(100, 5))
+    loader = [(torch.randn(16, 40), torch.randint(5, (16,))) for _ in range(2)]
+    selection = Selection.magnitude(model.named_parameters(), 0.05)
+    return {"model": model, "loader": loader, "loss_function": nn.functional.cross_entropy, "selection": selection}
+
+
+@pytest.fixture
+def one_process() -> Any:
+    """A group of one process, for the examples of several."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()

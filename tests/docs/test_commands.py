@@ -22,13 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from hypothesis import settings
 from setuptools.command.build_ext import build_ext
-from torch import nn
 
-from mist_ext import Selection
 from mist_ext.cli import main, parsers
 from mist_ext.config import Config
 from mist_ext.sweep.grid import read_grid
@@ -245,18 +242,8 @@ def run(command: str, config: pytest.Config, slow: bool | None) -> None:
         RUN[words[0]](words[1:], slow is not None and (slow or not re.match(SLOW, command)))
 
 
-def namespace() -> dict[str, Any]:
-    """What a reader has before an example begins: a model, data, a loss; and what an earlier example made."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(40, 100), nn.ReLU(), nn.Linear(100, 5))
-    loader = [(torch.randn(16, 40), torch.randint(5, (16,))) for _ in range(2)]
-    selection = Selection.magnitude(model.named_parameters(), 0.05)
-    return {"model": model, "loader": loader, "loss_function": nn.functional.cross_entropy, "selection": selection}
-
-
-def story(page: str, config: pytest.Config, slow: bool) -> None:
+def story(page: str, names: dict[str, Any], config: pytest.Config, slow: bool) -> None:
     """Run the blocks of a page from top to bottom; slow commands too, or looked at alone."""
-    names = namespace()
     for language, block in FENCE.findall(PAGES[page]):
         if language == "bash":
             for command in commands(block):
@@ -271,27 +258,21 @@ def story(page: str, config: pytest.Config, slow: bool) -> None:
             assert language == "" or page in OWN_TESTS, f"say in {Path(__file__).name} how {language} is run"
 
 
-@pytest.fixture
-def one_process() -> Any:
-    """A group of one process, for the examples of several."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_run(
-    page: str, desk: Callable, one_process: None, no_figures: None, pytestconfig: pytest.Config
+    page: str, desk: Callable, namespace: dict, one_process: None, no_figures: None, pytestconfig: pytest.Config
 ) -> None:
     desk(PAGES[page], slow=False)
-    story(page, pytestconfig, slow=False)
+    story(page, namespace, pytestconfig, slow=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if re.search(rf"^({SLOW})", PAGES[page], re.MULTILINE)])
-def test_the_examples_of_a_page_that_take_long_run_too(page: str, desk: Callable, pytestconfig: pytest.Config) -> None:
+def test_the_examples_of_a_page_that_take_long_run_too(
+    page: str, desk: Callable, namespace: dict, one_process: None, pytestconfig: pytest.Config
+) -> None:
     desk(PAGES[page], slow=True)
-    story(page, pytestconfig, slow=True)
+    story(page, namespace, pytestconfig, slow=True)
 
 
 def test_an_unknown_command_is_no_part_of_a_page(pytestconfig: pytest.Config) -> None:
