@@ -88,11 +88,12 @@ def mist(words: list[str], really: bool) -> None:
         words = [*words, *FEW, "--out", out, *([] if really else ["--print-config"])]
         shutil.rmtree(out, ignore_errors=True)
     elif words[0] == "sweep":
-        grid = read_grid(words[1])
-        assert grid.axes
+        assert read_grid(words[1]).axes
         if really:
-            small = {"fixed": grid.fixed | {"epochs": 2, "workers": 0}, "axes": grid.axes | {"seeds": [1]}}
-            Path(words[1]).write_text(yaml.safe_dump(small))
+            grid = yaml.safe_load(Path(words[1]).read_text())
+            grid["axes"] |= {"seeds": [1]}
+            grid["fixed"] |= {"epochs": 2, "workers": 0}
+            Path(words[1]).write_text(yaml.safe_dump(grid))
     elif words[0] == "report":
         words = [*words, "--no-figures"]  # which tests/report draws
     if really or words[0] == "run":
@@ -109,6 +110,7 @@ def torchrun(words: list[str], really: bool) -> None:
         mist(words[4:], really)
     else:
         data = [] if "--preset" in words else FEW_IMAGES
+        shutil.rmtree("runs/processes", ignore_errors=True)
         launch = [sys.executable, "-m", "torch.distributed.run", *words, *data, *FEW, "--out", "runs/processes"]
         done = run_process(launch, {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
         assert "Results, tables and figures" in done
