@@ -1,20 +1,14 @@
-"""The README is a page; its example runs as it stands, and tables have the numbers of the committed sweeps."""
+"""The README is a page that leads to every other, and its example does what its comments say."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
-
-from mist_ext.report.table import DASH
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_the_training_loop_of_the_readme() -> None:
@@ -41,45 +35,14 @@ def test_the_readme_is_one_page_and_leads_to_every_other() -> None:
     assert pages <= set(links)
 
 
-def rows_of(sweep: str) -> list[dict[str, Any]]:
-    return json.loads((ROOT / "bench" / "results" / sweep / "sweep.json").read_text())["rows"]
+def test_the_layout_of_the_readme_is_there() -> None:
+    tree = README.rpartition("```\ncsrc/")[2].partition("```")[0]
+    inner = re.findall(r"(?<=  )([a-z]+(?:/|\.py))(?= )", tree)
+    assert len(inner) >= 14
+    assert all((ROOT / "mist_ext" / name).exists() for name in inner)
+    assert all((ROOT / name).is_dir() for name in re.findall(r"^([a-z_]+)/", tree, re.MULTILINE))
 
 
-def table_below(heading: str, text: str = BENCHMARKS) -> list[list[str]]:
-    """The cells of the first table below a heading, its own heading first."""
-    assert heading in text
-    lines = text.partition(heading)[2].splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    table = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        table.append([cell.strip() for cell in line.strip("|").split("|")])
-    return [table[0], *table[2:]]
-
-
-@pytest.mark.parametrize("data", ["digits", "glyphs"])
-def test_the_tables_of_tuners_are_the_embedded_sweep(data: str) -> None:
-    shown = {(method, tuner): cells for method, tuner, *cells in table_below(f"**{data}**, ")[1:]}
-    rows = [row for row in rows_of("embedded") if row["axes"]["data"] == data]
-    assert len(rows) == len(shown) == 8
-    for row in rows:
-        measured = [row[name] for name in ("average_accuracy", "last_accuracy", "forgetting")]
-        expected = [f"{spread['mean']:.2f} ± {spread['std']:.2f}" for spread in measured]
-        gain, changed = row["gain_over_none"], row["changed_fraction"]
-        expected += [f"{gain['mean']:+.2f} ± {gain['std']:.2f}", f"{100 * changed:.2f} %"] if gain else [DASH, DASH]
-        assert shown[row["method"], row["axes"]["tuner"]] == expected
-
-
-def test_the_table_of_the_readme_is_a_part_of_that() -> None:
-    shown = table_below("**digits**, ", README)[1:]
-    assert shown == [cells for method, *cells in table_below("**digits**, ")[1:] if method == "simplecil"]
-
-
-def test_the_table_of_every_tuner_before_every_method_is_its_sweep() -> None:
-    (_, *tuners), *lines = table_below("**Seven tuners before nine methods**")
-    shown = {(method, tuner): cell for method, *cells in lines for tuner, cell in zip(tuners, cells, strict=True)}
-    measured = {
-        (row["method"], row["axes"]["tuner"]): f"{row['last_accuracy']['mean']:.2f}" for row in rows_of("digits")
-    }
-    assert shown == measured
+def test_every_page_is_in_the_site() -> None:
+    listed = re.findall(r"\w+\.md", (ROOT / "mkdocs.yml").read_text().partition("nav:")[2])
+    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))

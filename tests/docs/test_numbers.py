@@ -1,0 +1,233 @@
+"""Every number on a page is that of a file in bench/results, or stands in ``DEFINED``; another one fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import dropwhile, takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mist_ext.report.text import DASH
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "bench" / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BENCHMARKS, PROCESSES = (
+    (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in ("benchmarks", "processes")
+)
+
+
+def read(path: str) -> Any:
+    return json.loads((RESULTS / path).read_text())
+
+
+def experiments(name: str) -> list[dict[str, Any]]:
+    return read(f"embedded/{name}.json")["experiments"]
+
+
+def spread(value: dict[str, float], digits: int = 2) -> str:
+    """As the tables have it: without a std where all seeds agree."""
+    std = f" ± {value['std']:.{digits}f}" if value["std"] > 1e-9 else ""
+    return f"{value['mean']:.{digits}f}{std}"
+
+
+def rows_of(sweep: str) -> list[dict[str, Any]]:
+    return read(f"{sweep}/sweep.json")["rows"]
+
+
+def rows_below(heading: str, text: str) -> list[str]:
+    """The lines of the first table below a heading."""
+    assert heading in text
+    lines = dropwhile(lambda line: not line.startswith("|"), text.partition(heading)[2].splitlines())
+    return list(takewhile(lambda line: line.startswith("|"), lines))
+
+
+def table_below(heading: str, text: str = BENCHMARKS) -> list[list[str]]:
+    """The cells of that table, its own heading first."""
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows_below(heading, text)]
+    return [table[0], *table[2:]]
+
+
+@pytest.mark.parametrize("data", ["digits", "glyphs"])
+def test_the_tables_of_tuners_are_the_embedded_sweep(data: str) -> None:
+    shown = {(method, tuner): cells for method, tuner, *cells in table_below(f"**{data}**, ")[1:]}
+    rows = [row for row in rows_of("embedded") if row["axes"]["data"] == data]
+    assert len(rows) == len(shown) == 8
+    for row in rows:
+        measured = [row[name] for name in ("average_accuracy", "last_accuracy", "forgetting")]
+        expected = [f"{spread['mean']:.2f} ± {spread['std']:.2f}" for spread in measured]
+        gain, changed = row["gain_over_none"], row["changed_fraction"]
+        expected += [f"{gain['mean']:+.2f} ± {gain['std']:.2f}", f"{100 * changed:.2f} %"] if gain else [DASH, DASH]
+        assert shown[row["method"], row["axes"]["tuner"]] == expected
+
+
+def test_the_table_of_the_readme_is_a_part_of_that() -> None:
+    shown = table_below("**digits**, ", README)[1:]
+    assert shown == [cells for method, *cells in table_below("**digits**, ")[1:] if method == "simplecil"]
+
+
+def test_the_table_of_every_tuner_before_every_method_is_its_sweep() -> None:
+    (_, *tuners), *lines = table_below("### Seven tuners before nine methods")
+    shown = {(method, tuner): cell for method, *cells in lines for tuner, cell in zip(tuners, cells, strict=True)}
+    measured = {
+        (row["method"], row["axes"]["tuner"]): f"{row['last_accuracy']['mean']:.2f}" for row in rows_of("digits")
+    }
+    assert shown == measured
+
+
+def test_the_table_of_what_tuning_does_to_the_backbone_is_its_file() -> None:
+    shown = {tuner: cells for tuner, *cells in table_below("### What tuning does to the backbone")[1:]}
+    for experiment in experiments("digits-diagnosis"):
+        change = experiment["backbone_change"]
+        last = experiment["last_accuracy"]
+        assert shown.pop(experiment["tuner"]) == [
+            spread(change["drift"], 4),
+            spread(change["letters"]),
+            spread(change["plasticity"]),
+            f"{last['mean']:.2f} ± {last['std']:.2f}",
+        ]
+    assert not shown
+
+
+def test_the_table_of_the_methods_that_train_is_its_file() -> None:
+    shown = {method: cells for method, _, *cells in table_below("### The methods that train")[1:]}
+    found = {experiment["method"]: experiment for experiment in experiments("glyphs-methods")}
+    best = found["simplecil"]["last_accuracy"]["mean"]
+    for method, experiment in found.items():
+        average, last = experiment["average_accuracy"]["mean"], experiment["last_accuracy"]["mean"]
+        below = f"{best - last:.2f}" if method != "simplecil" else ""
+        assert shown.pop(method) == [f"{average:.2f}", f"{last:.2f}", below]
+    assert not shown
+
+
+def exchanged(processes: int, way: str) -> dict[str, Any]:
+    return next(row for row in read(f"gloo-{processes}.json")["rows"] if row["way"] == way)
+
+
+def test_the_table_of_exchanges_is_its_files() -> None:
+    ways = ("dense fp32", "dense bf16", "sparse fp32", "sparse bf16")
+    for way, (_, *shown) in zip(ways, table_below("## What crosses the network", PROCESSES)[1:], strict=True):
+        two, four = exchanged(2, way), exchanged(4, way)
+        times = [f"{result['exchange_ms']:.1f} ms" for result in (two, four)]
+        assert shown == [f"{two['bytes'] / 1e6:.2f}", *times]
+
+
+def claims() -> dict[str, list[str]]:
+    """What the prose says of measurements, as their files have it."""
+    matrices = read("embedded/glyphs-simplecil-matrices.json")
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    def new(tuner: str) -> float:  # accuracy on a task's classes right after it
+        return mean([mean([row[-1] for row in matrix]) for matrix in matrices[tuner].values()])
+
+    def first(tuner: str) -> float:  # of the first task, at the end
+        return mean([matrix[-1][0] for matrix in matrices[tuner].values()])
+
+    trials = [trial for trial in read("settings.json")["tuners"] if trial["data"] == "glyphs"]
+    (frozen,) = (trial["last_accuracy"][0] for trial in trials if trial["tuner"] == "none")
+    below = [frozen - trial["last_accuracy"][0] for trial in trials if trial["tuner"] == "mist"]
+
+    others = {e["method"]: e["last_accuracy"]["mean"] for e in experiments("glyphs-other-methods")}
+    aper = [value for method, value in others.items() if method.startswith("aper_")]
+    ranpac = ", ".join(f"{others[f'ranpac_{kind}']:.2f}" for kind in ("adapter", "ssf", "vpt_deep"))
+
+    def gain(sweep: str, method: str = "simplecil", **axes: Any) -> tuple[float, float]:
+        (row,) = (r for r in rows_of(sweep) if r["method"] == method and axes.items() <= r["axes"].items())
+        return row["gain_over_none"]["mean"], row["gain_over_none"]["std"]
+
+    def signed(value: tuple[float, float]) -> str:
+        return f"({value[0]:+.2f} ± {value[1]:.2f})"
+
+    half, everything = (-gain("drop_rate", "ranpac", tuner="mist", keep=keep)[0] for keep in (0.5, 1.0))
+    best = max((0.01, 0.05, 0.1, 0.5, 1.0), key=lambda keep: gain("drop_rate", tuner="mist", keep=keep)[0])
+    assert best == 0.1
+    digits = read("digits/sweep.json")
+
+    timed = {(row["op"], row["model"], row["dtype"], row["threads"]): row for row in read("epyc-2-cores.json")["rows"]}
+    select = {model: timed["select", f"vit_{model}", "fp32", 2]["x_best_torch"] for model in ("ti", "s", "b", "l")}
+    score = [row["x_best_torch"] for key, row in timed.items() if key[0] == "accumulate_" and key[2] == "fp32"]
+
+    sparse, dense = exchanged(2, "sparse fp32"), exchanged(2, "dense fp32")
+    half_sparse = exchanged(2, "sparse bf16")
+    return {
+        "benchmarks": [
+            f"new classes reach {new('none'):.1f} % frozen, {new('mist'):.1f} % with MIST, "
+            f"{new('full'):.1f} % with full tuning",
+            f"the first task ends at {first('none'):.1f}, {first('mist'):.1f} and {first('full'):.1f} %",
+            f"between {max(below):.1f} and {min(below):.1f} points below the frozen backbone's {frozen:.1f} % there",
+            f"`aper_*` end at {min(aper):.2f} to {max(aper):.2f}, `slca` at {others['slca']:.2f}, `fecam` at "
+            f"{others['fecam']:.2f}, `ranpac` at {others['ranpac']:.2f}, `ranpac_adapter`, `ranpac_ssf`, "
+            f"`ranpac_vpt_deep` at {ranpac}.",
+            f"SimpleCIL {signed(gain('selection_rate', tuner='mist', rate=0.01))}",
+            f"half of the weights {signed(gain('selection_rate', tuner='random', rate=0.5))}",
+            f"a tenth is best for SimpleCIL {signed(gain('drop_rate', tuner='mist', keep=0.1))}",
+            f"costs RanPAC {half:.0f} and {everything:.0f} points",
+            f"{digits['experiments']} experiments from {digits['runs']} runs",
+        ],
+        "kernels": [
+            f"it has {min(score):.1f} to {max(score):.1f} of its speed",
+            f"`select` is {select['ti']:.1f} (ViT-Ti), {select['s']:.1f} (S), {select['b']:.1f} (B) and "
+            f"{select['l']:.1f} (L) times faster, on one {timed['select', 'vit_b', 'fp32', 1]['x_best_torch']:.1f} (B)",
+        ],
+        "processes": [
+            f"that is {sparse['bytes'] / 1e6:.1f} MB a step instead of {dense['bytes'] / 1e6:.0f} "
+            f"(`--wire bf16`: {half_sparse['bytes'] / 1e6:.1f})"
+        ],
+    }
+
+
+@pytest.mark.parametrize("page", claims())
+def test_what_the_prose_says_of_measurements_is_what_their_files_say(page: str) -> None:
+    text = flat((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
+    for claim in claims()[page]:
+        assert claim in text
+
+
+# Numbers that are no results: what a thing is, what was chosen or is aimed at.
+DEFINED = [
+    r"arXiv \d+\.\d+|\[\d{4}\.\d{5}",  # papers
+    r"## \d\.|(?<= )[1-3]\. (?=[ta\*])",  # sections and lists
+    r"\d+ tasks of \d+|2, 3 and 4 processes|\d+ (seeds|images|processes|classes|non-Latin characters)|Rank 0",
+    r"top 5 %|drops 90 %|0\.5 % of the weights|dynamics and 5 %|chosen for (5 %|0\.1)|rate of 5 %|here 10 % do",
+    r"from 0 to 1\.|(exits|exit) with 1|\(1: nothing moved\)|from 1 as",
+    r"16-bit|16 bits|\| (8|16) \||(is|the) 8 bytes|0\.4 bytes|takes 4\b|4 bytes more",  # test_state_bytes.py
+    r"1,797 handwritten|539 test|Letters|1\.2 (M|million) parameters|phase 1|ViT-B/16",
+    r"Python 3\.10 or newer, torch 2\.11|since 2\.0|8\.0, 9\.0, 10\.0 and 12\.0",  # versions and architectures
+    r"within 9 minutes|800 bytes apart|20,000 calls|draws 20 times|agree to 1e-6",  # limits that tests assert
+    r"90 % of the rate|\d+(\.\d+)? x +(the|published|its|index|forward|and|time)",  # what a GPU is to reach
+    r"NVLink 450 GB/s, network 50 GB/s|8 to 1,024 GPUs",  # what bench/scaling.py assumes
+]
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("path", ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))])
+def test_no_number_of_a_page_is_unchecked(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!-- bench:begin -->.*<!-- bench:end -->", "", text, flags=re.DOTALL)  # bench/table.py --check
+    for heading in (
+        "**digits**",
+        "**glyphs**",
+        "### What tuning",
+        "### The methods that",
+        "### Seven",
+        "## What crosses",
+    ):
+        if heading in text:  # tables that a test above compares
+            text = text.replace("\n".join(rows_below(heading, text)), "")
+    text = flat(text)
+    for claim in claims().get(Path(path).stem, []):
+        text = text.replace(claim, "")
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
+    for known in DEFINED:
+        text = re.sub(known, "", text)
+    left = re.findall(r".{0,40}(?<![\w-])\d[\d.,]*.{0,25}", text)
+    assert not left, f"check these against bench/results, or say in DEFINED what they are: {left}"
