@@ -67,7 +67,7 @@ def run(options: Config, console: Console | None = None) -> Path:
     with ExitStack() as stack:
         out = agreement.on_first(lambda: stack.enter_context(run_folder.begun(options)))
         _claim(out, context)
-        TaskLoop(context, out).go()
+        TaskLoop(context, out).run()
         return _wound_up(out)
 
 
@@ -121,7 +121,7 @@ def resume(
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
         _claim(out, context)
-        TaskLoop(context, out).go(saved)
+        TaskLoop(context, out).run(saved)
         return _wound_up(out, figures)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from mist_ext.seeding import draw_seed
 from mist_ext.system.costs import Costs
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged, largest_norm
 from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
-from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
+from mist_ext.tuners.tuner import Tuned, Tuner
 
 
 class ContrastiveTuner(Tuner):
@@ -150,9 +149,7 @@ class ContrastiveTuner(Tuner):
     def _views(self, size: tuple[int, int]) -> TwoViews:
         return self.views.setdefault(size, TwoViews(size))
 
-    def epoch(
-        self, images: Dataset, epoch: int, phase: str, description: str, objective: str, track: Track, pause: Pause
-    ) -> Iterator[Tensor]:
+    def epoch(self, images: Dataset, epoch: int, phase: str, description: str, objective: str) -> Iterator[Tensor]:
         """Forward of every batch of one epoch; yields its loss, for the tuner to go backward from.
 
         An epoch that was interrupted goes on at its next batch. Where several ranks work together, each goes through
@@ -166,15 +163,11 @@ class ContrastiveTuner(Tuner):
             Of float32 images ``[3, height, width]`` and labels.
         epoch : int
         phase : str
-            Under which time and memory count, the work between two batches included; what ``pause`` takes does not.
+            Under which time and memory count, the work between two batches included; checkpoints do not.
         description : str
             What the progress display calls it.
         objective : str
             ``mi`` or ``ce``.
-        track : callable
-            The progress display.
-        pause : callable
-            Called after every step.
 
         Raises
         ------
@@ -203,7 +196,7 @@ class ContrastiveTuner(Tuner):
         self._course = course = self._new_course(phase, objective, last, turns)
         written = list(self.written())
         with costs.phase(phase):
-            for number, (pixels, labels) in enumerate(track(batches, description, len(batches))):
+            for number, (pixels, labels) in enumerate(self.callbacks.progress(batches, description, len(batches))):
                 done = first + number * stride
                 self.position = (epoch, done)
                 step = done + offset
@@ -220,15 +213,14 @@ class ContrastiveTuner(Tuner):
                 course.end(step, written)
                 self.position = (epoch, min(done + stride, last))
                 self.batches += self.position[1] - done
-                if self.watch is not None:
-                    self.watch(f"loss/{phase}", loss.detach(), self.batches)
+                self.callbacks.log(f"loss/{phase}", loss.detach(), self.batches)
                 course.passed(self.position[1])
-                costs.apart(pause)
+                costs.apart(self.callbacks.checkpoint_if_due)
             if batches.idle:  # while other ranks have another batch
                 self.batches += last - self.position[1]
                 self.position = (epoch, last)
                 course.passed(last)
-                costs.apart(pause)
+                costs.apart(self.callbacks.checkpoint_if_due)
         self.tuned.losses.setdefault(phase, []).append(course.mean())
         self._course = None
 
@@ -260,7 +252,7 @@ class ContrastiveTuner(Tuner):
             self._course.look()  # nothing damaged is saved
         return {
             "task": self.task,
-            "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
+            "tuned": None if self.tuned is None else self.tuned.state_dict(),
             "position": self.position,
             "batches": self.batches,
             "losses": self._losses if self._course is None else self._course.losses(),

@@ -57,9 +57,9 @@ def selections(t: Any) -> list[Selection]:
     made: list[Selection] = []
     select = t.select
 
-    def recording(*arguments: Any) -> tuple[Selection, Selection]:
+    def recording(*arguments: Any) -> Selection:
         result = select(*arguments)
-        made.append(result[0])
+        made.append(result)
         return result
 
     t.select = recording
