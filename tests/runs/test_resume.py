@@ -20,7 +20,7 @@ from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Stream
-from mist_ext.runs import benchmark, interruption
+from mist_ext.runs import benchmark
 from mist_ext.runs.image_check import ImageCheck
 from mist_ext.runs.interruption import Checkpointer, Interrupted
 from mist_ext.system import lock
@@ -257,32 +257,6 @@ def test_never_writes_no_checkpoint_and_starts_anew(tmp_path: Path) -> None:
         run(tmp_path / "out", **options)
     go_on(tmp_path / "out")
     assert left(tmp_path / "out") == left(tmp_path / "whole")
-
-
-def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mist_ext.runs.checkpoint.save_file", full)
-    output = io.StringIO()
-    options = Config(out=str(tmp_path), **{**SETTINGS, "tuner": ["mist"], "method": ["simplecil"], "seeds": [1]})
-    benchmark.run(options, Console(file=output, width=300))
-    assert "the checkpoint could not be written" in output.getvalue()
-    assert "the run goes on, there is none to go on from yet" in output.getvalue()
-    assert "summary" in json.loads((tmp_path / "digits-mist-simplecil" / "results.json").read_text())
-
-
-def test_a_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "TWICE", 0.0)  # as if it came later than the first one's echo by torchrun
-    before = signal.getsignal(signal.SIGINT)
-    said: list[str] = []
-    with Checkpointer(tmp_path, 0.0, dict, said.append):
-        signal.raise_signal(signal.SIGINT)
-        assert said == ["stopping after this step; once more stops at once"]
-        with pytest.raises(Interrupted):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_another_process_works_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
