@@ -63,7 +63,7 @@ class BackboneChange:
 
 
 def mean_cosine(before: Tensor, after: Tensor) -> float:
-    """The mean over rows of the cosine between two features ``[n, d]`` of one image: 1 where nothing has moved."""
+    """Return the mean cosine between two features ``[n, d]`` of the same images: 1 where nothing has moved."""
     before, after = before.double().to(after.device), after.double()
     products = (before * after).sum(dim=1)
     # One root of both squares: exactly 1 for equal features.
@@ -71,7 +71,7 @@ def mean_cosine(before: Tensor, after: Tensor) -> float:
 
 
 def linear_probe_accuracy(train: Labelled, test: Labelled) -> float:
-    """Percent of the test images that a ridge classifier recognises, its penalty chosen by leave-one-out on its own."""
+    """Return a ridge classifier's accuracy in percent, its penalty chosen by leave-one-out on the training images."""
     from sklearn.linear_model import RidgeClassifierCV
 
     (x, y), (held_out, labels) = ((f.double().cpu().numpy(), t.cpu().numpy()) for f, t in (train, test))
@@ -79,7 +79,7 @@ def linear_probe_accuracy(train: Labelled, test: Labelled) -> float:
 
 
 def new_classes_accuracy(train: Labelled, test: Labelled) -> float:
-    """Percent of a task's test images that are recognised among the task's classes alone, by class means and cosine.
+    """Return the accuracy in percent among a task's classes alone, by class means and cosine.
 
     The accuracy matrix's diagonal is another number: there the earlier classes compete, so it also falls where nothing
     is wrong with the new features.

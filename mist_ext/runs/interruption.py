@@ -1,4 +1,4 @@
-"""Stopping a run so that it can go on: signals are answered after the step at hand, and the state is saved then."""
+"""Stop a run so that it can go on: signals are answered after the step at hand, and the state is saved then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures which bits of the backbone a step changes, on sampled steps, since the copy doubles the memory."""
+"""Measure which bits of the backbone a step changes, on sampled steps, since the copy doubles the memory."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def tensor_records(
 def _sums(
     names: list[str], selection: Selection, scores: Mapping[str, Tensor]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The sums of all scores of each tensor, and of those of its selected entries."""
+    """Return the sums of all scores of each tensor, and of those of its selected entries."""
     sums = torch.zeros(2, len(names), dtype=torch.float64)
     for i, name in enumerate(names):
         own, index = local(scores[name]).flatten(), selection[name]
@@ -89,7 +89,7 @@ def _sums(
 
 
 def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> float:
-    """Entries that keep their gradient in a step over all entries of the tensors selected by score."""
+    """Return entries that keep their gradient in a step over all entries of the tensors selected by score."""
     threshold = ops.keep_threshold(keep)
     kept = sum(
         int(ops.keep_mask(seed, selection.ordinal[name], step, selection.total_count(name), threshold).sum())

@@ -39,18 +39,18 @@ class Full(ContrastiveTuner):
             )
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters that follow the gradient, by name."""
+        """Return the parameters that follow the gradient, by name."""
         return self.tunable()
 
     def written(self) -> Iterable[Tensor]:
         return [p for _, p in (*self.trained(), *(pair for group in self.head_groups() for pair in group["params"]))]
 
     def values(self) -> Mapping[str, Tensor]:
-        """The backbone's weights as they count at the moment."""
+        """Return the backbone's weights, by name, as they are once what is trained is merged into them."""
         return dict(self.backbone.named_parameters())
 
     def reached(self) -> float:
-        """The share of the backbone's entries that can change."""
+        """Return the share of the backbone's entries that can change."""
         return sum(p.numel() for _, p in self.trained()) / sum(p.numel() for p in self.backbone.parameters())
 
     def tune(self, images: Dataset) -> Tuned:
