@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from mist_ext.methods.adaptation import Adapters, at_least_one
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import CosineHead, Recipe
-from mist_ext.tuners.tuner import Track
 
 
 class Ease(TrainedMethod):
@@ -77,7 +76,7 @@ class Ease(TrainedMethod):
     def extend_network(self, classes: range) -> None:
         self.network.append(Adapters(self.backbone, self.bottleneck))
 
-    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range) -> bool:
         adapters: Adapters = self.network[-1]
         with self.drawn("head", len(self.sessions)):
             head = CosineHead(self.feature_width, classes).to(self.device)
@@ -85,7 +84,7 @@ class Ease(TrainedMethod):
         def loss(pixels: Tensor, labels: Tensor) -> Tensor:
             return head.loss(adapters.features(self.backbone, pixels), labels)
 
-        self.fit(loss, [((*adapters.parameters(), *head.parameters()), 1.0)], images, track)
+        self.fit(loss, [((*adapters.parameters(), *head.parameters()), 1.0)], images)
         return True  # they have got a part more
 
     def compute_features(self, pixels: Tensor) -> Tensor:

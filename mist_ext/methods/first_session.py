@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 from mist_ext.methods.adaptation import Adaptation
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import CosineHead, Recipe
-from mist_ext.tuners.tuner import Track
 
 
 class FirstSession(TrainedMethod):
@@ -50,7 +49,7 @@ class FirstSession(TrainedMethod):
         if len(self.sessions) == 1:
             self.network.adapted = self._kind(self.backbone, **self._settings)
 
-    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range) -> bool:
         if len(self.sessions) > 1:
             return False
         with self.drawn("head"):
@@ -59,7 +58,7 @@ class FirstSession(TrainedMethod):
         def loss(pixels: Tensor, labels: Tensor) -> Tensor:
             return head.loss(self.adapted(pixels), labels)
 
-        self.fit(loss, [((*self.network.adapted.parameters(), *head.parameters()), 1.0)], images, track)
+        self.fit(loss, [((*self.network.adapted.parameters(), *head.parameters()), 1.0)], images)
         return True
 
     def adapted(self, pixels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mist_ext.registry import require_current_names
-from mist_ext.tuners.tuner import Track, untracked
+from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
 
 Entry = Tensor | int | float | str | tuple[int, ...]  # of a state
 
@@ -54,11 +54,14 @@ class Method(ABC):
         int64, ``[classes]``: the number of rows learned of every class so far.
     losses : dict of list
         Of the newest task: the mean loss of each epoch's batches, by what was trained.
+    callbacks : Callbacks
+        Show progress and save checkpoints while `train` runs; they do nothing unless they are set.
     """
 
     seeded: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     stale: ClassVar[str] = ""
+    callbacks: Callbacks = NO_CALLBACKS
     learned: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
     needed_to_predict: ClassVar[tuple[str, ...]] = ()  # those that predictions need, all of them if empty
     fixed_options: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
@@ -86,7 +89,7 @@ class Method(ABC):
     def check_fits(self, backbone: nn.Module, state: Mapping[str, Entry]) -> None:  # noqa: B027 # most have no network
         """Raise ValueError or RuntimeError unless a state has the tensors that the options say; takes no memory."""
 
-    def train(self, images: Dataset, task_classes: range, track: Track = untracked) -> bool:
+    def train(self, images: Dataset, task_classes: range) -> bool:
         """Train on a task's images, where the method does that; whether features of earlier images have changed."""
         return False
 

@@ -16,7 +16,6 @@ from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, TaskHeads
 from mist_ext.system.suggest import unknown
-from mist_ext.tuners.tuner import Track
 
 Classifier = Literal["linear", "prototypes"]
 
@@ -56,7 +55,7 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
         network.heads = TaskHeads(self.feature_width)
         return network
 
-    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range) -> bool:
         queries: dict[int, Tensor] = {}
 
         def loss(inputs: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
@@ -69,7 +68,7 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
         groups: list[tuple[Iterable[nn.Parameter], float]] = [
             ((*self._trained(), *self._heads.tasks[-1].parameters()), 1.0)
         ]
-        self.fit(loss, groups, images, track, lambda batches: BatchesWithQueries(batches, self._query, queries))
+        self.fit(loss, groups, images, lambda batches: BatchesWithQueries(batches, self._query, queries))
         return True
 
     def compute_features(self, pixels: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from mist_ext.methods.gaussians import ClassGaussians
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, TaskHeads, fit, last_tenth
 from mist_ext.seeding import generator
-from mist_ext.tuners.tuner import Track, untracked
 
 
 class SLCA(TrainedMethod, ClassGaussians):
@@ -81,14 +80,14 @@ class SLCA(TrainedMethod, ClassGaussians):
             self.network.copy = TunedCopy(self.backbone)
         self.network.heads.extend(classes)
 
-    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range) -> bool:
         own, heads = self.network.copy, self.network.heads
 
         def loss(pixels: Tensor, labels: Tensor) -> Tensor:
             return heads.loss(self.compute_features(pixels), labels, classes)
 
         newest = heads.tasks[-1].parameters()
-        self.fit(loss, [(own.parameters(), self.slowness), (newest, 1.0)], images, track)
+        self.fit(loss, [(own.parameters(), self.slowness), (newest, 1.0)], images)
         return True
 
     def compute_features(self, pixels: Tensor) -> Tensor:
@@ -117,7 +116,7 @@ class SLCA(TrainedMethod, ClassGaussians):
             return functional.cross_entropy(logits / mean / self.temperature, targets)
 
         groups = [(heads.parameters(), 1.0)]
-        self.losses["align"] = fit(loss, groups, self.alignment, batches, key, untracked, "align", len(self.sessions))
+        self.losses["align"] = fit(loss, groups, self.alignment, batches, key, "align", len(self.sessions))
 
     def sampled(self) -> tuple[Tensor, Tensor]:
         """Features drawn for every class seen: float32 ``[draws, d]`` and int64 labels ``[draws]``."""

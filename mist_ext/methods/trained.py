@@ -19,7 +19,6 @@ from mist_ext.methods.hooks import check_vit, frozen_backbone
 from mist_ext.methods.method import Entry, Method
 from mist_ext.methods.training import Recipe, fit
 from mist_ext.seeding import draw_seed
-from mist_ext.tuners.tuner import Track, untracked
 
 _SESSIONS, _NETWORK = "sessions", "network/"
 MOST_CLASSES = 100_000  # of a state that is read
@@ -89,7 +88,7 @@ class TrainedMethod(Method):
         super().attach(backbone)
         self._rebuild()
 
-    def train(self, images: Dataset, task_classes: range, track: Track = untracked) -> bool:
+    def train(self, images: Dataset, task_classes: range) -> bool:
         """Train on a task.
 
         Parameters
@@ -98,8 +97,6 @@ class TrainedMethod(Method):
             Of float32 images ``[3, height, width]`` and labels: positions in the class order.
         task_classes : range
             The task's classes; they follow those of the task before.
-        track : callable
-            The progress display.
 
         Returns
         -------
@@ -113,7 +110,7 @@ class TrainedMethod(Method):
         self.losses = {}
         with frozen_backbone(self.backbone):
             train_mode(self.network)
-            changed = self.train_network(images, task_classes, track)
+            changed = self.train_network(images, task_classes)
             self.network.eval()
         return changed
 
@@ -203,7 +200,6 @@ class TrainedMethod(Method):
         loss: Callable[[Any, Tensor], Tensor],
         groups: list[tuple[Iterable[nn.Parameter], float]],
         images: Dataset,
-        track: Track,
         inputs: Callable[[Batches], Iterable[tuple[Any, Tensor]]] = lambda batches: batches,
     ) -> None:
         """Minimise a loss of pixels and labels over the recipe's epochs; ``inputs`` may make more of the pixels."""
@@ -214,7 +210,9 @@ class TrainedMethod(Method):
 
         rows = batches(0).rows.__getitem__ if ranks.size() > 1 else None  # every epoch's batches are as long
         steps, name = lambda epoch: inputs(batches(epoch)), type(self).__name__
-        self.losses["learn"] = fit(loss, groups, self.recipe, steps, key, track, name, len(self.sessions), rows)
+        self.losses["learn"] = fit(
+            loss, groups, self.recipe, steps, key, name, len(self.sessions), rows, self.callbacks
+        )
 
     def frozen(self, pixels: Tensor) -> Tensor:
         """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""
@@ -229,7 +227,7 @@ class TrainedMethod(Method):
         """Give the network what belongs to a task; `sessions` has it already."""
 
     @abstractmethod
-    def train_network(self, images: Dataset, classes: range, track: Track) -> bool:
+    def train_network(self, images: Dataset, classes: range) -> bool:
         """Train on a task; whether earlier images' features may have changed."""
 
     @abstractmethod

@@ -15,8 +15,8 @@ from mist_ext.distributed import ranks
 from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.seeding import draw_seed
+from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged
-from mist_ext.tuners.tuner import Track
 
 
 def cosine(progress: float) -> float:
@@ -73,10 +73,10 @@ def fit(
     recipe: Recipe,
     batches: Callable[[int], Iterable[tuple[Any, Tensor]]],
     key: tuple[int | str, ...],
-    track: Track,
     phase: str,
     task: int,
     rows: Callable[[int], BatchRows] | None = None,
+    callbacks: Callbacks = NO_CALLBACKS,
 ) -> list[float]:
     """Minimise a loss over epochs of batches.
 
@@ -91,8 +91,6 @@ def fit(
         The batches of an epoch; they have a length.
     key : tuple
         Names the draws: those of torch's generator in a step (dropout) are a pure function of key, epoch and step.
-    track : callable
-        The progress display.
     phase : str
         What the display calls it.
     task : int
@@ -100,6 +98,7 @@ def fit(
     rows : callable, optional
         From a step's number to the part of its joint batch that this rank gets; the gradients are summed over the ranks
         then.
+    callbacks : Callbacks, optional
 
     Returns
     -------
@@ -133,8 +132,8 @@ def fit(
             return Diverged(f"training diverged in {where}: {sign}; {UNTOUCHED if untouched else advice}")
 
         course = Course(count, everything[0].device, diverged, parts=rows is not None)
-        tracked = track(steps, f"{phase} {epoch + 1}/{recipe.epochs}", count)
-        for step, (inputs, labels) in enumerate(tracked):
+        shown = callbacks.progress(steps, f"{phase} {epoch + 1}/{recipe.epochs}", count)
+        for step, (inputs, labels) in enumerate(shown):
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 own = () if rows is None else (ranks.rank(),)
                 torch.manual_seed(draw_seed(*key, epoch, step, *own))
@@ -151,6 +150,7 @@ def fit(
             optimizer.zero_grad()
             course.end(step, everything)
             course.passed(step + 1)
+            callbacks.checkpoint_if_due()
         means.append(course.mean())
         scheduler.step()
     return means

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mist_ext.methods.simplecil import SimpleCIL
+from mist_ext.results.record import BackboneRecord
+from mist_ext.runs.features import Labelled
 
-Labelled = tuple[Tensor, Tensor]  # features float32 [n, d], labels int64 [n]
 PENALTIES = np.logspace(-2, 4, 7)  # of the probe: wide enough for features of any scale
 
 
@@ -27,7 +28,7 @@ class BackboneChange:
     def __init__(self) -> None:
         self.earlier: list[Tensor] = []
 
-    def measure(self, train: Labelled, tests: Sequence[Labelled], letters: tuple[Labelled, Labelled]) -> dict[str, Any]:
+    def measure(self, train: Labelled, tests: Sequence[Labelled], letters: tuple[Labelled, Labelled]) -> BackboneRecord:
         """Measure a task once its tuning is done.
 
         Parameters
@@ -41,18 +42,18 @@ class BackboneChange:
 
         Returns
         -------
-        dict
-            As it stands in results.json: ``drift`` (`mean_cosine`; None on the first task), ``letters``
+        BackboneRecord
+            ``drift`` (`mean_cosine`; None on the first task), ``letters``
             (`linear_probe_accuracy`) and ``plasticity`` (`new_classes_accuracy`), the last two in percent.
         """
         # Where a broken image was replaced between two halves of a run, the rows do not correspond.
         pairs = [(b, a) for b, (a, _) in zip(self.earlier, tests, strict=False) if len(b) == len(a)]
         self.earlier = [features for features, _ in tests]
-        return {
-            "drift": mean_cosine(torch.cat([b for b, _ in pairs]), torch.cat([a for _, a in pairs])) if pairs else None,
-            "letters": linear_probe_accuracy(*letters),
-            "plasticity": new_classes_accuracy(train, tests[-1]),
-        }
+        return BackboneRecord(
+            drift=mean_cosine(torch.cat([b for b, _ in pairs]), torch.cat([a for _, a in pairs])) if pairs else None,
+            letters=linear_probe_accuracy(*letters),
+            plasticity=new_classes_accuracy(train, tests[-1]),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"earlier": list(self.earlier)}
@@ -62,7 +63,7 @@ class BackboneChange:
 
 
 def mean_cosine(before: Tensor, after: Tensor) -> float:
-    """The mean over rows of the cosine between two features ``[n, d]`` of one image: 1 where nothing has moved."""
+    """Return the mean cosine between two features ``[n, d]`` of the same images: 1 where nothing has moved."""
     before, after = before.double().to(after.device), after.double()
     products = (before * after).sum(dim=1)
     # One root of both squares: exactly 1 for equal features.
@@ -70,7 +71,7 @@ def mean_cosine(before: Tensor, after: Tensor) -> float:
 
 
 def linear_probe_accuracy(train: Labelled, test: Labelled) -> float:
-    """Percent of the test images that a ridge classifier recognises, its penalty chosen by leave-one-out on its own."""
+    """Return a ridge classifier's accuracy in percent, its penalty chosen by leave-one-out on the training images."""
     from sklearn.linear_model import RidgeClassifierCV
 
     (x, y), (held_out, labels) = ((f.double().cpu().numpy(), t.cpu().numpy()) for f, t in (train, test))
@@ -78,7 +79,7 @@ def linear_probe_accuracy(train: Labelled, test: Labelled) -> float:
 
 
 def new_classes_accuracy(train: Labelled, test: Labelled) -> float:
-    """Percent of a task's test images that are recognised among the task's classes alone, by class means and cosine.
+    """Return the accuracy in percent among a task's classes alone, by class means and cosine.
 
     The accuracy matrix's diagonal is another number: there the earlier classes compete, so it also falls where nothing
     is wrong with the new features.

@@ -1,4 +1,4 @@
-"""Whole experiments: stream x backbone x tuner x method x seed, begun or gone on with."""
+"""Whole experiments, stream x backbone x tuner x method x seed: begin them or go on."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def run(options: Config, console: Console | None = None, named: Collection[str] 
     with ExitStack() as stack:
         out = agreement.on_first(lambda: stack.enter_context(run_folder.begun(options)))
         _claim(out, context)
-        TaskLoop(context, out).go()
-        return _wound_up(out)
+        TaskLoop(context, out).run()
+        return _finished(out)
 
 
 def resume(
@@ -91,7 +91,7 @@ def resume(
     figures : bool
         Whether tables and figures are made at the end.
     **changes
-        Options that results do not depend on, such as ``device`` or ``workers``, and new places of what was moved:
+        Options that results do not depend on, such as ``device`` or ``workers``, and new paths of what was moved:
         ``data`` of a folder of images, ``weights`` of a file. Others may be given if they have the values that they
         had.
 
@@ -121,19 +121,19 @@ def resume(
         context = _context(options, console, agreement.on_first(lambda: run_folder.data_name(out)))
         if run_folder.finished(experiment_results.experiment_folders(out, context.source.name, options)):
             say(f"The run in {out} is finished; nothing to go on with.")
-            return _wound_up(out, figures)  # which may be where it was interrupted
+            return _finished(out, figures)  # which may be where it was interrupted
         saved = agreement.everywhere(lambda: checkpoint.load_latest(out / CHECKPOINTS, say))
         if saved is not None:
             agreement.everywhere(lambda: _check_origin(saved, context))
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
         _claim(out, context)
-        TaskLoop(context, out).go(saved)
-        return _wound_up(out, figures)
+        TaskLoop(context, out).run(saved)
+        return _finished(out, figures)
 
 
 def _console(console: Console | None) -> Console:
-    """Where rank 0 shows progress, and the other ranks nothing."""
+    """Return where rank 0 shows progress, and the other ranks nothing."""
     return (console or Console()) if ranks.is_first() else Console(quiet=True)
 
 
@@ -148,7 +148,7 @@ def _require_alike(command: str, options: dict[str, Any]) -> None:
 
 
 def _options_of(out: Path, changes: dict[str, Any]) -> Config:
-    """The options of the run in a folder, with those that may change."""
+    """Return the options of the run in a folder, with those that may change."""
     before = run_folder.read_config(out)
     options = run_folder.absolute(dataclasses.replace(before, **changes))
     try:
@@ -174,7 +174,7 @@ def _claim(out: Path, context: RunContext) -> None:
 
 
 def _context(options: Config, console: Console, name: str | None = None) -> RunContext:
-    """What the run works on, the same on every rank; the data set has another name where it was moved."""
+    """Return what the run works on, the same on every rank; the data set has another name where it was moved."""
     if options.download:
         from mist_ext.data.download import fetch
 
@@ -197,7 +197,7 @@ def _check_origin(saved: dict[str, Any], context: RunContext) -> None:
     run_folder.require_same_data(context.source.fingerprint(), saved.get("data"))
 
 
-def _wound_up(out: Path, figures: bool = True) -> Path:
+def _finished(out: Path, figures: bool = True) -> Path:
     """Write the reports of a run whose experiments are complete, which then needs no checkpoint."""
     if ranks.is_first():
         if figures:

@@ -88,11 +88,11 @@ class Classifier:
         return self.method.scores(torch.cat(features))
 
     def predict(self, images: Iterable[Image.Image | str | Path], top: int = 5) -> list[list[tuple[str, float]]]:
-        """The names and scores of the best classes for each image, best first."""
+        """Return the names and scores of the best classes for each image, best first."""
         best = self.scores(images).topk(min(top, len(self.class_names)), dim=1)
         return [
-            [(self.class_names[place], score) for place, score in zip(places, scores, strict=True)]
-            for places, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            [(self.class_names[position], score) for position, score in zip(positions, scores, strict=True)]
+            for positions, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
     def to(self, device: torch.device | str) -> Classifier:
@@ -173,7 +173,7 @@ def save_classifier(
 
 
 def load(run: str | Path, seed: int | None = None) -> Classifier:
-    """The trained classifier of a run.
+    """Return the trained classifier of a run.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ class RunContext:
 
 
 def _normalize(options: Config, source: Source, spec: backbones.InputSpec) -> Literal["published", "model"]:
-    """What ``auto`` stands for."""
+    """Return what ``auto`` stands for."""
     if options.normalize != "auto":
         return options.normalize
     same = (spec.mean, spec.std) == (source.mean, source.std)  # as the embedded backbone's and the embedded data's
@@ -109,7 +109,7 @@ def _normalize(options: Config, source: Source, spec: backbones.InputSpec) -> Li
 
 
 def _digest(model: nn.Module) -> str:
-    """Of every parameter and buffer, bit for bit."""
+    """Return a digest of every parameter and buffer, bit for bit."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
@@ -133,7 +133,7 @@ def _check_shard(options: Config, backbone: nn.Module) -> None:
 
 
 def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
-    """The arguments of a method's class in a run."""
+    """Return the arguments of a method's class in a run."""
     chosen: dict[str, Any] = {}
     if methods.named(name).seeded:
         chosen["seed"] = draw_seed(seed, "method", name)
@@ -143,7 +143,7 @@ def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
 
 
 def new_learner(options: Config, name: str, seed: int, backbone: nn.Module) -> Method:
-    """A method that has learned nothing, attached to the backbone; ValueError where that cannot be."""
+    """Return a method that has learned nothing, attached to the backbone; ValueError where that cannot be."""
     learner = methods.create(name, **method_options(options, name, seed))
     learner.attach(backbone)
     return learner

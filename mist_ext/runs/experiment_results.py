@@ -17,10 +17,11 @@ from mist_ext.data import published_splits
 from mist_ext.data.stream import Stream
 from mist_ext.distributed import ranks
 from mist_ext.kernels import compiled
+from mist_ext.methods.options import options_by_method
 from mist_ext.results import metrics
 from mist_ext.results.published import expected
 from mist_ext.results.record import SCHEMA, DataRecord, Described, Expected, ExperimentRecord, RunRecord, TaskRecord
-from mist_ext.runs.context import method_options
+from mist_ext.runs.context import RunContext, method_options
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import utf8
 
@@ -43,6 +44,22 @@ def environment(device: torch.device) -> dict[str, Any]:
 def experiment_folders(out: Path, data: str, options: Config) -> list[Path]:
     """The folders of a run's experiments, by the data set's name as folders are called after it."""
     return [out / f"{data}-{tuner}-{method}" for tuner in options.tuner for method in options.method]
+
+
+def of_run(context: RunContext, out: Path) -> dict[tuple[str, str], ExperimentResults]:
+    """Begin the results of every experiment of a run, by tuner and method."""
+    options, env, results = context.options, environment(context.device), {}
+    for tuner in options.tuner:
+        for method in options.method:
+            given = options_by_method(options.method_options, options.method)[method]
+            own = dataclasses.replace(
+                options,
+                tuner=[tuner],
+                method=[method],
+                method_options=[f"{name}={value!r}" for name, value in given.items()],
+            )
+            results[tuner, method] = ExperimentResults(out, own, context.source.name, context.streams(0), env)
+    return results
 
 
 class ExperimentResults:
@@ -81,31 +98,19 @@ class ExperimentResults:
             write_atomically(self.folder / "log.jsonl", b"".join(lines))
         self._write()
 
-    def add_task(self, seed: int, task: dict[str, Any], counts: list[int]) -> float:
-        """Add a finished task's record, complete its metrics and write.
+    def matrix(self, seed: int) -> list[list[float]]:
+        """Return the accuracy matrix of a seed's finished tasks, in percent."""
+        return next((run.matrix for run in self.record.runs if run.seed == seed), [])
 
-        Parameters
-        ----------
-        seed : int
-        task : dict
-            What a `TaskRecord` has, but ``accuracy_seen``.
-        counts : list of int
-            Test images of each of the seed's tasks so far.
-
-        Returns
-        -------
-        float
-            The accuracy on all classes seen, in percent.
-        """
+    def add_task(self, seed: int, task: TaskRecord) -> None:
+        """Add a finished task's record, complete the seed's metrics and write."""
         runs = self.record.runs
         if not runs or runs[-1].seed != seed:
             runs.append(RunRecord(seed, []))
         run = runs[-1]
-        matrix = [*run.matrix, task["accuracy_per_task"]]
-        seen = metrics.accuracy_seen(matrix, counts)
-        # By way of JSON, in which what is no number is null.
-        text = msgspec.json.encode({**task, "accuracy_seen": seen[-1]})
-        run.tasks.append(msgspec.json.decode(text, type=TaskRecord))
+        # By way of JSON, which checks every number; what is none is null.
+        run.tasks.append(msgspec.json.decode(msgspec.json.encode(task), type=TaskRecord))
+        matrix, seen = run.matrix, run.seen
         run.average_accuracy = metrics.average_accuracy(seen)
         run.last_accuracy = metrics.last_accuracy(seen)
         run.forgetting = metrics.forgetting(matrix)
@@ -114,7 +119,6 @@ class ExperimentResults:
         if ranks.is_first():
             with open(self.folder / "log.jsonl", "ab") as log:
                 log.write(_log_line(seed, len(matrix) - 1, run.tasks[-1]))
-        return seen[-1]
 
     def finish(self) -> None:
         """Write the summary over all seeds."""

@@ -1,4 +1,4 @@
-"""Stopping a run so that it can go on: signals are answered after the step at hand, and the state is saved then."""
+"""Stop a run so that it can go on: signals are answered after the step at hand, and the state is saved then."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -40,12 +41,12 @@ class UnsavableState(ValueError):
     """The run's state cannot be saved, whatever the room on the disk."""
 
 
-class Saver:
+class Checkpointer:
     """Saves the run's state every so often, and when a signal asks the run to stop.
 
-    While it is entered as a context, SIGINT and SIGTERM stop the run at the next moment when its state is whole; a
-    second signal stops it at once. The ranks of a distributed run stop and save at the same moment: it is time when it
-    is on rank 0's clock, and a signal to any of them asks all.
+    While it is entered as a context, SIGINT and SIGTERM stop the run at its next call of `save_if_due`; a second signal
+    stops it at once. The ranks of a distributed run stop and save together: a checkpoint is due when it is on rank 0's
+    clock, and a signal to any of them asks all.
 
     Parameters
     ----------
@@ -53,27 +54,32 @@ class Saver:
         Of the checkpoints.
     every : float or None
         Seconds between two checkpoints; None for none at all, on a signal neither.
+    state : callable
+        Returns the run's state, as `checkpoint.save` takes it.
     say : callable
         Shows a message.
 
     Attributes
     ----------
-    unproven : bool
-        Whether the state has got parts of which it is not known whether they can be saved; the next moment tries.
+    unchecked : bool
+        Whether the state has new parts of which it is not known whether they can be saved; `save_if_due` checks them.
     """
 
-    def __init__(self, folder: Path, every: float | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, every: float | None, state: Callable[[], dict[str, Any]], say: Callable[[str], None]
+    ) -> None:
         self.folder = folder
         self.every = every
+        self.state = state
         self.say = say
-        self.unproven = True
+        self.unchecked = True
         self._stop: int | None = None
         self._asked = 0.0
         self._saved = time.monotonic()
         self._previous: dict[int, Any] = {}
         self._process = os.getpid()
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> Checkpointer:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
@@ -94,28 +100,39 @@ class Saver:
         self._stop, self._asked = number, time.monotonic()
         self.say("stopping after this step; once more stops at once")
 
-    def moment(self, state: Callable[[], dict[str, Any]]) -> None:
-        """The run's state is whole: save it if it is time, and stop if a signal asked for it.
+    def save_if_due(self) -> None:
+        """Save the run's state if it is time, and stop if a signal asked for it. Call it when the state is complete.
 
         Raises
         ------
         Interrupted
             If a signal asked for it.
         UnsavableState
-            If it cannot be saved.
+            If the state cannot be saved.
         """
         time_up = self.every is not None and time.monotonic() - self._saved >= self.every
-        stop, due, unproven = agreement.largest(self._stop or 0, time_up and ranks.is_first(), self.unproven)
-        self.unproven = False
-        if self.every is not None and (stop or due or unproven):
-            made = self.made(state)
+        stop, due, unchecked = agreement.largest(self._stop or 0, time_up and ranks.is_first(), self.unchecked)
+        self.unchecked = False
+        if self.every is not None:
             if stop or due:
-                self.save(made)
+                self.save()
+            elif unchecked:
+                self.checked_state()
         if stop:
             raise Interrupted(stop, self.folder.parent)
 
-    def made(self, state: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The run's state, which can be saved.
+    @contextmanager
+    def state_from_before(self) -> Iterator[None]:
+        """Within it, checkpoints hold the state from before it."""
+        current, before = self.state, self.checked_state()
+        self.state = lambda: before
+        try:
+            yield
+        finally:
+            self.state = current
+
+    def checked_state(self) -> dict[str, Any]:
+        """Return the run's state, which can be saved.
 
         Raises
         ------
@@ -123,8 +140,8 @@ class Saver:
             If it cannot be made, or holds what a checkpoint cannot; the message says why, and what was saved last.
         """
         try:
-            made = state()
-            checkpoint.check(made)
+            state = self.state()
+            checkpoint.check(state)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             last = checkpoint.latest(self.folder)
@@ -137,10 +154,11 @@ class Saver:
                     else "Nothing was saved before"
                 )
             ) from error
-        return made
+        return state
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Save the run's state now."""
+    def save(self) -> None:
+        """Save the run's state now; UnsavableState as `checked_state` raises it."""
+        state = self.checked_state()
         try:
             checkpoint.save(self.folder, state)
         except OSError as error:  # a full disk: the run is worth more than its checkpoint, and the last one is whole

@@ -184,7 +184,7 @@ def weights_file(options: Config) -> bool:
 
 
 def moved(before: Config, options: Config) -> Config:
-    """The options of a run with new places of the same kind; whether they hold the same, `claim` knows."""
+    """Return the options of a run with new paths of the same kind; whether they hold the same, `claim` knows."""
     own: dict[str, Any] = {}
     if before.data.startswith(data.FOLDER) and options.data.startswith(data.FOLDER):
         own["data"] = options.data

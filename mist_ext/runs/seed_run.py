@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mist_ext.data.stream import Stream
+from mist_ext import backbones, tuners
+from mist_ext.data.stream import Stream, Task
+from mist_ext.distributed import ranks
+from mist_ext.distributed.fsdp import shard
 from mist_ext.distributed.shard_files import fill_
 from mist_ext.methods.method import Method
 from mist_ext.runs.backbone_change import BackboneChange
+from mist_ext.runs.context import RunContext, new_learner
+from mist_ext.runs.features import Labelled
+from mist_ext.seeding import draw_seed
+from mist_ext.system.names import say
 from mist_ext.tuners.tuner import Tuned, Tuner
 
 SHARED = ""  # in place of a method's name: the backbone's own features, for all methods that train nothing
@@ -43,14 +49,43 @@ class SeedRun:
     learners: dict[str, Method]
     task: int = 0
     tuned: Tuned | None = None
-    features: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    features: dict[str, list[Labelled]] = field(default_factory=dict)
     change: BackboneChange = field(default_factory=BackboneChange)
 
+    @classmethod
+    def begin(cls, context: RunContext, seed: int, tuner_name: str) -> SeedRun:
+        """Make backbone, tuner and methods, and say which methods go stale."""
+        options = context.options
+        order_seed = seed if options.class_order_seed is None else options.class_order_seed
+        torch.manual_seed(draw_seed(seed, "model"))
+        backbone = backbones.create(options.backbone, options.weights)
+        if options.shard and ranks.size() > 1:
+            shard(backbone, backbones.blocks(backbone), context.device)
+        else:
+            backbone.to(context.device)
+        tuner = tuners.create(tuner_name, backbone, options, seed)
+        learners = {name: new_learner(options, name, seed, backbone) for name in options.method}
+        for name, learner in learners.items():
+            if tuner.moves_backbone and learner.stale:
+                stale = f"tuner {tuner_name} moves the backbone between tasks, and {name} goes stale: {learner.stale}"
+                say(context.console, stale)
+        return cls(seed, tuner_name, context.streams(order_seed), backbone, tuner, learners)
+
+    @property
+    def seen(self) -> list[Task]:
+        """The tasks so far, that at hand included."""
+        return self.stream.tasks[: self.task + 1]
+
+    def failed_phase(self) -> str | None:
+        """Return the phase of tuning that an error ended."""
+        tuned = getattr(self.tuner, "tuned", None)
+        return None if tuned is None else tuned.costs.broken
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the seed run depends on, torch's random states included."""
+        """Return everything that the rest of the seed run depends on, torch's random states included."""
         return {
             "task": self.task,
-            "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
+            "tuned": None if self.tuned is None else self.tuned.state_dict(),
             "backbone": dict(self.backbone.state_dict()),
             "tuner": self.tuner.state_dict(),
             "change": self.change.state_dict(),

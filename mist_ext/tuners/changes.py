@@ -1,4 +1,4 @@
-"""Measures which bits of the backbone a step changes, on sampled steps, since the copy doubles the memory."""
+"""Measure which bits of the backbone a step changes, on sampled steps, since the copy doubles the memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import local
 from mist_ext.kernels import ops
+from mist_ext.results.record import TensorRecord
 from mist_ext.selection import Selection
 from mist_ext.tuners.tuner import Tuned
 
@@ -55,18 +56,19 @@ def measure_step(
     tuned.changed_all.append(sum(differing.values()) / sum(sizes.values()))
 
 
-def described(selection: Selection, backbone: nn.Module, scores: Mapping[str, Tensor] | None = None) -> list[dict]:
-    """What was selected in each tensor of the backbone, as `Tuned.selection` holds it."""
+def tensor_records(
+    selection: Selection, backbone: nn.Module, scores: Mapping[str, Tensor] | None = None
+) -> list[TensorRecord]:
+    """Return what was selected in each tensor of the backbone, as `Tuned.selection` holds it."""
     names = [name for name, _ in backbone.named_parameters() if name in selection]
     sums, chosen = _sums(names, selection, scores) if scores else ({}, {})
     total = sum(sums.values())
     records = []
     for name in names:
-        entries, selected = selection.total_numels[name], selection.total_count(name)
-        record = {"name": name, "entries": entries, "selected": selected, "score_share": None, "score_selected": None}
+        record = TensorRecord(name, selection.total_numels[name], selection.total_count(name))
         if scores and total:
-            record["score_share"] = sums[name] / total
-            record["score_selected"] = chosen[name] / sums[name] if sums[name] else None
+            record.score_share = sums[name] / total
+            record.score_selected = chosen[name] / sums[name] if sums[name] else None
         records.append(record)
     return records
 
@@ -74,7 +76,7 @@ def described(selection: Selection, backbone: nn.Module, scores: Mapping[str, Te
 def _sums(
     names: list[str], selection: Selection, scores: Mapping[str, Tensor]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The sums of all scores of each tensor, and of those of its selected entries."""
+    """Return the sums of all scores of each tensor, and of those of its selected entries."""
     sums = torch.zeros(2, len(names), dtype=torch.float64)
     for i, name in enumerate(names):
         own, index = local(scores[name]).flatten(), selection[name]
@@ -87,7 +89,7 @@ def _sums(
 
 
 def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> float:
-    """Entries that keep their gradient in a step over all entries of the tensors selected by score."""
+    """Return entries that keep their gradient in a step over all entries of the tensors selected by score."""
     threshold = ops.keep_threshold(keep)
     kept = sum(
         int(ops.keep_mask(seed, selection.ordinal[name], step, selection.total_count(name), threshold).sum())

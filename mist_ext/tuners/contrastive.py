@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from mist_ext.seeding import draw_seed
 from mist_ext.system.costs import Costs
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged, largest_norm
 from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
-from mist_ext.tuners.tuner import Pause, Track, Tuned, Tuner
+from mist_ext.tuners.tuner import Tuned, Tuner
 
 
 class ContrastiveTuner(Tuner):
@@ -91,30 +90,30 @@ class ContrastiveTuner(Tuner):
             )
 
     def tunable(self) -> list[tuple[str, nn.Parameter]]:
-        """The backbone's parameters that ``layers`` names."""
+        """Return the backbone's parameters that ``layers`` names."""
         return tunable(self.backbone, self.options)
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The backbone's parameters that are tuned, then the projector's and the classifier's."""
+        """Return the backbone's parameters that are tuned, then the projector's and the classifier's."""
         return [*self.tunable(), *(pair for group in self.head_groups() for pair in group["params"])]
 
     def groups(self, lr: float) -> list[dict]:
-        """Parameter groups for an optimiser, by name: the backbone at ``lr``, the objectives' own at their rates."""
+        """Return parameter groups for an optimiser: the backbone at ``lr``, the objectives' own at their rates."""
         return [{"params": self.tunable(), "lr": lr}, *self.head_groups()]
 
     def head_groups(self) -> list[dict]:
-        """The parameter groups of the objectives' own layers."""
+        """Return the parameter groups of the objectives' own layers."""
         groups = [{"params": list(self.objective.named_parameters()), "lr": self.options.projector_lr}]
         if self.classifier is not None:
             groups.append({"params": list(self.classifier.named_parameters()), "lr": self.options.classifier_lr})
         return groups
 
     def written(self) -> Iterable[Tensor]:
-        """What the steps of the epoch at hand write, which must stay finite."""
+        """Return what the steps of the epoch at hand write, which must stay finite."""
         return [parameter for _, parameter in self.named_parameters()]
 
     def begin_task(self, images: Dataset) -> Tuned:
-        """The next task's measurements, or those of the task that was interrupted."""
+        """Begin the next task, or go on with an interrupted one; return its measurements."""
         if self.tuned is None:
             self.task += 1
             self.tuned = Tuned(Costs(self.device))
@@ -129,7 +128,7 @@ class ContrastiveTuner(Tuner):
         return CrossEntropy(int(self.backbone.num_features), classes).to(self.device)  # type: ignore[arg-type]
 
     def end_task(self) -> Tuned:
-        """What was measured; the next task may begin."""
+        """End the task at hand; return what was measured."""
         assert self.tuned is not None
         tuned, self.tuned = self.tuned, None
         self.classifier = None
@@ -150,14 +149,12 @@ class ContrastiveTuner(Tuner):
     def _views(self, size: tuple[int, int]) -> TwoViews:
         return self.views.setdefault(size, TwoViews(size))
 
-    def epoch(
-        self, images: Dataset, epoch: int, phase: str, description: str, objective: str, track: Track, pause: Pause
-    ) -> Iterator[Tensor]:
-        """Forward of every batch of one epoch; yields its loss, for the tuner to go backward from.
+    def epoch(self, images: Dataset, epoch: int, phase: str, description: str, objective: str) -> Iterator[Tensor]:
+        """Go forward through every batch of one epoch; yield its loss, for the tuner to go backward from.
 
         An epoch that was interrupted goes on at its next batch. Where several ranks work together, each goes through
         its own rows of every batch, and the gradients are to be summed over the ranks; but where every batch's own
-        gradient is needed, to score by it, the ranks take whole batches in turns. A sharded backbone's gradients are
+        gradient is needed, to score by it, the ranks take whole batches round-robin. A sharded backbone's gradients are
         the sums already, and all ranks go through it at once.
 
         Parameters
@@ -166,15 +163,11 @@ class ContrastiveTuner(Tuner):
             Of float32 images ``[3, height, width]`` and labels.
         epoch : int
         phase : str
-            Under which time and memory count, the work between two batches included; what ``pause`` takes does not.
+            Under which time and memory count, the work between two batches included; checkpoints do not.
         description : str
             What the progress display calls it.
         objective : str
             ``mi`` or ``ce``.
-        track : callable
-            The progress display.
-        pause : callable
-            Called after every step.
 
         Raises
         ------
@@ -185,11 +178,11 @@ class ContrastiveTuner(Tuner):
         costs = self.tuned.costs
         first = self.position[1] if self.position[0] == epoch else 0
         order = (self.seed, "order", self.task, epoch)
-        turns = phase == "score" and not self.sharded
+        round_robin = phase == "score" and not self.sharded
         batches = Batches(
-            images, self.options.batch_size, order, first, self.device, split="round-robin" if turns else "rows"
+            images, self.options.batch_size, order, first, self.device, split="round-robin" if round_robin else "rows"
         )
-        stride, offset = (ranks.size(), ranks.rank()) if turns else (1, 0)
+        stride, offset = (ranks.size(), ranks.rank()) if round_robin else (1, 0)
         last = first + len(batches.rows)
         height, width = images[0][0].shape[-2:]
         views = self._views((height, width))
@@ -200,14 +193,14 @@ class ContrastiveTuner(Tuner):
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         network, loss_of = (self.reduced.get(module, module) for module in (self.network, loss_of))
-        self._course = course = self._new_course(phase, objective, last, turns)
+        self._course = course = self._new_course(phase, objective, last, round_robin)
         written = list(self.written())
         with costs.phase(phase):
-            for number, (pixels, labels) in enumerate(track(batches, description, len(batches))):
+            for number, (pixels, labels) in enumerate(self.callbacks.progress(batches, description, len(batches))):
                 done = first + number * stride
                 self.position = (epoch, done)
                 step = done + offset
-                rows = None if turns or ranks.size() == 1 else batches.rows[number]
+                rows = None if round_robin or ranks.size() == 1 else batches.rows[number]
                 both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
                 with torch.random.fork_rng(devices=[]), autocast:
                     # A backbone's dropout draws from torch's global generators.
@@ -220,19 +213,18 @@ class ContrastiveTuner(Tuner):
                 course.end(step, written)
                 self.position = (epoch, min(done + stride, last))
                 self.batches += self.position[1] - done
-                if self.watch is not None:
-                    self.watch(f"loss/{phase}", loss.detach(), self.batches)
+                self.callbacks.log(f"loss/{phase}", loss.detach(), self.batches)
                 course.passed(self.position[1])
-                costs.apart(pause)
+                costs.apart(self.callbacks.checkpoint_if_due)
             if batches.idle:  # while other ranks have another batch
                 self.batches += last - self.position[1]
                 self.position = (epoch, last)
                 course.passed(last)
-                costs.apart(pause)
+                costs.apart(self.callbacks.checkpoint_if_due)
         self.tuned.losses.setdefault(phase, []).append(course.mean())
         self._course = None
 
-    def _new_course(self, phase: str, objective: str, batches: int, turns: bool) -> Course:
+    def _new_course(self, phase: str, objective: str, batches: int, round_robin: bool) -> Course:
         assert self.tuned is not None
         task, epoch = self.task + 1, len(self.tuned.losses.get(phase, [])) + 1
         rates = (self.lr_option, "projector_lr" if objective == "mi" else "classifier_lr")
@@ -245,10 +237,10 @@ class ContrastiveTuner(Tuner):
             return Diverged(f"training diverged in {where}: {sign}; {advice}")
 
         losses, self._losses = self._losses, None
-        return Course(batches, self.device, diverged, losses, turns)
+        return Course(batches, self.device, diverged, losses, round_robin)
 
     def _look_closer(self) -> None:
-        """After an error in a step: raise `Diverged` if the loss or a gradient of the batch at hand explains it."""
+        """Raise `Diverged` after an error in a step if the loss or a gradient of the batch at hand explains it."""
         assert self._course is not None
         self._course.look_here()
         gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
@@ -260,7 +252,7 @@ class ContrastiveTuner(Tuner):
             self._course.look()  # nothing damaged is saved
         return {
             "task": self.task,
-            "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
+            "tuned": None if self.tuned is None else self.tuned.state_dict(),
             "position": self.position,
             "batches": self.batches,
             "losses": self._losses if self._course is None else self._course.losses(),
@@ -281,11 +273,11 @@ class ContrastiveTuner(Tuner):
 
 
 def tunable(backbone: nn.Module, options: TuningOptions) -> list[tuple[str, nn.Parameter]]:
-    """The parameters of a backbone whose name ``layers`` matches."""
+    """Return the parameters of a backbone whose name ``layers`` matches."""
     return [(name, p) for name, p in backbone.named_parameters() if re.search(options.layers, name)]
 
 
 def _labels(images: Dataset) -> Tensor:
-    """The labels of all images, int64 ``[n]``, without decoding any where the data set tells them."""
+    """Return the labels of all images, int64 ``[n]``, without decoding any where the data set tells them."""
     labels = getattr(images, "labels", None)
     return torch.tensor([int(label) for _, label in images]) if labels is None else labels  # type: ignore[attr-defined]

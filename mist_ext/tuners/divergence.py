@@ -24,7 +24,7 @@ class Diverged(ValueError):
 
 
 def largest_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The largest Euclidean norm of some tensors, float32 on their device: finite if every entry is.
+    """Return the largest Euclidean norm of some tensors, float32 on their device: finite if every entry is.
 
     It is not where any entry is NaN or infinite, or a norm is beyond 1.8e19, whose square float32 cannot hold. Nothing
     waits for a GPU, and every entry is read once.
@@ -43,7 +43,7 @@ def require_finite(backbone: nn.Module, weights: str) -> None:
 
 
 class Course:
-    """What the batches of an epoch come to: the loss of each, and the size of what its step wrote.
+    """Record each batch's loss and the size of what its step wrote, and find the first that is not finite.
 
     Gradients themselves are not looked at, since some are freed as soon as they are made, and of most entries they are
     dropped. What counts is written: weights by a step, sums of squares by scoring. A NaN or infinite gradient that is
@@ -83,17 +83,17 @@ class Course:
             self._sizes[0] = losses
 
     def begin(self, batch: int, loss: Tensor) -> None:
-        """A batch has a loss; raises `Diverged` where that is found at once."""
+        """Record a batch's loss; raise `Diverged` where that is found at once."""
         self._sizes[0, batch] = loss.detach()
         if not self._rarely and ranks.size() == 1:
             self.look()
 
     def end(self, batch: int, written: Iterable[Tensor]) -> None:
-        """Its step has written something."""
+        """Record what a batch's step has written."""
         self._sizes[1, batch] = largest_norm(written)
 
     def passed(self, batches: int) -> None:
-        """All ranks have gone through so many batches; raises `Diverged` where it is time to look."""
+        """Note how many batches all ranks have gone through; raise `Diverged` where it is time to look."""
         last = batches >= self._sizes.shape[1]
         if last or not self._rarely or batches - self._seen >= LOOK_EVERY:
             self.look()
@@ -111,18 +111,18 @@ class Course:
             raise agreement.on_every_rank(self.diverged(*self._told(found)))
 
     def losses(self) -> Tensor:
-        """Those of all batches so far, float32 ``[batches]`` on the CPU, 0 for those that are to come."""
+        """Return the losses of all batches so far, float32 ``[batches]`` on the CPU, 0 for those that are to come."""
         losses = self._sizes[0].clone()
         if self._parts:
             add_up_([losses])
         return losses.cpu()
 
     def mean(self) -> float:
-        """The mean loss of the epoch, once it is through."""
+        """Return the mean loss of the epoch, once it is through."""
         return float(self.losses().double().mean())
 
     def _first(self) -> int:
-        """A number for the first batch that is not finite and its sign, the larger the earlier; 0 where all are."""
+        """Return a number for the first batch that is not finite and its sign, larger for earlier ones, or 0."""
         sizes = self._sizes[:, self._seen :].cpu()
         bad = ~sizes.isfinite()
         if not bad.any():

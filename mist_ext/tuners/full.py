@@ -14,7 +14,7 @@ from mist_ext.tuners.changes import measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.freezing import all_frozen_but
 from mist_ext.tuners.optimizer_state import load_state
-from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
+from mist_ext.tuners.tuner import Tuned
 
 
 class Full(ContrastiveTuner):
@@ -39,29 +39,29 @@ class Full(ContrastiveTuner):
             )
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters that follow the gradient, by name."""
+        """Return the parameters that follow the gradient, by name."""
         return self.tunable()
 
     def written(self) -> Iterable[Tensor]:
         return [p for _, p in (*self.trained(), *(pair for group in self.head_groups() for pair in group["params"]))]
 
     def values(self) -> Mapping[str, Tensor]:
-        """The backbone's weights as they count at the moment."""
+        """Return the backbone's weights, by name, as they are once what is trained is merged into them."""
         return dict(self.backbone.named_parameters())
 
     def reached(self) -> float:
-        """The share of the backbone's entries that can change."""
+        """Return the share of the backbone's entries that can change."""
         return sum(p.numel() for _, p in self.trained()) / sum(p.numel() for p in self.backbone.parameters())
 
-    def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
+    def tune(self, images: Dataset) -> Tuned:
         tuned = self.begin_task(images)
         trained = [p for _, p in self.trained()]
         with all_frozen_but(trained, self.backbone.parameters()), self.dense_exchange():
-            self._tune(images, tuned, track, pause)
+            self._tune(images, tuned)
         self._optimizer = None
         return self.end_task()
 
-    def _tune(self, images: Dataset, tuned: Tuned, track: Track, pause: Pause) -> None:
+    def _tune(self, images: Dataset, tuned: Tuned) -> None:
         tuned.selected_fraction = self.reached()
         if self._optimizer is None:
             self._optimizer = self._new_optimizer()
@@ -69,7 +69,7 @@ class Full(ContrastiveTuner):
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
         epochs, objective = self.options.epochs, self.options.tune_objective
         for epoch in range(self.position[0], epochs):
-            for loss in self.epoch(images, epoch, "tune", f"tune {epoch + 1}/{epochs}", objective, track, pause):
+            for loss in self.epoch(images, epoch, "tune", f"tune {epoch + 1}/{epochs}", objective):
                 loss.backward()
                 if self.position[1] == 0:
                     measure_step(self.values, sizes, sizes, optimizer.step, tuned)

@@ -11,15 +11,15 @@ from mist_ext.config import TuningOptions
 from mist_ext.indices import is_fully_selected, selected_count
 from mist_ext.optim import LargestGradientSGD, SparseSGD
 from mist_ext.selection import Selection
-from mist_ext.tuners.mist import MIST
-from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
+from mist_ext.tuners.sparse import SparseTuner
+from mist_ext.tuners.tuner import Tuned
 
 
-class Gradient(MIST):
+class Gradient(SparseTuner):
     """In every step, in each tensor, the entries with the largest absolute gradient follow it; the others stay.
 
     A step changes as many entries as a step of MIST does on average: rate x keep of the tensors that MIST selects by
-    score, keep of those that it selects whole. Equal selections would not be an equal budget, since nothing is dropped
+    score, keep of those that it selects fully. Equal selections would not be an equal budget, since nothing is dropped
     of what has just been chosen. The objectives' own layers are tuned as MIST tunes them, by the same draws, so that
     the difference lies in the backbone alone. As many epochs update as in MIST. No entry belongs to a task, so there
     are no strikes, and nothing is frozen.
@@ -41,30 +41,22 @@ class Gradient(MIST):
         """Whole gradients: which entries are the largest shows in the sum alone."""
         return "dense"
 
-    def select(
-        self, images: Dataset, tuned: Tuned, track: Track = untracked, pause: Pause = never
-    ) -> tuple[Selection, Selection]:
+    def select(self, images: Dataset, tuned: Tuned) -> Selection:
         """Select everything: the steps choose."""
-        selection = Selection.whole(self.named_parameters())
-        tuned.selected_fraction = self.kept_fraction(selection)
-        return selection, Selection({}, {})
+        return Selection.whole(self.named_parameters())
 
-    def apply(
-        self,
-        images: Dataset,
-        selection: Selection,
-        tuned: Tuned,
-        track: Track = untracked,
-        pause: Pause = never,
-    ) -> None:
+    def tune_selection(self, images: Dataset, selection: Selection, tuned: Tuned) -> None:
         try:
-            super().apply(images, selection, tuned, track, pause)
+            super().tune_selection(images, selection, tuned)
         except RuntimeError:  # what is NaN cannot be ranked
             self._look_closer()
             raise
 
     def by_score(self, selection: Selection) -> list[str]:
-        return [name for name, p in self.tunable() if not is_fully_selected(name, p, self.whole)]
+        return [name for name, p in self.tunable() if not is_fully_selected(name, p, self.fully_selected)]
+
+    def selected_fraction(self, selection: Selection) -> float:
+        return self.kept_fraction(selection)
 
     def kept_fraction(self, selection: Selection) -> float:
         sizes = [selection.numel(name) for name in self.by_score(selection)]
@@ -77,10 +69,10 @@ class Gradient(MIST):
     def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
         backbone, *heads = self.groups(self.options.lr)
         by_score = set(self.by_score(selection))
-        few, whole = (
+        few, full = (
             {**backbone, "params": [(name, p) for name, p in backbone["params"] if (name in by_score) == scored]}
             for scored in (True, False)
         )
         few |= {"rate": self._rate, "keep": 1.0}
-        whole |= {"rate": self.options.keep, "keep": 1.0}
-        return LargestGradientSGD([few, whole, *heads], selection, **options)
+        full |= {"rate": self.options.keep, "keep": 1.0}
+        return LargestGradientSGD([few, full, *heads], selection, **options)

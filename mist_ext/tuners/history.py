@@ -43,19 +43,26 @@ class History:
             name: self.strikes[name][_positions(selection, name)] for name in selection.by_score if name in self.strikes
         }
 
-    def add(self, selection: Selection, to_freeze: Selection) -> None:
-        """Count a strike against every selected entry of the backbone, and freeze some for all later tasks."""
-        names = {name for name, _ in self.backbone.named_parameters()}  # without the objectives' own layers
-        for name in (name for name in selection.by_score if name in names):
+    def add_strikes(self, selection: Selection) -> None:
+        """Count a strike against every selected entry of the backbone."""
+        for name in self._of_backbone(selection):
             strikes = self.strikes.setdefault(name, torch.zeros(selection.numel(name), dtype=torch.uint8))
             chosen = _positions(selection, name)
             strikes[chosen] = (strikes[chosen].int() + 1).clamp(max=MOST_STRIKES).to(torch.uint8)
-        for name in (name for name in to_freeze.by_score if name in names):
-            flags = torch.zeros(to_freeze.numel(name), dtype=torch.bool)
+
+    def freeze(self, selection: Selection) -> None:
+        """Freeze the selected entries of the backbone for all later tasks."""
+        for name in self._of_backbone(selection):
+            flags = torch.zeros(selection.numel(name), dtype=torch.bool)
             if name in self.frozen:
                 flags |= ops.unpack_bits(self.frozen[name], len(flags))
-            flags[_positions(to_freeze, name)] = True
+            flags[_positions(selection, name)] = True
             self.frozen[name] = ops.pack_bits(flags)
+
+    def _of_backbone(self, selection: Selection) -> list[str]:
+        """Return the tensors selected by score, without the objectives' own layers."""
+        names = {name for name, _ in self.backbone.named_parameters()}
+        return [name for name in selection.by_score if name in names]
 
     def state_dict(self) -> dict[str, Any]:
         """Return both; of a sharded backbone, this rank's parts."""

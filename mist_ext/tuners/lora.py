@@ -18,7 +18,7 @@ from mist_ext.distributed.shard_files import fill_
 from mist_ext.seeding import draw_seed
 from mist_ext.tuners.divergence import Diverged, largest_norm
 from mist_ext.tuners.full import Full
-from mist_ext.tuners.tuner import Pause, Track, Tuned, never, untracked
+from mist_ext.tuners.tuner import Tuned
 
 ADAPTER = "default"  # peft's name of the only one
 
@@ -76,10 +76,10 @@ class LoRA(Full):
         tuned = sum(own.get_submodule(name).weight.numel() for name in layers)
         return tuned / sum(p.numel() for p in self.backbone.parameters())
 
-    def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
+    def tune(self, images: Dataset) -> Tuned:
         if self._adapted is None:
             self._attach(self.task + 1)
-        tuned = super().tune(images, track, pause)
+        tuned = super().tune(images)
         self._adapted.merge_and_unload()
         self._adapted, self.network = None, self.backbone
         if not largest_norm(self.backbone.parameters()).isfinite():

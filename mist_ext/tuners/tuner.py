@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import msgspec
 import torch
@@ -14,28 +14,24 @@ from torch.utils.data import Dataset
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
 from mist_ext.registry import require_current_names
-from mist_ext.results.record import Cost, Count, Fraction, Measured, TensorRecord
+from mist_ext.results.record import Cost, Count, Fraction, MeanMax, Measured, TensorRecord
+from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
 from mist_ext.system.costs import Costs
 
 # What tuners of other packages may still define by its name of earlier versions.
-RENAMED = {"finish_task": "history.add", "_scale_codes": "history.scale_codes"}
-T = TypeVar("T")
-Pause = Callable[[], None]
-Track = Callable[[Iterable[T], str, int], Iterable[T]]  # passes an iterable through a progress display
+RENAMED = {
+    "apply": "tune_selection",
+    "whole": "fully_selected",
+    "_scale_codes": "history.scale_codes",
+    "track": "callbacks.progress",
+    "pause": "callbacks.checkpoint_if_due",
+    "watch": "callbacks.log",
+}
 
 
-def never() -> None:
-    """No pause."""
-
-
-def untracked(iterable: Iterable[T], _description: str, _total: int) -> Iterable[T]:
-    """No progress display."""
-    return iterable
-
-
-def mean_max(values: list[float]) -> dict[str, float] | None:
-    """The mean and the largest of some measurements, None of none."""
-    return {"mean": sum(values) / len(values), "max": max(values)} if values else None
+def mean_max(values: list[float]) -> MeanMax | None:
+    """Return the mean and the largest of some measurements, None of none."""
+    return MeanMax(sum(values) / len(values), max(values)) if values else None
 
 
 class _Costs(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,9 +59,8 @@ class Tuned:
         Of the phases score, select and tune.
     selected_fraction : float or None
         Selected entries over all entries of the tensors that are selected by score.
-    selection : list of dict
-        For each tensor of the backbone its name, entries, selected entries, its share of the sum of all scores and the
-        share of its own that the selected entries hold; the shares are None where nothing was scored.
+    selection : list of TensorRecord
+        One for each tensor of the backbone; empty where nothing is selected.
     kept, changed, changed_all : list of float
         Fractions measured in sampled steps: entries whose gradient was kept, and entries whose bits differ after the
         step, of the tensors selected by score; and those that differ of the whole backbone.
@@ -75,7 +70,7 @@ class Tuned:
 
     costs: Costs = field(default_factory=Costs)
     selected_fraction: float | None = None
-    selection: list[dict[str, Any]] = field(default_factory=list)
+    selection: list[TensorRecord] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
     changed_all: list[float] = field(default_factory=list)
@@ -83,12 +78,16 @@ class Tuned:
 
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device | None = None) -> Tuned:
-        """From what `dataclasses.asdict` made of one; what is measured further is measured on ``device``."""
-        checked = msgspec.to_builtins(msgspec.convert(state, _Saved))
-        return cls(**{**checked, "costs": Costs(device, **checked["costs"])})
+        """Return the one of a `state_dict`; what is measured further is measured on ``device``."""
+        saved = msgspec.structs.asdict(msgspec.convert(state, _Saved))
+        return cls(**{**saved, "costs": Costs(device, **msgspec.structs.asdict(saved["costs"]))})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {**dataclasses.asdict(self), "selection": msgspec.to_builtins(self.selection)}
 
     def fractions(self) -> dict[str, Any]:
-        """As they stand in results.json."""
+        """Return the fractions of a `TaskRecord`, by its names."""
         return {
             "selected_fraction": self.selected_fraction,
             "kept_fraction": mean_max(self.kept),
@@ -114,13 +113,13 @@ class Tuner:
         Class attribute: whether `tune` changes the backbone, so that earlier features are no longer its own.
     shardable : bool
         Class attribute: whether it works on a backbone that FSDP2 has spread over several processes.
-    watch : callable, optional
-        Is given the name of a number, the number and how many batches have been gone through, as they come.
+    callbacks : Callbacks
+        Show progress, save checkpoints and log losses; they do nothing unless they are set.
     """
 
     moves_backbone: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
-    watch: Callable[[str, Any, int], None] | None = None
+    callbacks: Callbacks = NO_CALLBACKS
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -143,17 +142,13 @@ class Tuner:
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
         """Raise ValueError where the backbone or the options do not suit this tuner."""
 
-    def tune(self, images: Dataset, track: Track = untracked, pause: Pause = never) -> Tuned:
+    def tune(self, images: Dataset) -> Tuned:
         """Adapt the backbone to the next task's training images, or go on with a task that was interrupted.
 
         Parameters
         ----------
         images : Dataset
             Of float32 images ``[3, height, width]`` and labels.
-        track : callable
-            The progress display.
-        pause : callable
-            Called after every step: the moment to save `state_dict`, or to stop by an exception.
         """
         return Tuned()
 

@@ -10,7 +10,6 @@ from processes import together
 from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.methods.training import Recipe, fit
 from mist_ext.tuners.divergence import Course, Diverged
-from mist_ext.tuners.tuner import untracked
 
 
 def made(batches: int) -> Course:
@@ -60,7 +59,6 @@ def test_training_ends_on_every_rank() -> None:
                 recipe,
                 lambda _: batches,
                 (1,),
-                untracked,
                 phase="P",
                 task=2,
                 rows=lambda _: BatchRows(2, rank, 2),

@@ -18,7 +18,7 @@ from small_runs import run
 from stopping import stop_at
 
 from mist_ext.runs import benchmark
-from mist_ext.runs.interruption import Interrupted, Saver
+from mist_ext.runs.interruption import Checkpointer, Interrupted
 from mist_ext.sweep import pool
 from mist_ext.sweep.run import sweep
 from mist_ext.system import lock
@@ -88,7 +88,7 @@ def start_and_wait(monkeypatch: pytest.MonkeyPatch, work: Callable[[Path], objec
         work(out)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Saver, "moment", wait)
+        patched.setattr(Checkpointer, "save_if_due", wait)
         patched.setattr(pool, "_start", wait)
         process = PROCESSES.Process(target=main)
         process.start()

@@ -19,8 +19,8 @@ from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Stream
 from mist_ext.kernels import ops
 from mist_ext.results import manifest
-from mist_ext.runs import benchmark, checkpoint, task_loop
-from mist_ext.runs.interruption import Interrupted, Saver
+from mist_ext.runs import benchmark, checkpoint, image_check
+from mist_ext.runs.interruption import Checkpointer, Interrupted
 
 
 @pytest.mark.parametrize(
@@ -67,15 +67,15 @@ def test_rank_0_alone_writes_and_speaks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "moment"), [(2, 1, 2), (3, 2, 2), (1, 3, 9), (2, 1, 9)], ids=lambda value: str(value)
+    ("before", "after", "call"), [(2, 1, 2), (3, 2, 2), (1, 3, 9), (2, 1, 9)], ids=lambda value: str(value)
 )
 def test_a_run_goes_on_with_another_number_of_processes(
-    before: int, after: int, moment: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: int, after: int, call: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
 
     def interrupted(_rank: int) -> None:
-        stop_at(monkeypatch, moment, rank=before - 1)  # the others hear of it
+        stop_at(monkeypatch, call, rank=before - 1)  # the others hear of it
         with pytest.raises(Interrupted):
             run(folder, checkpoint_every="1h")
 
@@ -107,7 +107,7 @@ def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
         if rank == dying == 0:  # the tensors of its third checkpoint are there, the rest is not
             monkeypatch.setattr(checkpoint, "save_file", die_after(3, checkpoint.save_file))
         elif rank == dying:
-            monkeypatch.setattr(Saver, "moment", die_after(6, Saver.moment))
+            monkeypatch.setattr(Checkpointer, "save_if_due", die_after(6, Checkpointer.save_if_due))
         run(folder, checkpoint_every="0s")
 
     outcomes = outcomes_of(2, work)
@@ -131,7 +131,7 @@ def test_a_run_stopped_while_scoring_may_find_a_broken_image(
             run(folder, checkpoint_every="1h")
 
     def broken(_rank: int) -> str:
-        monkeypatch.setattr(task_loop, "unreadable", lambda images, rows, track: [(row, "bad") for row in rows[:1]])
+        monkeypatch.setattr(image_check, "unreadable", lambda images, rows, track: [(row, "bad") for row in rows[:1]])
         with pytest.raises(BrokenImage) as raised:
             benchmark.resume(folder, Console(quiet=True))
         return str(raised.value)
@@ -148,12 +148,12 @@ def test_every_rank_selects_and_keeps_what_one_process_does() -> None:
     def work(_rank: int) -> tuple[dict, list]:
         tuner = tuners.create("mist", backbones.create("vit_nano", "pretrained"), options, seed=5)
         images = Stream(data.load("digits"), 5, 1993).tasks[0].train
-        selection, frozen = tuner.select(images, tuner.begin_task(images))
+        selection = tuner.select(images, tuner.begin_task(images))
         kept = [
             ops.keep_mask(tuner.keep_seed, selection.ordinal[name], 3, selection.count(name), ops.keep_threshold(0.1))
             for name in selection.by_score
         ]
-        return {"selected": selection.state_dict()["index"], "frozen": frozen.state_dict()["index"]}, kept
+        return {"selected": selection.state_dict()["index"], "frozen": tuner.to_freeze.state_dict()["index"]}, kept
 
     chosen, kept = work(0)
     for others, theirs in together(2, work):

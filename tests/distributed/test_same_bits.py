@@ -21,8 +21,8 @@ from mist_ext.runs.interruption import Interrupted
 OPTIONS = {"method": ["simplecil"], "batch_size": 12, "epochs": 2}  # five batches an epoch, the last one's turn is odd
 
 
-def interrupted(folder: Path, size: int, moments: list[int], monkeypatch: pytest.MonkeyPatch, **options) -> None:
-    """Stop a run before some of its moments, counted from each start, and go on."""
+def interrupted(folder: Path, size: int, calls: list[int], monkeypatch: pytest.MonkeyPatch, **options) -> None:
+    """Stop a run before some calls of `save_if_due`, counted from each start, and go on."""
 
     def begin() -> None:
         run(folder, checkpoint_every="1h", **OPTIONS, **options)
@@ -30,13 +30,13 @@ def interrupted(folder: Path, size: int, moments: list[int], monkeypatch: pytest
     def go_on() -> None:
         benchmark.resume(folder, Console(quiet=True))
 
-    def stopped(work: Callable[[], None], moment: int) -> None:
-        stop_at(monkeypatch, moment, rank=size - 1)
+    def stopped(work: Callable[[], None], call: int) -> None:
+        stop_at(monkeypatch, call, rank=size - 1)
         with pytest.raises(Interrupted):
             work()
 
-    for place, moment in enumerate(moments):
-        together(size, lambda _, work=go_on if place else begin, at=moment: stopped(work, at))
+    for start, call in enumerate(calls):
+        together(size, lambda _, work=go_on if start else begin, at=call: stopped(work, at))
     together(size, lambda _: go_on())
 
 
@@ -48,7 +48,7 @@ def recorded(folder: Path) -> list:
 
 
 @pytest.mark.parametrize(
-    ("size", "moments", "options"),
+    ("size", "calls", "options"),
     [
         pytest.param(2, [2, 1], {}, id="scoring, twice"),
         pytest.param(3, [2, 5], {}, id="3 processes", marks=pytest.mark.slow),
@@ -58,10 +58,10 @@ def recorded(folder: Path) -> list:
     ],
 )
 def test_an_interruption_changes_no_bit(
-    size: int, moments: list[int], options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    size: int, calls: list[int], options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together(size, lambda _: run(tmp_path / "whole", **OPTIONS, **options))
-    interrupted(tmp_path / "run", size, moments, monkeypatch, **options)
+    interrupted(tmp_path / "run", size, calls, monkeypatch, **options)
     ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

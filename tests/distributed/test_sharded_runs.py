@@ -70,7 +70,7 @@ def test_a_classifier_of_a_sharded_run_predicts(spread: Callable[..., Path]) -> 
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "moment"),
+    ("before", "after", "call"),
     [
         pytest.param(2, 4, 3, id="scoring, 2 to 4"),
         pytest.param(4, 2, 11, id="tuning, 4 to 2"),
@@ -80,7 +80,7 @@ def test_a_classifier_of_a_sharded_run_predicts(spread: Callable[..., Path]) -> 
     ],
 )
 def test_a_sharded_run_goes_on_with_another_number_of_processes(
-    before: int, after: int, moment: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: int, after: int, call: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
 
@@ -92,9 +92,9 @@ def test_a_sharded_run_goes_on_with_another_number_of_processes(
     begin = partial(run, folder, shard=True, checkpoint_every="1h")
     if before == 1:  # which cannot begin such a run, but go on with one
         together(2, lambda _: interrupted(1, begin))
-        together(1, lambda _: interrupted(moment - 1, partial(benchmark.resume, folder, Console(quiet=True))))
+        together(1, lambda _: interrupted(call - 1, partial(benchmark.resume, folder, Console(quiet=True))))
     else:
-        together(before, lambda _: interrupted(moment, begin))
+        together(before, lambda _: interrupted(call, begin))
     saved = max((folder / manifest.CHECKPOINTS).glob("0*"))
     if before > 1:
         assert len(list((saved / checkpoint.SHARDS).iterdir())) == before

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from mist_ext.report.text import DASH
 
 ROOT = Path(__file__).parents[2]

@@ -37,6 +37,7 @@ from mist_ext.results import manifest
 from mist_ext.runs import checkpoint, classifiers, run_folder
 from mist_ext.runs.seed_run import SeedRun
 from mist_ext.sweep import grid
+from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners.mist import MIST
 
 
@@ -128,7 +129,8 @@ def make_checkpoint(folder: Path) -> None:
             raise Stop
 
     try:
-        seed_run.tuner.tune(IMAGES, pause=stop)
+        seed_run.tuner.callbacks = Callbacks(checkpoint_if_due=stop)
+        seed_run.tuner.tune(IMAGES)
     except Stop:
         checkpoint.save(folder, {"version": "0", "state": seed_run.state_dict()})
 
@@ -146,8 +148,8 @@ def read_checkpoint(folder: Path) -> None:
         return
     seed_run.load_state_dict(state["state"])
     # What was restored is used, so that an index beyond its tensor shows.
-    if isinstance(seed_run.tuner, MIST) and seed_run.tuner._selection is not None:
-        with seed_run.tuner._steps(seed_run.tuner._selection)[0] as take_step:
+    if isinstance(seed_run.tuner, MIST) and seed_run.tuner.selection is not None:
+        with seed_run.tuner._steps(seed_run.tuner.selection)[0] as take_step:
             take_step(seed_run.tuner.network(torch.zeros(2, 3, 32, 32)).square().sum())
 
 

@@ -17,7 +17,6 @@ from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.trained import TrainedMethod
 from mist_ext.methods.training import Recipe, constant, fit
 from mist_ext.tuners.divergence import Diverged
-from mist_ext.tuners.tuner import untracked
 
 TRAINED = [name for name in METHODS if issubclass(named(name), TrainedMethod)]
 
@@ -68,7 +67,7 @@ def fitted(values: list[float], rows: bool = False) -> list[float]:
 
     recipe = Recipe(2, 0.1, 1, schedule=constant)
     share = (lambda step: BatchRows(4, 0, 1)) if rows else None
-    return fit(loss, [([parameter], 1.0)], recipe, lambda epoch: batches, (1,), untracked, "Plain", 3, share)
+    return fit(loss, [([parameter], 1.0)], recipe, lambda epoch: batches, (1,), "Plain", 3, share)
 
 
 @pytest.mark.parametrize("rows", [False, True])
@@ -93,7 +92,6 @@ def test_an_infinite_gradient_under_a_finite_loss_is_found() -> None:
             Recipe(1, 0.1, 1),
             lambda epoch: batch,
             (1,),
-            untracked,
             "Plain",
             1,
         )

@@ -78,14 +78,14 @@ def test_every_task_is_compared_with_the_one_before_it() -> None:
     labels = torch.arange(8) % 2
     probe = ((drawn(8, 6), labels), (drawn(8, 7), labels))
     first, moved, second, third = (drawn(8, seed) for seed in (8, 9, 10, 11))
-    assert change.measure((first, labels), [(first, labels)], probe)["drift"] is None
+    assert change.measure((first, labels), [(first, labels)], probe).drift is None
     resumed = BackboneChange()
     resumed.load_state_dict(change.state_dict())
     for one in (change, resumed):
         found = one.measure((second, labels + 2), [(moved, labels), (second, labels + 2)], probe)
-        assert found["drift"] == pytest.approx(mean_cosine(first, moved))
+        assert found.drift == pytest.approx(mean_cosine(first, moved))
         tests = [(moved, labels), (-second, labels + 2), (third, labels + 4)]
-        assert one.measure((third, labels + 4), tests, probe)["drift"] == pytest.approx(0.0)  # the mean of 1 and -1
+        assert one.measure((third, labels + 4), tests, probe).drift == pytest.approx(0.0)  # the mean of 1 and -1
 
 
 def test_the_letters_are_always_the_same_and_no_image_is_in_both_parts() -> None:

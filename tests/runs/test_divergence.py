@@ -105,7 +105,7 @@ def test_the_command_ends_with_a_sentence(
 
 def test_features_that_are_not_finite_are_told_with_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "mist_ext.runs.task_loop._features", lambda backbone, pixels: torch.full((len(pixels), 3), math.nan)
+        "mist_ext.runs.features.backbone_features", lambda backbone, pixels: torch.full((len(pixels), 3), math.nan)
     )
     with pytest.raises(Diverged, match=r"seed 1 none task 1/2: 56 of 56 images .* features that are NaN or infinite"):
         run(tmp_path, tuner=["none"])

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mist_ext.config import Config, TuningOptions
 from mist_ext.runs import benchmark, checkpoint
-from mist_ext.runs.interruption import Interrupted, Saver
+from mist_ext.runs.interruption import Checkpointer, Interrupted
 from mist_ext.tuners.lora import LoRA
 from mist_ext.tuners.optimizer_state import load_state
 
@@ -26,19 +26,19 @@ WEIGHT = "blocks.0.mlp.fc1.weight"
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of MIST that was stopped in the second task's tuning."""
     out = tmp_path_factory.mktemp("forged") / "run"
-    moments = iter(range(1000))
-    original = Saver.moment
+    calls = iter(range(1000))
+    original = Checkpointer.save_if_due
 
-    def moment(self: Saver, state: Callable[[], dict[str, Any]]) -> None:
-        if next(moments) > 20:
-            seed_run = state()["state"]
+    def save_if_due(self: Checkpointer) -> None:
+        if next(calls) > 20:
+            seed_run = self.state()["state"]
             if seed_run["task"] == 1 and seed_run["tuner"]["optimizers"]:
                 self._stop = signal.SIGINT
-        original(self, state)
+        original(self)
 
     options: dict[str, Any] = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "batch_size": 64}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Saver, "moment", moment)
+        patched.setattr(Checkpointer, "save_if_due", save_if_due)
         with pytest.raises(Interrupted):
             benchmark.run(Config(**options, freeze_rate=0.01, out=str(out)), Console(file=io.StringIO()))
     return out

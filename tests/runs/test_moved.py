@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from mist_ext import backbones, cli
 from mist_ext.config import Config
 from mist_ext.runs import benchmark
-from mist_ext.runs.interruption import Interrupted, Saver
+from mist_ext.runs.interruption import Checkpointer, Interrupted
 
 NAMES = ["ant", "bee", "cat", "dog"]
 
@@ -57,16 +56,16 @@ def run(given: Config) -> None:
     benchmark.run(given, Console(file=io.StringIO()))
 
 
-def stopped(given: Config, monkeypatch: pytest.MonkeyPatch, moment: int = 4) -> None:
-    original, moments = Saver.moment, iter(range(1000))
+def stopped(given: Config, monkeypatch: pytest.MonkeyPatch, call: int = 4) -> None:
+    original, calls = Checkpointer.save_if_due, iter(range(1000))
 
-    def counted(self: Saver, state: Callable) -> None:
-        if next(moments) == moment:
+    def counted(self: Checkpointer) -> None:
+        if next(calls) == call:
             self._stop = signal.SIGTERM
-        original(self, state)
+        original(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Saver, "moment", counted)
+        patched.setattr(Checkpointer, "save_if_due", counted)
         with pytest.raises(Interrupted):
             run(given)
 
@@ -120,9 +119,9 @@ def test_other_images_in_another_place_are_refused(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class_folders(tmp_path / "others", NAMES, {"train": 5, "test": 3})
-    for moment, every in ((4, "5min"), (0, "never")):  # with a checkpoint, and without any
+    for call, every in ((4, "5min"), (0, "never")):  # with a checkpoint, and without any
         out = tmp_path / every
-        stopped(options(out, images, checkpoint_every=every), monkeypatch, moment)
+        stopped(options(out, images, checkpoint_every=every), monkeypatch, call)
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         with pytest.raises(ValueError, match=r"it has 20 training and 12 test .* it had 24 training and 12 test"):
             go_on(out, data=f"folder:{tmp_path / 'others'}")

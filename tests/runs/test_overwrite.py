@@ -15,7 +15,7 @@ from mist_ext.config import Config
 from mist_ext.report import read_experiments, write_report
 from mist_ext.results import manifest
 from mist_ext.runs import benchmark, run_folder
-from mist_ext.runs.interruption import Saver
+from mist_ext.runs.interruption import Checkpointer
 
 
 @pytest.fixture(autouse=True)
@@ -96,16 +96,16 @@ def test_a_run_that_was_killed_while_it_saved_is_replaced(
     class Killed(BaseException):
         pass
 
-    def killed(self: Saver, state: Callable) -> None:
-        self.save(state())
+    def killed(self: Checkpointer) -> None:
+        self.save()
         newest = max((tmp_path / "checkpoint").iterdir())
         newest = newest.rename(newest.with_name(f".{newest.name}.99.unfinished"))
         put(newest, ".tmpUCYvsr")  # safetensors' own, before it has its name
-        self.save(state())
+        self.save()
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(Saver, "moment", killed)
+        patched.setattr(Checkpointer, "save_if_due", killed)
         with pytest.raises(Killed):
             run(tmp_path, tuner=["mist"])
     run(tmp_path, overwrite=True)
@@ -115,13 +115,13 @@ def test_a_run_that_was_killed_while_it_saved_is_replaced(
 def test_a_finished_run_leaves_what_is_not_its_own_in_the_folder_of_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
 ) -> None:
-    original = Saver.moment
+    original = Checkpointer.save_if_due
 
-    def moment(self: Saver, state: Callable) -> None:
+    def save_if_due(self: Checkpointer) -> None:
         put(tmp_path, "checkpoint/mine.pt")
-        original(self, state)
+        original(self)
 
-    monkeypatch.setattr(Saver, "moment", moment)
+    monkeypatch.setattr(Checkpointer, "save_if_due", save_if_due)
     run(tmp_path, checkpoint_every="0s")
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["mine.pt"]
 

@@ -19,11 +19,12 @@ from rich.console import Console
 from mist_ext.config import Config
 from mist_ext.data import digits
 from mist_ext.data.source import BrokenImage
-from mist_ext.runs import benchmark, interruption
-from mist_ext.runs.interruption import Interrupted, Saver
-from mist_ext.runs.seed_run import SeedRun
-from mist_ext.runs.task_loop import TaskLoop
+from mist_ext.data.stream import Stream
+from mist_ext.runs import benchmark
+from mist_ext.runs.image_check import ImageCheck
+from mist_ext.runs.interruption import Checkpointer, Interrupted
 from mist_ext.system import lock
+from mist_ext.system.progress import Progress
 
 VARYING = {"seconds", "peak_memory_bytes"}  # all else is the same bit for bit
 SETTINGS = {
@@ -93,13 +94,13 @@ def killed(target: Callable[[Path], object], folder: Path, after: float) -> bool
 def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     expected = left(tmp_path / "whole")
-    moments = random.Random(7)
+    drawing = random.Random(7)
     kills = rounds = 0
     while kills < 20:
         folder = tmp_path / f"killed{rounds}"
         rounds += 1
         target = run
-        while kills < 20 and killed(target, folder, moments.uniform(0.1, 1.5)):
+        while kills < 20 and killed(target, folder, drawing.uniform(0.1, 1.5)):
             kills += 1
             if (folder / "run.yaml").is_file():
                 target = go_on
@@ -127,16 +128,16 @@ def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkey
         pytest.importorskip("peft")
     run(tmp_path / "whole", **options)
     every = 10 if case == "diagnosis" else 4  # features are extracted without a stop, or anew
-    moments = iter(range(100))
-    original = Saver.moment
+    calls = iter(range(100))
+    original = Checkpointer.save_if_due
 
-    def moment(self: Saver, state: Callable) -> None:
-        if next(moments) % every == every - 1:
+    def save_if_due(self: Checkpointer) -> None:
+        if next(calls) % every == every - 1:
             self._stop = signal.SIGTERM
-        original(self, state)
+        original(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Saver, "moment", moment)
+        patched.setattr(Checkpointer, "save_if_due", save_if_due)
         with pytest.raises(Interrupted):
             run(tmp_path / "stopped", **options)
         stops = 1
@@ -159,18 +160,18 @@ def test_stops_while_methods_train_change_nothing(tmp_path: Path, monkeypatch: p
     }
     options |= {"method_options": ["epochs=1", "batch_size=32", "width=40"]}
     run(tmp_path / "whole", **options)
-    moments = iter(range(1000))
-    original = Saver.moment
+    calls = iter(range(1000))
+    original = Checkpointer.save_if_due
     stops = []
 
-    def moment(self: Saver, state: Callable) -> None:
-        if next(moments) in (9, 18, 42):  # while aper_ssf trains, while dualprompt does, and in the second task
+    def save_if_due(self: Checkpointer) -> None:
+        if next(calls) in (9, 18, 42):  # while aper_ssf trains, while dualprompt does, and in the second task
             self._stop = signal.SIGTERM
-            stops.append(state()["state"]["learners"]["aper_ssf"]["sessions"].tolist())
-        original(self, state)
+            stops.append(self.state()["state"]["learners"]["aper_ssf"]["sessions"].tolist())
+        original(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Saver, "moment", moment)
+        patched.setattr(Checkpointer, "save_if_due", save_if_due)
         go = partial(run, tmp_path / "stopped", **options)
         while True:
             try:
@@ -184,16 +185,16 @@ def test_stops_while_methods_train_change_nothing(tmp_path: Path, monkeypatch: p
 
 def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, after: int = 3) -> None:
     """A run that was stopped after some steps of tuning, with two checkpoints."""
-    moments = iter(range(1000))
-    original = Saver.moment
+    calls = iter(range(1000))
+    original = Checkpointer.save_if_due
 
-    def moment(self: Saver, state: Callable) -> None:
-        if next(moments) == after:
+    def save_if_due(self: Checkpointer) -> None:
+        if next(calls) == after:
             self._stop = signal.SIGINT
-        original(self, state)
+        original(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Saver, "moment", moment)
+        patched.setattr(Checkpointer, "save_if_due", save_if_due)
         with pytest.raises(Interrupted):
             run(folder, tuner=["mist"], method=["simplecil"], seeds=[1])
 
@@ -260,32 +261,6 @@ def test_never_writes_no_checkpoint_and_starts_anew(tmp_path: Path) -> None:
     assert left(tmp_path / "out") == left(tmp_path / "whole")
 
 
-def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mist_ext.runs.checkpoint.save_file", full)
-    output = io.StringIO()
-    options = Config(out=str(tmp_path), **{**SETTINGS, "tuner": ["mist"], "method": ["simplecil"], "seeds": [1]})
-    benchmark.run(options, Console(file=output, width=300))
-    assert "the checkpoint could not be written" in output.getvalue()
-    assert "the run goes on, there is none to go on from yet" in output.getvalue()
-    assert "summary" in json.loads((tmp_path / "digits-mist-simplecil" / "results.json").read_text())
-
-
-def test_a_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "TWICE", 0.0)  # as if it came later than the first one's echo by torchrun
-    before = signal.getsignal(signal.SIGINT)
-    said: list[str] = []
-    with Saver(tmp_path, 0.0, said.append):
-        signal.raise_signal(signal.SIGINT)
-        assert said == ["stopping after this step; once more stops at once"]
-        with pytest.raises(Interrupted):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_run_that_another_process_works_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(tmp_path, monkeypatch)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -306,16 +281,14 @@ def test_stopping_again_before_the_first_step_loses_nothing(tmp_path: Path, monk
     options = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1]}
     run(tmp_path / "whole", **options)
     stopped(tmp_path / "out", monkeypatch, after=8)  # in the midst of tuning
-    original = TaskLoop._check_images
 
-    def save_and_stop(self: TaskLoop, number: int, seed_run: SeedRun) -> None:
-        self.saver.save(self._state(number, seed_run))
+    def save_and_stop(self: ImageCheck, stream: Stream, tasks: int, progress: Progress, save: Callable) -> None:
+        save()
         raise BrokenImage("an image cannot be decoded")
 
     with monkeypatch.context() as patched:
-        patched.setattr(TaskLoop, "_check_images", save_and_stop)
+        patched.setattr(ImageCheck, "check", save_and_stop)
         with pytest.raises(BrokenImage):
             go_on(tmp_path / "out")
-    assert TaskLoop._check_images is original
     go_on(tmp_path / "out")
     assert left(tmp_path / "out") == left(tmp_path / "whole")

@@ -13,7 +13,7 @@ from rich.console import Console
 from mist_ext.config import Config
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.runs import benchmark, checkpoint
-from mist_ext.runs.interruption import Saver, UnsavableState
+from mist_ext.runs.interruption import Checkpointer, UnsavableState
 from mist_ext.tuners.mist import MIST
 
 
@@ -23,18 +23,18 @@ def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None
 
 
 @pytest.fixture
-def moments(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+def positions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Epoch and batch of each step that was taken."""
-    positions: list[tuple[int, int]] = []
+    taken: list[tuple[int, int]] = []
     original = MIST.epoch
 
     def epoch(self: MIST, *arguments: Any):
         for loss in original(self, *arguments):
-            positions.append(self.position)
+            taken.append(self.position)
             yield loss
 
     monkeypatch.setattr(MIST, "epoch", epoch)
-    return positions
+    return taken
 
 
 def run(folder: Path, **options) -> None:
@@ -71,19 +71,19 @@ def test_it_stops_at_the_first_step_with_such_a_state(
     last: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    moments: list[tuple[int, int]],
+    positions: list[tuple[int, int]],
 ) -> None:
     with monkeypatch.context() as patched:
         broken_when_tuning(patched, broken)
         with pytest.raises(UnsavableState, match=rf"{reason}.*{last}"):
             run(tmp_path, checkpoint_every=every)
-    assert moments[-1] == (1, 0)  # the first that tunes
+    assert positions[-1] == (1, 0)  # the first that tunes
     benchmark.resume(tmp_path, Console(file=io.StringIO()))  # once it is mended
 
 
 @pytest.mark.parametrize(("learned", "lines"), [(False, []), (True, [1])], ids=["before a step", "after a task"])
 def test_a_method_is_tried_as_soon(
-    learned: bool, lines: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: list[tuple[int, int]]
+    learned: bool, lines: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, positions: list[tuple[int, int]]
 ) -> None:
     original = SimpleCIL.state_dict
 
@@ -94,15 +94,15 @@ def test_a_method_is_tried_as_soon(
     with pytest.raises(UnsavableState, match="/state/learners/simplecil/own is a object"):
         run(tmp_path)
     assert [len(log.read_text().splitlines()) for log in tmp_path.glob("*/log.jsonl")] == lines
-    assert learned or moments == [(0, 0)]
+    assert learned or positions == [(0, 0)]
 
 
 def test_a_signal_does_not_hide_it(tmp_path: Path) -> None:
-    saver = Saver(tmp_path / "checkpoint", 3600.0, lambda message: None)
-    saver.unproven = False
-    saver._stop = 15
+    checkpointer = Checkpointer(tmp_path / "checkpoint", 3600.0, lambda: {"own": {1}}, lambda message: None)
+    checkpointer.unchecked = False
+    checkpointer._stop = 15
     with pytest.raises(UnsavableState, match="/own is a set"):
-        saver.moment(lambda: {"own": {1}})
+        checkpointer.save_if_due()
 
 
 def test_a_run_without_checkpoints_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -109,7 +108,7 @@ def test_what_goes_on_after_a_stop_keeps_the_larger_peak_and_adds_seconds() -> N
     tuned = Tuned()
     tuned.costs.seconds["tune"] = 100.0
     tuned.costs.peak_memory_bytes |= {"score": 1, "tune": 1 << 60}
-    again = Tuned.restored(asdict(tuned))
+    again = Tuned.restored(tuned.state_dict())
     for phase in ("score", "tune"):
         with again.costs.phase(phase):
             pass

@@ -27,7 +27,7 @@ from mist_ext.config import Config
 from mist_ext.data.source import ImageFiles
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.runs import benchmark
-from mist_ext.runs.interruption import Saver
+from mist_ext.runs.interruption import Checkpointer
 from mist_ext.selection import Selection
 from mist_ext.system import shortage
 from mist_ext.system.files import write_atomically
@@ -161,7 +161,7 @@ BREAKING = {
     "select": (Selection, "from_scores", 1, "numpy", r"memory ran out in select, .*take a smaller backbone"),
     "learn": (SimpleCIL, "learn", 1, "python", r"memory ran out in learn simplecil, .*method-options width="),
     "evaluate": (SimpleCIL, "predict", 1, "torch", r"memory ran out in evaluate simplecil, "),
-    "extract": ("mist_ext.runs.task_loop", "_features", 2, "torch", r"memory ran out in extract, 0 of 1 done, "),
+    "extract": ("mist_ext.runs.features", "backbone_features", 2, "torch", r"memory ran out in extract, 0 of 1 done, "),
     "disk": (
         "mist_ext.runs.experiment_results.ExperimentResults",
         "add_task",
@@ -207,10 +207,10 @@ def test_training_of_a_method_names_its_batch_size(tmp_path: Path, monkeypatch: 
 
 
 def limited(folder: Path, answers: Any) -> None:
-    """A run whose process may take no memory more from its fourth moment on."""
+    """A run whose process may take no more memory from its fourth step on."""
     seen = [0]
 
-    def moment(saver: Saver, state: Callable[[], dict[str, Any]]) -> None:
+    def limit(_checkpointer: Checkpointer) -> None:
         seen[0] += 1
         if seen[0] == 4:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -218,7 +218,7 @@ def limited(folder: Path, answers: Any) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (taken, taken))
             torch.empty(2**26).fill_(1)  # what the allocator has kept would do for a small step
 
-    Saver.moment = moment  # type: ignore[method-assign]
+    Checkpointer.save_if_due = limit  # type: ignore[method-assign]
     try:
         run(folder, tuner=["mist"])
     except NotEnoughMemory as error:

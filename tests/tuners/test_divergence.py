@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mist_ext.data.source import Images
+from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners import create
 from mist_ext.tuners.divergence import Course, Diverged, largest_norm, require_finite
 from mist_ext.tuners.objective import MutualInformation
@@ -80,8 +81,11 @@ def test_the_batch_is_named_and_nothing_of_it_is_kept(
     mist = tuner("mist")
     seen: list[list[Tensor]] = []
     losses_become(monkeypatch, value, at)
+    mist.callbacks = Callbacks(
+        checkpoint_if_due=lambda: seen.append([p.detach().clone() for p in mist.backbone.parameters()])
+    )
     with pytest.raises(Diverged, match=WHERE.format(*where) + sign + ".*" + advice):
-        mist.tune(images(), pause=lambda: seen.append([p.detach().clone() for p in mist.backbone.parameters()]))
+        mist.tune(images())
     assert len(seen) == at - 1
     if seen:
         assert all(map(torch.equal, seen[-1], mist.backbone.parameters()))
@@ -113,19 +117,20 @@ def test_a_gradient_that_cannot_be_ranked_is_told_in_a_sentence() -> None:
 def test_merged_weights_must_be_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     lora = tuner("lora", epochs=1)
 
-    def pause() -> None:
+    def spoil() -> None:
         if lora.position[1] == 2:
             lora.trained()[0][1].data.fill_(math.inf)
 
+    lora.callbacks = Callbacks(checkpoint_if_due=spoil)
     with pytest.raises(Diverged, match="the merged weights are NaN or infinite; lower --lora-lr"):
-        lora.tune(images(), pause=pause)
+        lora.tune(images())
 
 
 @pytest.mark.parametrize("name", ["mist", "full"])
 def test_the_mean_loss_of_every_epoch_is_kept_also_through_an_interruption(name: str) -> None:
     losses: list[float] = []
     whole = tuner(name)
-    whole.watch = lambda tag, value, step: losses.append(float(value))
+    whole.callbacks = Callbacks(log=lambda name, value, step: losses.append(float(value)))
     expected = whole.tune(images()).losses
     means = [sum(losses[i : i + 2]) / 2 for i in (0, 2, 4)]
     assert [*expected.get("score", []), *expected["tune"]] == pytest.approx(means)
@@ -136,19 +141,20 @@ def test_the_mean_loss_of_every_epoch_is_kept_also_through_an_interruption(name:
     class Stop(Exception):
         pass
 
-    for moment in range(6):
+    for last in range(6):
         states: list[dict] = []
         first = tuner(name)
 
-        def pause(first: Any = first, states: list = states, moment: int = moment) -> None:
+        def save(first: Any = first, states: list = states, last: int = last) -> None:
             states.append(
                 first.state_dict() | {"weights": {n: p.clone() for n, p in first.backbone.state_dict().items()}}
             )
-            if len(states) > moment:
+            if len(states) > last:
                 raise Stop
 
+        first.callbacks = Callbacks(checkpoint_if_due=save)
         with pytest.raises(Stop):
-            first.tune(images(), pause=pause)
+            first.tune(images())
         again = tuner(name)
         again.backbone.load_state_dict(states[-1]["weights"])
         again.load_state_dict(states[-1])

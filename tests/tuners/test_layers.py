@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from mist_ext.data.source import Images
 from mist_ext.selection import Selection
+from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners import create
-from mist_ext.tuners.mist import MIST
+from mist_ext.tuners.sparse import SparseTuner
 from mist_ext.tuners.tuner import Tuner, TuningOptions
 
 SPARSE = ["mist", "random", "magnitude", "gradient"]
@@ -77,7 +78,7 @@ def test_an_interrupted_task_goes_on_with_its_layers(in_backward: bool, same_bit
 
     steps = 0
 
-    def pause() -> None:
+    def stop_at_the_third() -> None:
         nonlocal steps
         steps += 1
         if steps == 3:
@@ -86,8 +87,9 @@ def test_an_interrupted_task_goes_on_with_its_layers(in_backward: bool, same_bit
     options: dict[str, Any] = {"layers": "attn", "in_backward": in_backward}
     expected = tuned("mist", 1, **options)
     first = tuned("mist", 0, **options)
+    first.callbacks = Callbacks(checkpoint_if_due=stop_at_the_third)
     with pytest.raises(Stopped):
-        first.tune(images(), pause=pause)
+        first.tune(images())
     state = first.state_dict()
     second = tuned("mist", 0, **options)
     second.backbone.load_state_dict(first.backbone.state_dict())
@@ -116,10 +118,10 @@ def test_adapters_have_an_option_of_their_own() -> None:
 
 @pytest.mark.parametrize("heads", [True, False], ids=["with_the_projector", "without"])
 def test_a_tuner_may_select_some_blocks_and_leave_the_projector_out(heads: bool) -> None:
-    class Second(MIST):
-        def select(self, images: Any, tuned: Any, track: Any = None, pause: Any = None) -> tuple[Selection, Selection]:
+    class Second(SparseTuner):
+        def select(self, images: Any, tuned: Any) -> Selection:
             wanted = "^blocks.1|^projector" if heads else "^blocks.1"
-            return Selection.random(self.named_parameters(), 0.3, 1).subset(wanted), Selection({}, {})
+            return Selection.random(self.named_parameters(), 0.3, 1).subset(wanted)
 
     tuner = Second(backbone(), TuningOptions(epochs=2, batch_size=8, lr=0.05, keep=0.5), 1)
     before: Tensor = tuner.objective.projector.weight.detach().clone()

@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-import mist_ext.tuners.mist as mist_module
+import mist_ext.tuners.sparse as sparse_module
 from mist_ext.data.source import Images
 from mist_ext.data.stream import Batches
 from mist_ext.indices import selected_count
@@ -21,8 +21,7 @@ from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
 from mist_ext.tuners.objective import TwoViews
-from mist_ext.tuners.random import Random
-from mist_ext.tuners.tuner import Tuned, TuningOptions
+from mist_ext.tuners.tuner import TuningOptions
 
 COUNT, BATCH = 20, 8  # three batches, the last one short
 
@@ -38,8 +37,8 @@ def images(seed: int = 0, count: int = COUNT) -> Images:
     return Images(pixels, torch.arange(count) % 4)
 
 
-def tuner(seed: int = 1, kind: type[MIST] = MIST, **options: Any) -> MIST:
-    return kind(backbone(), TuningOptions(**{"epochs": 2, "batch_size": BATCH, "in_backward": False, **options}), seed)
+def tuner(seed: int = 1, **options: Any) -> MIST:
+    return MIST(backbone(), TuningOptions(**{"epochs": 2, "batch_size": BATCH, "in_backward": False, **options}), seed)
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:
@@ -51,9 +50,9 @@ def spied(t: MIST) -> list[Selection]:
     made: list[Selection] = []
     select = t.select
 
-    def recording(*arguments: Any) -> tuple[Selection, Selection]:
+    def recording(*arguments: Any) -> Selection:
         result = select(*arguments)
-        made.append(result[0])
+        made.append(result)
         return result
 
     t.select = recording  # type: ignore[method-assign]
@@ -259,7 +258,7 @@ def test_the_step_counter_and_the_draws_run_on_over_the_tasks(monkeypatch: pytes
             began.append(options["step"])
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(mist_module, "SparseSGD", Recorded)
+    monkeypatch.setattr(sparse_module, "SparseSGD", Recorded)
     t = tuner(epochs=3)
     for task in range(3):
         t.tune(images(seed=task))
@@ -284,20 +283,3 @@ def test_bf16_precision_keeps_float32_parameters() -> None:
     t.tune(images())
     assert all(p.dtype == torch.float32 for p in t.backbone.parameters())
     assert any(not torch.equal(before[name], p) for name, p in t.backbone.named_parameters())
-
-
-def test_random_selects_as_many_entries_elsewhere_and_freezes_none() -> None:
-    scored, drawn = tuner(epochs=1), tuner(epochs=1, kind=Random)
-    selections = [spied(scored), spied(drawn)]
-    for t in (scored, drawn):
-        for task in range(2):
-            t.tune(images(seed=task))
-    (by_score, _), (by_chance, again) = selections
-    assert list(by_score) == list(by_chance)
-    for name in by_score:
-        assert by_score.count(name) == by_chance.count(name)
-    for name in by_score.by_score:
-        assert not torch.equal(by_score[name], by_chance[name])
-        assert not torch.equal(by_chance[name], again[name])  # every task draws anew
-    assert drawn.history.frozen == {}
-    assert isinstance(drawn.tune(images()), Tuned)

@@ -20,8 +20,9 @@ from mist_ext import backbones, data, tuners
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.stream import Stream
 from mist_ext.runs import benchmark, checkpoint
-from mist_ext.runs.interruption import Interrupted, Saver
+from mist_ext.runs.interruption import Checkpointer, Interrupted
 from mist_ext.selection import Selection
+from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners.mist import MIST
 
 LAST = "blocks.5."
@@ -30,19 +31,20 @@ LAST = "blocks.5."
 class LastBlock(MIST):
     """MIST on the last block, and the projector."""
 
-    def select(self, *arguments: Any) -> tuple[Selection, Selection]:
-        selection, _ = super().select(*arguments)
+    def select(self, *arguments: Any) -> Selection:
+        selection = super().select(*arguments)
+        self.to_freeze = Selection({}, {})
         chosen = [name for name in selection if name.startswith((LAST, "projector."))]
-        return Selection({n: selection[n] for n in chosen}, {n: selection.shape[n] for n in chosen}), Selection({}, {})
+        return Selection({n: selection[n] for n in chosen}, {n: selection.shape[n] for n in chosen})
 
 
 class BlocksAlone(MIST):
     """It forgets the projector."""
 
-    def select(self, *arguments: Any) -> tuple[Selection, Selection]:
-        selection, frozen = super().select(*arguments)
+    def select(self, *arguments: Any) -> Selection:
+        selection = super().select(*arguments)
         chosen = [name for name in selection if name.startswith(LAST)]
-        return Selection({n: selection[n] for n in chosen}, {n: selection.shape[n] for n in chosen}), frozen
+        return Selection({n: selection[n] for n in chosen}, {n: selection.shape[n] for n in chosen})
 
 
 @pytest.fixture
@@ -75,8 +77,9 @@ def test_what_is_not_selected_is_left_alone(
     def save() -> None:
         assert checkpoint.save(tmp_path, t.state_dict()) is not None
 
+    t.callbacks = Callbacks(checkpoint_if_due=save)
     for task in stream.tasks:
-        t.tune(task.train, pause=save)
+        t.tune(task.train)
     changed = [name for name, value in t.backbone.state_dict().items() if not same_bits(value, before[name])]
     assert changed
     assert all(name.startswith(LAST) for name in changed)
@@ -89,10 +92,8 @@ def test_a_parameter_that_is_frozen_from_the_start_is_no_other_case(every_nth_di
     backbone = backbones.create("vit_nano", "pretrained")
     backbone.pos_embed.requires_grad_(False)
     t = MIST(backbone, TuningOptions(batch_size=30, epochs=2), 1)
-    t.tune(
-        Stream(data.load("digits"), 5, 1993).tasks[0].train,
-        pause=lambda: checkpoint.save(tmp_path, t.state_dict()) and None,
-    )
+    t.callbacks = Callbacks(checkpoint_if_due=lambda: checkpoint.save(tmp_path, t.state_dict()) and None)
+    t.tune(Stream(data.load("digits"), 5, 1993).tasks[0].train)
     assert not backbone.pos_embed.requires_grad
 
 
@@ -108,14 +109,14 @@ def test_its_run_is_saved_and_goes_on_with_the_same_bits(tmp_path: Path, monkeyp
         return load_file(folder / "digits-last_block-simplecil" / "classifier-seed1.safetensors")
 
     expected = run(tmp_path / "whole")
-    original, moments = Saver.moment, iter(range(1000))
+    original, calls = Checkpointer.save_if_due, iter(range(1000))
 
-    def moment(self: Saver, state: Callable) -> None:
-        if next(moments) in (5, 9):  # while it tunes
+    def save_if_due(self: Checkpointer) -> None:
+        if next(calls) in (5, 9):  # while it tunes
             self._stop = signal.SIGTERM
-        original(self, state)
+        original(self)
 
-    monkeypatch.setattr(Saver, "moment", moment)
+    monkeypatch.setattr(Checkpointer, "save_if_due", save_if_due)
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped")
     with pytest.raises(Interrupted):

@@ -1,8 +1,7 @@
-"""What MIST is compared with: other selections, biases alone, low-rank adapters, cross-entropy."""
+"""What MIST is compared with: other selections, biases alone, cross-entropy."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 from typing import Any
 
@@ -12,7 +11,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.config import Config
 from mist_ext.data.source import Images
 from mist_ext.data.stream import Batches
 from mist_ext.indices import selected_count
@@ -20,7 +18,7 @@ from mist_ext.kernels import ops, reference
 from mist_ext.optim import LargestGradientSGD, SparseSGD
 from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
-from mist_ext.tuners import create, named
+from mist_ext.tuners import create
 from mist_ext.tuners.objective import CrossEntropy, TwoViews, mutual_information_loss
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
 
@@ -59,13 +57,30 @@ def selections(t: Any) -> list[Selection]:
     made: list[Selection] = []
     select = t.select
 
-    def recording(*arguments: Any) -> tuple[Selection, Selection]:
+    def recording(*arguments: Any) -> Selection:
         result = select(*arguments)
-        made.append(result[0])
+        made.append(result)
         return result
 
     t.select = recording
     return made
+
+
+def test_random_selects_as_many_entries_elsewhere_and_freezes_none() -> None:
+    scored, drawn = tuner("mist", epochs=1), tuner("random", epochs=1)
+    made = [selections(scored), selections(drawn)]
+    for t in (scored, drawn):
+        for task in range(2):
+            t.tune(images(task))
+    (by_score, _), (by_chance, again) = made
+    assert list(by_score) == list(by_chance)
+    for name in by_score:
+        assert by_score.count(name) == by_chance.count(name)
+    for name in by_score.by_score:
+        assert not torch.equal(by_score[name], by_chance[name])
+        assert not torch.equal(by_chance[name], again[name])  # every task draws anew
+    assert drawn.history.frozen == {}
+    assert isinstance(drawn.tune(images()), Tuned)
 
 
 def test_magnitude_selects_the_largest_weights_of_each_task_s_backbone() -> None:
@@ -182,81 +197,6 @@ def test_bitfit_without_a_bias_is_refused() -> None:
     plain = nn.Linear(3, 3, bias=False)
     with pytest.raises(ValueError, match="Linear has no parameter named bias"):
         create("bitfit", plain, TuningOptions(), 1)
-
-
-needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
-
-
-@needs_peft
-def test_lora_adds_a_matrix_of_low_rank_to_the_chosen_layers_and_leaves_an_ordinary_backbone() -> None:
-    t = tuner("lora", lora_rank=3, lora_alpha=6, lora_lr=0.1)
-    names = list(t.backbone.state_dict())
-    before = values(t.backbone)
-    for task in (1, 2):
-        tuned = t.tune(images(task))
-        assert list(t.backbone.state_dict()) == names
-        for name, p in t.backbone.named_parameters():
-            assert p.requires_grad
-            assert p.grad is None
-            difference = (p.detach() - before[name]).double()
-            if "qkv.weight" in name:
-                assert difference.abs().max() > 1e-4
-                assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 3 * task
-            else:
-                assert not difference.any()
-        share = 2 * 96 * 32 / sum(p.numel() for p in t.backbone.parameters())
-        assert tuned.selected_fraction == pytest.approx(share)
-        assert tuned.changed == tuned.changed_all
-        assert all(0.9 * share < changed <= share for changed in tuned.changed)
-
-
-@needs_peft
-def test_what_lora_measures_is_what_it_merges() -> None:
-    t = tuner("lora", epochs=1, batch_size=COUNT)  # a single step
-    before = values(t.backbone)
-    tuned = t.tune(images())
-    changed = sum(int((p != before[name]).sum()) for name, p in t.backbone.named_parameters())
-    assert tuned.changed_all == [changed / sum(p.numel() for p in t.backbone.parameters())]
-
-
-@needs_peft
-def test_lora_s_adapters_follow_torch_s_sgd() -> None:
-    ours = tuner("lora", epochs=1, batch_size=COUNT, lora_lr=0.1)
-    before = values(ours.backbone)["blocks.1.attn.qkv.weight"]
-    slow = tuner("lora")
-    (both, labels), = list(Batched(slow))  # fmt: skip
-    slow.backbone.train()
-    weight = slow.backbone.blocks[1].attn.qkv.weight
-    (gradient,) = torch.autograd.grad(slow.objective(slow.backbone(both), labels), [weight])
-    ours._attach(0)
-    a = dict(ours.trained())["blocks.1.attn.qkv.lora_A.default.weight"].detach().clone()
-    ours.tune(images())
-    # With B = 0 the gradient of B is scaling * G A^T, and the decayed A meets a B of one step.
-    expected = -2 * (0.1 * 2 * gradient @ a.T) @ (a * (1 - 0.1 * 5e-4))
-    moved = ours.backbone.blocks[1].attn.qkv.weight.detach() - before
-    torch.testing.assert_close(moved, expected, rtol=1e-2, atol=1e-6)
-
-
-def Batched(t: Any) -> Any:
-    """The single batch of a first epoch that holds all images."""
-    (pixels, labels) = next(iter(Batches(images(), COUNT, (t.seed, "order", 0, 0))))
-    yield TwoViews((32, 32))(pixels, draw_seed(t.seed, "views", 0, 0, 0)), labels
-
-
-@needs_peft
-def test_lora_without_a_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match="lora_layers is 'query', which matches the name of no linear layer"):
-        tuner("lora", lora_layers="query")
-    with pytest.raises(ValueError, match=r"lora_layers is '\(', which is no regular expression"):
-        tuner("lora", lora_layers="(")
-
-
-def test_lora_without_peft_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"tuner 'lora' needs peft, .* pip install \"\.\[peft\]\""):
-        Config(tuner=["none", "lora"]).check()
-    with pytest.raises(ValueError, match="needs peft"):
-        named("lora")
 
 
 def test_cross_entropy_is_torch_s_over_the_task_s_classes() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mist_ext.data.source import Images
 from mist_ext.system import peak_memory
+from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners import TUNERS, create
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
 
@@ -78,7 +79,7 @@ def test_sparse_tuners_change_at_most_what_they_select(name: str) -> None:
     assert 0 < changed_fraction(tuner) < 2 * 0.052 + whole / total
     assert report.selected_fraction == pytest.approx(0.05, abs=0.001)
     assert all(0 < changed <= kept < 0.01 for changed, kept in zip(report.changed, report.kept, strict=True))
-    assert report.fractions()["changed_fraction"]["max"] == max(report.changed)
+    assert report.fractions()["changed_fraction"].max == max(report.changed)
     assert report.costs.seconds["tune"] > 0
 
 
@@ -97,13 +98,14 @@ def test_time_and_memory_are_measured_for_the_phases_that_a_tuner_has(name: str,
     assert [phase for phase, peak in costs.peak_memory_bytes.items() if peak] == phases
 
 
-def test_what_a_pause_takes_counts_under_no_phase() -> None:
-    def pause() -> None:
+def test_what_a_checkpoint_takes_counts_under_no_phase() -> None:
+    def save() -> None:
         time.sleep(0.1)
         torch.ones(50 * 10**6)
 
     quiet, busy = (create("mist", backbone(), TuningOptions(epochs=2, batch_size=8), 1) for _ in range(2))
-    expected, costs = quiet.tune(images(0)).costs, busy.tune(images(0), pause=pause).costs
+    busy.callbacks = Callbacks(checkpoint_if_due=save)
+    expected, costs = quiet.tune(images(0)).costs, busy.tune(images(0)).costs
     assert sum(costs.seconds.values()) < sum(expected.seconds.values()) + 0.3
     if peak_memory.resettable():
         assert costs.peak_memory_bytes["tune"] - expected.peak_memory_bytes["tune"] < 100 * 10**6
@@ -136,12 +138,14 @@ def test_tuning_leaves_no_gradient_behind(name: str) -> None:
 def test_progress_passes_every_batch_of_every_epoch() -> None:
     seen: list[str] = []
 
-    def track(iterable: Any, phase: str, total: int) -> Any:
+    def progress(iterable: Any, description: str, total: int) -> Any:
         for number, item in enumerate(iterable):
-            seen.append(f"{phase}: {number + 1}/{total}")
+            seen.append(f"{description}: {number + 1}/{total}")
             yield item
 
-    create("mist", backbone(), TuningOptions(epochs=3, batch_size=8), 1).tune(images(0), track)
+    tuner = create("mist", backbone(), TuningOptions(epochs=3, batch_size=8), 1)
+    tuner.callbacks = Callbacks(progress)
+    tuner.tune(images(0))
     phases = ("score", "tune 1/2", "tune 2/2")
     assert seen == [f"{phase}: {number}/2" for phase in phases for number in (1, 2)]
 

@@ -1,0 +1,49 @@
+"""Saving the trained classifiers of a seed run, where the options ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mist_ext.distributed import ranks
+from mist_ext.distributed.shard_files import gather_tensors
+from mist_ext.runs import classifiers
+from mist_ext.runs.context import RunContext, method_options
+from mist_ext.runs.seed_run import SeedRun
+from mist_ext.system.names import utf8
+
+
+def save_classifiers(context: RunContext, seed_run: SeedRun, folders: Mapping[str, Path]) -> None:
+    """Save the classifier of every method, with the backbone where it is no longer as it was created.
+
+    Parameters
+    ----------
+    context : RunContext
+    seed_run : SeedRun
+        All of whose tasks are learned.
+    folders : mapping of str to Path
+        The experiments' folders, by the method's name.
+    """
+    options, source = context.options, context.source
+    wanted = {"none": False, "first": seed_run.seed == options.seeds[0], "all": True}
+    if not wanted[options.save]:
+        return
+    as_created = not (seed_run.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure")
+    weights = None if as_created else gather_tensors(seed_run.backbone.state_dict())
+    if not ranks.is_first():
+        return
+    views = seed_run.stream.tasks[0].test.views
+    for name, learner in seed_run.learners.items():
+        description = {
+            "backbone": options.backbone,
+            "weights": options.weights,
+            "method": name,
+            "method_options": method_options(options, name, seed_run.seed),
+            "class_names": [utf8(source.class_names[label]) for label in seed_run.stream.class_order],
+            "transform": type(views.transform).__name__,
+            "size": views.transform.size,
+            "as_shown": views.images.as_shown,
+            "mean": views.mean,
+            "std": views.std,
+        }
+        classifiers.save_classifier(folders[name], seed_run.seed, weights, learner, description)
