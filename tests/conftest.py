@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -19,7 +20,9 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.register_profile("long", deadline=None, print_blob=True, max_examples=1200)
 settings.load_profile("repeatable")
 
-torch.set_num_threads(1)  # on tensors as small as these, threads wait for each other; `threads` tests more
+# On tensors as small as these, threads wait for each other, tens of times longer than they work; `threads` tests more.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

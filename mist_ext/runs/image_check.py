@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mist_ext.data.doctor import unreadable
+from mist_ext.data.inspection import unreadable
 from mist_ext.data.source import BrokenImage
 from mist_ext.data.stream import Stream, TaskImages
 from mist_ext.distributed import agreement, ranks

@@ -28,7 +28,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
     package = str(Path(mist_ext.__file__).parents[1])
     path = os.pathsep.join(filter(None, [str(tmp_path), package, os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHON": sys.executable, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return os.environ | {"PYTHON": sys.executable, "PYTHONPATH": path}
 
 
 def gpu_sh(environment: dict[str, str], *options: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:

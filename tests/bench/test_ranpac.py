@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "bench" / "ranpac.py"
 def bench(*options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, SCRIPT, *map(str, options), "--threads", "1"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        env=os.environ | {"COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -27,7 +26,6 @@ def bench(*command: str | Path) -> subprocess.CompletedProcess[str]:
     script, *options = map(str, command)
     return subprocess.run(
         [sys.executable, BENCH / script, *options],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # what is timed here is small
         capture_output=True,
         text=True,
         timeout=600,

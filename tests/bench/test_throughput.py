@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +19,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, BENCH / "throughput.py", *map(str, options)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # what is timed here is small
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_all_ways_of_a_table_have_one_precision_and_ours_needs_the_least_memory(tmp_path: Path) -> None:

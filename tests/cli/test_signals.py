@@ -24,8 +24,6 @@ def start(*arguments: str, new_session: bool = False) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=new_session,
-        # On a busy machine the threads of small models wait for each other, tens of times longer than they work.
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

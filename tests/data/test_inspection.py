@@ -219,7 +219,7 @@ def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
         [sys.executable, "-m", "mist_ext", "data", "check", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
         timeout=300,
     )
     return done.returncode, done.stdout, done.stderr

@@ -204,7 +204,7 @@ def tool(name: str) -> Callable[[list[str], bool], None]:
 
 def run_process(words: list[str], environment: dict[str, str] | None = None) -> str:
     folder = Path.cwd() if environment else ROOT
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    variables = {**os.environ, **(environment or {})}
     done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

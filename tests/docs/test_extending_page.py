@@ -98,8 +98,6 @@ def test_the_command_finds_what_entry_points_declare(modules: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "mist_ext", "run", "--data", "stripes", "--tuner", "last_block"]
     command += ["--method", "nearest_mean", "--seeds", "1", "--epochs", "1", "--out", "out"]
     paths = os.pathsep.join([str(modules), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert accuracy(modules / "out", "stripes-last_block-nearest_mean") > 60

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mist_ext.report.text import DASH
+
+from mist_ext.report.table import DASH
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"

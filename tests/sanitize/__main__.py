@@ -25,11 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CXX = os.environ.get("CXX", "g++")
-KERNEL_TESTS = [
-    *(f"tests/test_{name}.py" for name in ("philox", "accumulate", "select", "drop_apply", "mask", "pack")),
-    *(f"tests/test_{name}.py" for name in ("arguments", "in_place", "fuzz_ops", "sensitivity", "selection")),
-    "tests/optim",
-]
+KERNEL_TESTS = ["tests/kernels", "tests/optim", "tests/test_selection.py", "tests/test_sensitivity.py"]
 # The fault that loops.cpp commits for a sanitizer, and what must then be reported.
 FAULTS = {
     "thread": ("race", "ThreadSanitizer: data race"),
