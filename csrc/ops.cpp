@@ -14,7 +14,7 @@
 //                     list (grid.h), and the vector's length. On the host; it depends on the keep rule alone.
 // pack_               the kept entries' gradients of all tensors in one vector, in order of selection.
 //
-// `index` lists a tensor's selected entries, ascending (None: selected whole); momentum_buffer, exp_avg, exp_avg_sq,
+// `index` lists a tensor's selected entries, ascending (None: fully selected); momentum_buffer, exp_avg, exp_avg_sq,
 // updates, master and scale_code hold one value a selected entry. `momentum_buffer` may be an empty list where momentum
 // is 0, `scale_code` where nothing is scaled. `master` is an empty list where every parameter is float32; otherwise
 // float32 copies of the selected entries of 16-bit parameters, of size 0 for the others. `ordinal` is the tensor's

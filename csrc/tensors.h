@@ -50,7 +50,7 @@ int64_t piece_count(const std::vector<SomeList>& lists) {
   return lists.empty() ? 0 : lists.back().piece + cells(lists.back().positions(), kPlacePiece);
 }
 
-// Entry j of the selected ones is at index[j], or at j where the tensor is selected whole (index null).
+// Entry j of the selected ones is at index[j], or at j where the tensor is fully selected (index null).
 struct DropApplyTensor : Listed {
   void* param;
   const void* grad;  // of param's dtype; null where gradients are packed

@@ -131,7 +131,7 @@ class TuningOptions:
     )
     whole: str = option(
         "bias|norm",
-        "Regular expression: tensors whose name it matches are selected whole, as are those of at most one dimension.",
+        "Regular expression: tensors whose name it matches are fully selected, as are those of at most one dimension.",
         group="MIST",
         pattern=True,
         tuners=SPARSE,

@@ -16,7 +16,7 @@ from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.seeding import draw_seed
 from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
-from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged
+from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor
 
 
 def cosine(progress: float) -> float:
@@ -108,7 +108,7 @@ def fit(
     Raises
     ------
     Diverged
-        If a loss or what a step has made of the parameters is NaN or infinite, as `Course` finds it.
+        If a loss or what a step has made of the parameters is NaN or infinite, as `EpochMonitor` finds it.
     """
     parameters = [(list(group), factor) for group, factor in groups]
     settings = [{"params": group, "lr": recipe.lr * factor} for group, factor in parameters]
@@ -131,7 +131,7 @@ def fit(
             advice = f"lower the method's rate (--method-options lr={recipe.lr / 10:g}, it was {recipe.lr:g})"
             return Diverged(f"training diverged in {where}: {sign}; {UNTOUCHED if untouched else advice}")
 
-        course = Course(count, everything[0].device, diverged, parts=rows is not None)
+        monitor = EpochMonitor(count, everything[0].device, diverged, parts=rows is not None)
         shown = callbacks.progress(steps, f"{phase} {epoch + 1}/{recipe.epochs}", count)
         for step, (inputs, labels) in enumerate(shown):
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
@@ -140,7 +140,7 @@ def fit(
                 value = loss(inputs, labels)
                 if rows is not None:
                     value = value * rows(step).weight
-                course.begin(step, value)
+                monitor.begin(step, value)
                 value.backward()
             if rows is not None:
                 add_up_(parameter.grad for parameter in everything if parameter.grad is not None)
@@ -148,10 +148,10 @@ def fit(
                 nn.utils.clip_grad_norm_(everything, recipe.clip)
             optimizer.step()
             optimizer.zero_grad()
-            course.end(step, everything)
-            course.passed(step + 1)
+            monitor.end(step, everything)
+            monitor.passed(step + 1)
             callbacks.checkpoint_if_due()
-        means.append(course.mean())
+        means.append(monitor.mean())
         scheduler.step()
     return means
 

@@ -26,9 +26,9 @@ def of_losses(losses: Mapping[str, Sequence[float]], one_objective: bool) -> Ite
     for phase, means in losses.items():
         if phase == "score":
             continue
-        course = [*losses.get("score", []), *means] if phase == "tune" and one_objective else means
-        if len(course) > 1 and course[-1] - course[0] > RISE * abs(course[0]):
-            words = f"the loss began at {course[0]:.4g} and ended at {course[-1]:.4g} ({phase})"
+        curve = [*losses.get("score", []), *means] if phase == "tune" and one_objective else means
+        if len(curve) > 1 and curve[-1] - curve[0] > RISE * abs(curve[0]):
+            words = f"the loss began at {curve[0]:.4g} and ended at {curve[-1]:.4g} ({phase})"
             yield "loss_rose", f"{words}; lower the learning rate"
 
 

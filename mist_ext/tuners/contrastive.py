@@ -21,7 +21,7 @@ from mist_ext.distributed.shard import is_sharded
 from mist_ext.results.record import Count
 from mist_ext.seeding import draw_seed
 from mist_ext.system.costs import Costs
-from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Course, Diverged, largest_norm
+from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor, largest_norm
 from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
 from mist_ext.tuners.tuner import Tuned, Tuner
 
@@ -68,7 +68,7 @@ class ContrastiveTuner(Tuner):
         self.tuned: Tuned | None = None
         self.position = (0, 0)
         self.batches = 0
-        self._course: Course | None = None  # of the epoch at hand
+        self._monitor: EpochMonitor | None = None  # of the epoch at hand
         self._losses: Tensor | None = None  # of an epoch that was interrupted, until it goes on
         self.reduced: dict[nn.Module, nn.Module] = {}  # what stands in for a module, so that its gradients are reduced
         self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
@@ -172,7 +172,7 @@ class ContrastiveTuner(Tuner):
         Raises
         ------
         Diverged
-            If a loss or what a step has `written` is NaN or infinite, as `Course` finds it.
+            If a loss or what a step has `written` is NaN or infinite, as `EpochMonitor` finds it.
         """
         assert self.tuned is not None
         costs = self.tuned.costs
@@ -193,7 +193,7 @@ class ContrastiveTuner(Tuner):
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
         network, loss_of = (self.reduced.get(module, module) for module in (self.network, loss_of))
-        self._course = course = self._new_course(phase, objective, last, round_robin)
+        self._monitor = monitor = self._new_monitor(phase, objective, last, round_robin)
         written = list(self.written())
         with costs.phase(phase):
             for number, (pixels, labels) in enumerate(self.callbacks.progress(batches, description, len(batches))):
@@ -208,23 +208,23 @@ class ContrastiveTuner(Tuner):
                     torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
                     features = network(both.to(dtype))
                     loss = loss_of(features.to(head_dtype), labels, rows)
-                course.begin(step, loss)
+                monitor.begin(step, loss)
                 yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum
-                course.end(step, written)
+                monitor.end(step, written)
                 self.position = (epoch, min(done + stride, last))
                 self.batches += self.position[1] - done
                 self.callbacks.log(f"loss/{phase}", loss.detach(), self.batches)
-                course.passed(self.position[1])
+                monitor.passed(self.position[1])
                 costs.apart(self.callbacks.checkpoint_if_due)
             if batches.idle:  # while other ranks have another batch
                 self.batches += last - self.position[1]
                 self.position = (epoch, last)
-                course.passed(last)
+                monitor.passed(last)
                 costs.apart(self.callbacks.checkpoint_if_due)
-        self.tuned.losses.setdefault(phase, []).append(course.mean())
-        self._course = None
+        self.tuned.losses.setdefault(phase, []).append(monitor.mean())
+        self._monitor = None
 
-    def _new_course(self, phase: str, objective: str, batches: int, round_robin: bool) -> Course:
+    def _new_monitor(self, phase: str, objective: str, batches: int, round_robin: bool) -> EpochMonitor:
         assert self.tuned is not None
         task, epoch = self.task + 1, len(self.tuned.losses.get(phase, [])) + 1
         rates = (self.lr_option, "projector_lr" if objective == "mi" else "classifier_lr")
@@ -237,25 +237,25 @@ class ContrastiveTuner(Tuner):
             return Diverged(f"training diverged in {where}: {sign}; {advice}")
 
         losses, self._losses = self._losses, None
-        return Course(batches, self.device, diverged, losses, round_robin)
+        return EpochMonitor(batches, self.device, diverged, losses, round_robin)
 
     def _look_closer(self) -> None:
         """Raise `Diverged` after an error in a step if the loss or a gradient of the batch at hand explains it."""
-        assert self._course is not None
-        self._course.look_here()
+        assert self._monitor is not None
+        self._monitor.look_here()
         gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
         if gradients and not largest_norm(gradients).isfinite():
-            raise self._course.diverged(self.position[1], "a gradient is NaN or infinite")
+            raise self._monitor.diverged(self.position[1], "a gradient is NaN or infinite")
 
     def state_dict(self) -> dict[str, Any]:
-        if self._course is not None:
-            self._course.look()  # nothing damaged is saved
+        if self._monitor is not None:
+            self._monitor.look()  # nothing damaged is saved
         return {
             "task": self.task,
             "tuned": None if self.tuned is None else self.tuned.state_dict(),
             "position": self.position,
             "batches": self.batches,
-            "losses": self._losses if self._course is None else self._course.losses(),
+            "losses": self._losses if self._monitor is None else self._monitor.losses(),
             "objective": dict(self.objective.state_dict()),
             "classifier": None if self.classifier is None else dict(self.classifier.state_dict()),
         }

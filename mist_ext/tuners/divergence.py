@@ -42,7 +42,7 @@ def require_finite(backbone: nn.Module, weights: str) -> None:
             )
 
 
-class Course:
+class EpochMonitor:
     """Record each batch's loss and the size of what its step wrote, and find the first that is not finite.
 
     Gradients themselves are not looked at, since some are freed as soon as they are made, and of most entries they are

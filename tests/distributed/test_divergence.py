@@ -9,11 +9,11 @@ from processes import together
 
 from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.methods.training import Recipe, fit
-from mist_ext.tuners.divergence import Course, Diverged
+from mist_ext.tuners.divergence import Diverged, EpochMonitor
 
 
-def made(batches: int) -> Course:
-    return Course(batches, torch.device("cpu"), lambda batch, sign: Diverged(f"{batch}: {sign}"), parts=True)
+def made(batches: int) -> EpochMonitor:
+    return EpochMonitor(batches, torch.device("cpu"), lambda batch, sign: Diverged(f"{batch}: {sign}"), parts=True)
 
 
 def test_batches_in_turns_are_told_and_summed_together() -> None:
@@ -24,7 +24,7 @@ def test_batches_in_turns_are_told_and_summed_together() -> None:
                 losses.begin(first + rank, torch.tensor(float(first + rank)))
                 losses.end(first + rank, [torch.ones(2)])
             losses.passed(min(first + 2, 3))
-        again = Course(3, torch.device("cpu"), losses.diverged, losses.losses(), parts=True)
+        again = EpochMonitor(3, torch.device("cpu"), losses.diverged, losses.losses(), parts=True)
         return losses.mean(), losses.losses().tolist(), again.losses().tolist()
 
     assert together(2, work) == [(1.0, [0.0, 1.0, 2.0], [0.0, 1.0, 2.0])] * 2

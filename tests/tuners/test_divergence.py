@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mist_ext.data.source import Images
 from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners import create
-from mist_ext.tuners.divergence import Course, Diverged, largest_norm, require_finite
+from mist_ext.tuners.divergence import Diverged, EpochMonitor, largest_norm, require_finite
 from mist_ext.tuners.objective import MutualInformation
 from mist_ext.tuners.tuner import TuningOptions
 
@@ -161,15 +161,15 @@ def test_the_mean_loss_of_every_epoch_is_kept_also_through_an_interruption(name:
         assert again.tune(images()).losses == expected
 
 
-def course(batches: int, **options: Any) -> Course:
-    made = Course(batches, torch.device("cpu"), lambda batch, sign: Diverged(f"{batch}: {sign}"), **options)
+def monitor(batches: int, **options: Any) -> EpochMonitor:
+    made = EpochMonitor(batches, torch.device("cpu"), lambda batch, sign: Diverged(f"{batch}: {sign}"), **options)
     made._rarely = True  # as on a GPU
     return made
 
 
 @pytest.mark.parametrize("row", ["loss", "step"])
 def test_a_gpu_is_asked_rarely_and_tells_the_first_batch_all_the_same(row: str) -> None:
-    values = course(200)
+    values = monitor(200)
     bad = torch.tensor(math.nan)
     for batch in range(52):
         values.begin(batch, bad if row == "loss" and batch in (40, 45) else torch.tensor(1.0))
@@ -184,7 +184,7 @@ def test_a_gpu_is_asked_rarely_and_tells_the_first_batch_all_the_same(row: str) 
 
 
 def test_a_gpu_is_asked_at_the_end_of_an_epoch() -> None:
-    values = course(3)
+    values = monitor(3)
     for batch in range(3):
         values.begin(batch, torch.tensor(math.inf if batch == 1 else 1.0))
         values.end(batch, [torch.ones(1)])
