@@ -22,7 +22,7 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
-sys.path.append(str(Path(__file__).parents[1] / "data"))  # for what writes weights
+sys.path.append(str(Path(__file__).parents[1] / "support"))  # for what writes files
 
 from kinds import KINDS, make
 

@@ -116,7 +116,7 @@ def check_extension(sanitizers: list[str], folder: Path, arguments: list[str]) -
     # Python is not instrumented, so the runtimes must be loaded first, and libstdc++ for them to find its __cxa_throw.
     preload = [runtime(library) for library in (*(RUNTIMES[name] for name in sanitizers), "libstdc++.so")]
     environment = ENVIRONMENT | {"LD_PRELOAD": " ".join(preload), "PYTHONPATH": str(copy)}
-    ask = [sys.executable, "-c", "from mist_ext import compiled; print(compiled.C and compiled.C.__file__)"]
+    ask = [sys.executable, "-c", "from mist_ext.kernels import compiled; print(compiled.C and compiled.C.__file__)"]
     loaded = Path(run("loading it", ask, cwd=copy, env=environment).split("\n")[-2])
     if not loaded.is_relative_to(copy) or any(SYMBOLS[name] not in loaded.read_bytes() for name in sanitizers):
         sys.exit(f"the tests would not run the instrumented kernels, but {loaded}")
