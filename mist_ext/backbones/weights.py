@@ -75,7 +75,7 @@ def _misfit(file: Path, name: str, wrong: list[str]) -> ValueError:
 
 
 def _tensors(file: Path) -> dict[str, Any]:
-    """The file's tensors by name, taken out of what a training checkpoint puts around them."""
+    """Return a file's tensors by name, without what a training checkpoint wraps around them."""
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
@@ -105,7 +105,7 @@ def _tensors(file: Path) -> dict[str, Any]:
 
 
 def _unusual(tensor: Tensor) -> str | None:
-    """What keeps a tensor from being read as plain numbers, if anything."""
+    """Return why a tensor cannot be read as plain numbers, or None if it can."""
     if tensor.is_meta:
         return "a meta tensor, which has no numbers"
     if tensor.is_quantized:
@@ -146,7 +146,7 @@ def _foreign(file: Path) -> str:
 
 
 def _differences(backbone: nn.Module, state: dict[str, Any]) -> list[str]:
-    """What keeps a state from being loaded, a line a tensor."""
+    """Return why a state cannot be loaded: one line for each tensor that differs."""
     own = backbone.state_dict()
     heads = _heads(backbone)
     return [
@@ -161,13 +161,13 @@ def _differences(backbone: nn.Module, state: dict[str, Any]) -> list[str]:
 
 
 def _heads(backbone: nn.Module) -> tuple[str, ...]:
-    """Where the classifiers' weights begin, which a backbone lacks."""
+    """Return the prefixes of classifiers' tensor names, since a backbone has no classifier."""
     named = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
     return (*_HEADS, *(f"{head}." for head in ((named,) if isinstance(named, str) else named)))
 
 
 def _converted(backbone: nn.Module, state: dict[str, Any]) -> dict[str, Any] | None:
-    """The state in timm's names, if timm can convert it."""
+    """Return the state under timm's names, or None if timm cannot convert it."""
     convert = getattr(inspect.getmodule(type(backbone)), "checkpoint_filter_fn", None)
     if convert is None:
         return None
@@ -194,7 +194,7 @@ def _load_jax(backbone: nn.Module, file: Path, name: str) -> None:
 
 
 def _jax_differences(backbone: nn.Module, file: Path) -> list[str]:
-    """Blocks that are too many or too few, and normalisations of another width: timm's reader does not look."""
+    """Return missing and surplus blocks and layer norms of another width, which timm's reader does not check."""
     own = backbone.state_dict()
     declared = declared_arrays(file, sum(tensor.numel() for tensor in own.values()))
     scales = {key: array.shape for key, array in declared.items() if key.endswith("LayerNorm_0/scale")}
