@@ -23,7 +23,25 @@ _SHOWN = 3  # tensors that an error names
 
 
 def checked_file(weights: str) -> Path:
-    """The file, if it is one of a kind that can be read; FileNotFoundError or ValueError if not."""
+    """Return the path of a weights file, if it exists and its suffix is one of `SUFFIXES`.
+
+    Parameters
+    ----------
+    weights : str
+        The path as the user gave it.
+
+    Returns
+    -------
+    Path
+        The file, whose content is not looked at.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If its suffix is another.
+    """
     file = Path(weights)
     if not file.is_file():
         raise FileNotFoundError(
@@ -42,10 +60,11 @@ def load(backbone: nn.Module, file: Path, name: str) -> None:
     Parameters
     ----------
     backbone : Module
+        Its tensors take the file's values, in their own dtype.
     file : Path
         ``.safetensors``, ``.pth``/``.pt``/``.bin`` (tensors only) or ``.npz`` (Google's JAX format).
     name : str
-        The backbone's, for messages.
+        The backbone's name, for messages.
 
     Raises
     ------
@@ -83,10 +102,10 @@ def _tensors(file: Path) -> dict[str, Any]:
         check_pickled(file)
     try:
         state = load_state_dict(str(file), weights_only=True)
-    except AttributeError as error:  # timm looks into something that is no dict
+    except AttributeError as error:  # timm was given an object that is no dict
         raise ValueError(f"weights file '{file}' holds no tensors by name; save a state_dict") from error
     except (*DAMAGED, SafetensorError) as error:
-        # Of torch's message the part between its advice to read without weights_only and where to read more.
+        # Keep of torch's message what stands between its advice to read without weights_only and its link.
         reason = " ".join(str(error.__cause__ or error).split())
         reason = reason.partition("trusted source. ")[2].partition(" Check the documentation")[0] or reason
         if not re.search("unsupported (global|class)|trying to (call|instantiate)", reason, re.IGNORECASE):
@@ -140,7 +159,7 @@ def _sort(tensor: Tensor) -> str:
 def _foreign(file: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-    except DAMAGED:  # an older format, which cannot be looked through
+    except DAMAGED:  # an older format, which cannot be searched
         return ""
     return f" ({', '.join(sorted(names))})" if names else ""
 
@@ -162,8 +181,8 @@ def _differences(backbone: nn.Module, state: dict[str, Any]) -> list[str]:
 
 def _heads(backbone: nn.Module) -> tuple[str, ...]:
     """Return the prefixes of classifiers' tensor names, since a backbone has no classifier."""
-    named = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
-    return (*_HEADS, *(f"{head}." for head in ((named,) if isinstance(named, str) else named)))
+    names = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return (*_HEADS, *(f"{name}." for name in ((names,) if isinstance(names, str) else names)))
 
 
 def _converted(backbone: nn.Module, state: dict[str, Any]) -> dict[str, Any] | None:
@@ -174,7 +193,7 @@ def _converted(backbone: nn.Module, state: dict[str, Any]) -> dict[str, Any] | N
     try:
         return convert(dict(state), backbone)
     except DAMAGED:
-        return None  # not what it is made for: the differences are reported instead
+        return None  # no file that timm converts: the differences are reported instead
 
 
 def _load_jax(backbone: nn.Module, file: Path, name: str) -> None:
