@@ -58,7 +58,7 @@ def __dir__() -> list[str]:
 
 
 def sources_digest(csrc: Path) -> str:
-    """Name the state of the C++ and CUDA sources in a folder.
+    """Return a digest of the C++ and CUDA sources in a folder.
 
     The build stores it, so that a checkout notices when the kernels it runs were built from other sources.
     """

@@ -46,13 +46,18 @@ class Declared(NamedTuple):
 
 
 def declared_arrays(file: Path, entries: int) -> dict[str, Declared]:
-    """The arrays of an .npz by name, whose sizes have been found to suit a backbone.
+    """Return the arrays that an .npz declares, by name, once their sizes are found to suit a backbone.
 
     Parameters
     ----------
     file : Path
     entries : int
-        Those of the backbone.
+        The number of the backbone's parameters, which bounds the bytes that are unpacked.
+
+    Returns
+    -------
+    dict of str to Declared
+        Shape and dtype of each array; no array is read.
 
     Raises
     ------

@@ -35,8 +35,8 @@ def create(name: str, weights: str = "pretrained") -> nn.Module:
     Returns
     -------
     Module
-        Takes float ``[batch, 3, height, width]`` and gives ``[batch, num_features]``, whether it trains or
-        not; ``num_features`` is an attribute. Its input is square, of the shorter side where timm's is not.
+        Takes float ``[batch, 3, height, width]`` and gives ``[batch, num_features]``, in training mode
+        too; ``num_features`` is an attribute. Its input is square: where timm's is not, of the shorter side.
 
     Raises
     ------
@@ -80,15 +80,15 @@ def _timm_model(name: str, pretrained: bool) -> nn.Module:
 
     if not timm.is_model(name):
         raise unknown("backbone", name, [NANO, *timm.list_models()])
-    known = timm.list_pretrained(name.partition(".")[0] + "*")
-    if "." in name and name not in known:
-        raise unknown("backbone", name, known)
-    if pretrained and name not in {*known, *(tagged.partition(".")[0] for tagged in known)}:
+    with_weights = timm.list_pretrained(name.partition(".")[0] + "*")
+    if "." in name and name not in with_weights:
+        raise unknown("backbone", name, with_weights)
+    if pretrained and name not in {*with_weights, *(tagged.partition(".")[0] for tagged in with_weights)}:
         raise ValueError(f"backbone {name!r} has no pre-trained weights in timm; give weights='none' or a file's path")
     num_features, options = _probed(name)
     try:
         backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    except OSError as error:  # what the hub's client raises without a network, too
+    except OSError as error:  # raised by the hub's client, also without a network
         raise FileNotFoundError(
             f"the weights of backbone {name!r} are not cached and could not be downloaded: {error}; fetch timm's file "
             "for it elsewhere and give its path as weights, or weights='none' for random ones"

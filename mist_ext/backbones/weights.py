@@ -23,7 +23,25 @@ _SHOWN = 3  # tensors that an error names
 
 
 def checked_file(weights: str) -> Path:
-    """The file, if it is one of a kind that can be read; FileNotFoundError or ValueError if not."""
+    """Return the path of a weights file, if it exists and its suffix is one of `SUFFIXES`.
+
+    Parameters
+    ----------
+    weights : str
+        The path as the user gave it.
+
+    Returns
+    -------
+    Path
+        The file, whose content is not looked at.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If its suffix is another.
+    """
     file = Path(weights)
     if not file.is_file():
         raise FileNotFoundError(
@@ -42,10 +60,11 @@ def load(backbone: nn.Module, file: Path, name: str) -> None:
     Parameters
     ----------
     backbone : Module
+        Its tensors take the file's values, in their own dtype.
     file : Path
         ``.safetensors``, ``.pth``/``.pt``/``.bin`` (tensors only) or ``.npz`` (Google's JAX format).
     name : str
-        The backbone's, for messages.
+        The backbone's name, for messages.
 
     Raises
     ------
@@ -75,7 +94,7 @@ def _misfit(file: Path, name: str, wrong: list[str]) -> ValueError:
 
 
 def _tensors(file: Path) -> dict[str, Any]:
-    """The file's tensors by name, taken out of what a training checkpoint puts around them."""
+    """Return a file's tensors by name, without what a training checkpoint wraps around them."""
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
@@ -83,10 +102,10 @@ def _tensors(file: Path) -> dict[str, Any]:
         check_pickled(file)
     try:
         state = load_state_dict(str(file), weights_only=True)
-    except AttributeError as error:  # timm looks into something that is no dict
+    except AttributeError as error:  # timm was given an object that is no dict
         raise ValueError(f"weights file '{file}' holds no tensors by name; save a state_dict") from error
     except (*DAMAGED, SafetensorError) as error:
-        # Of torch's message the part between its advice to read without weights_only and where to read more.
+        # Keep of torch's message what stands between its advice to read without weights_only and its link.
         reason = " ".join(str(error.__cause__ or error).split())
         reason = reason.partition("trusted source. ")[2].partition(" Check the documentation")[0] or reason
         if not re.search("unsupported (global|class)|trying to (call|instantiate)", reason, re.IGNORECASE):
@@ -105,7 +124,7 @@ def _tensors(file: Path) -> dict[str, Any]:
 
 
 def _unusual(tensor: Tensor) -> str | None:
-    """What keeps a tensor from being read as plain numbers, if anything."""
+    """Return why a tensor cannot be read as plain numbers, or None if it can."""
     if tensor.is_meta:
         return "a meta tensor, which has no numbers"
     if tensor.is_quantized:
@@ -140,13 +159,13 @@ def _sort(tensor: Tensor) -> str:
 def _foreign(file: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-    except DAMAGED:  # an older format, which cannot be looked through
+    except DAMAGED:  # an older format, which cannot be searched
         return ""
     return f" ({', '.join(sorted(names))})" if names else ""
 
 
 def _differences(backbone: nn.Module, state: dict[str, Any]) -> list[str]:
-    """What keeps a state from being loaded, a line a tensor."""
+    """Return why a state cannot be loaded: one line for each tensor that differs."""
     own = backbone.state_dict()
     heads = _heads(backbone)
     return [
@@ -161,20 +180,20 @@ def _differences(backbone: nn.Module, state: dict[str, Any]) -> list[str]:
 
 
 def _heads(backbone: nn.Module) -> tuple[str, ...]:
-    """Where the classifiers' weights begin, which a backbone lacks."""
-    named = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
-    return (*_HEADS, *(f"{head}." for head in ((named,) if isinstance(named, str) else named)))
+    """Return the prefixes of classifiers' tensor names, since a backbone has no classifier."""
+    names = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return (*_HEADS, *(f"{name}." for name in ((names,) if isinstance(names, str) else names)))
 
 
 def _converted(backbone: nn.Module, state: dict[str, Any]) -> dict[str, Any] | None:
-    """The state in timm's names, if timm can convert it."""
+    """Return the state under timm's names, or None if timm cannot convert it."""
     convert = getattr(inspect.getmodule(type(backbone)), "checkpoint_filter_fn", None)
     if convert is None:
         return None
     try:
         return convert(dict(state), backbone)
     except DAMAGED:
-        return None  # not what it is made for: the differences are reported instead
+        return None  # no file that timm converts: the differences are reported instead
 
 
 def _load_jax(backbone: nn.Module, file: Path, name: str) -> None:
@@ -194,7 +213,7 @@ def _load_jax(backbone: nn.Module, file: Path, name: str) -> None:
 
 
 def _jax_differences(backbone: nn.Module, file: Path) -> list[str]:
-    """Blocks that are too many or too few, and normalisations of another width: timm's reader does not look."""
+    """Return missing and surplus blocks and layer norms of another width, which timm's reader does not check."""
     own = backbone.state_dict()
     declared = declared_arrays(file, sum(tensor.numel() for tensor in own.values()))
     scales = {key: array.shape for key, array in declared.items() if key.endswith("LayerNorm_0/scale")}

@@ -15,7 +15,7 @@ def rank() -> int:
 
 
 def of_several() -> bool:
-    """Whether this is one of several processes that torchrun started."""
+    """Return whether torchrun started this process as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").isdecimal()
 
 

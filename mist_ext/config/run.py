@@ -175,7 +175,7 @@ def seconds(duration: str) -> float | None:
 
 
 def differing(ours: Config, theirs: Config) -> list[str]:
-    """List the options that results depend on and in which two configurations differ, with both values."""
+    """Return the options in which two configurations differ and on which results depend, with both values."""
     first, second = dataclasses.asdict(ours), dataclasses.asdict(theirs)
     return [
         f"{name} is {first[name]!r}, was {second[name]!r}"

@@ -14,12 +14,12 @@ OWN = ("none", *TRAINING)  # those of this package, of which it is known what th
 
 
 def _tuned_by(options: Any, *tuners: str) -> bool:
-    """Whether a tuner is among the chosen ones, or one of which nothing is known."""
+    """Return whether one of these tuners is chosen, or a plug-in, whose options are not known."""
     return any(tuner in tuners or tuner not in OWN for tuner in options.tuner)
 
 
 def _has_objective(options: Any, objective: str) -> bool:
-    """Whether a chosen tuner scores or tunes by an objective."""
+    """Return whether a chosen tuner uses an objective to score or to tune."""
     tunes = options.tune_objective == objective and _tuned_by(options, *TRAINING)
     return _tuned_by(options) or tunes or (options.score_objective == objective and _tuned_by(options, "mist"))
 

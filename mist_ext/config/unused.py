@@ -18,14 +18,14 @@ NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 def unused_by(tuner: str, options: type = TuningOptions) -> list[str]:
-    """Name the options that change nothing for a tuner of this package; of another's, nothing is known."""
+    """Return the options that change nothing for a tuner of this package; none for a plug-in, which may use any."""
     if tuner not in OWN:
         return []
     return [name for name, what in about(options).items() if what.tuners is not None and tuner not in what.tuners]
 
 
 def given(options: Config) -> set[str]:
-    """Name the options that differ from their defaults, or from those of the preset that the options name."""
+    """Return the names of options that differ from their defaults, or from the preset's values if one is given."""
     below = Config(**preset(options.preset)) if options.preset else Config()
     return {name for name in about(Config) if getattr(options, name) != getattr(below, name)}
 

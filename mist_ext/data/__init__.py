@@ -26,7 +26,7 @@ def check_test_fraction(fraction: float) -> None:
 
 
 def root_folder(given: str | os.PathLike[str] | None) -> Path:
-    """The folder below which data sets are looked for: the one given, ``$MIST_DATA``, or ``data``."""
+    """Return the folder in which data sets are looked for: the one given, ``$MIST_DATA``, or ``data``."""
     return Path(given or os.environ.get("MIST_DATA") or DEFAULT_ROOT).expanduser()
 
 

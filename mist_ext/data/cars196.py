@@ -16,7 +16,7 @@ DEVKIT = "devkit"
 
 
 def official(folder: Path) -> Parts:
-    """Images in cars_train/ and cars_test/, whose classes are in MATLAB files."""
+    """Read images in cars_train/ and cars_test/, whose classes are in MATLAB files."""
     devkit = folder / DEVKIT
     with_labels = folder / TEST if (folder / TEST).is_file() else devkit / TEST
     if not with_labels.is_file():
@@ -44,7 +44,7 @@ def _tree(annotations: Path, images: Path, names: list[str]) -> Tree:
 
 
 def _images(folder: Path) -> Path:
-    """Some copies have the folder in a folder of the same name."""
+    """Return the folder of images, which some copies have inside a folder of the same name."""
     return folder / folder.name if (folder / folder.name).is_dir() else folder
 
 
@@ -69,5 +69,5 @@ DATA_SET = PublishedDataSet(
 
 
 def cars196(root: Path) -> Source:
-    """16,185 images of 196 models; 20 classes a task, the last one 16."""
+    """Return 16,185 images of 196 models; 20 classes a task, the last one 16."""
     return DATA_SET.source(root)

@@ -19,7 +19,7 @@ MOST_BYTES = 256 * 2**20  # of a file; the training part has 155 MB
 
 
 def read(folder: Path) -> Parts:
-    """All images, in memory: 184 MB for the whole data set."""
+    """Read all images into memory: 184 MB for the whole data set."""
     names = _read(folder / "meta").get("fine_label_names")
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
         raise _foreign(folder / "meta", "it has no list fine_label_names")
@@ -70,5 +70,5 @@ DATA_SET = PublishedDataSet(
 
 
 def cifar100(root: Path) -> Source:
-    """60,000 images of 100 classes, 32 x 32 pixels, 10 tasks of 10."""
+    """Return 60,000 images of 100 classes, 32 x 32 pixels, 10 tasks of 10."""
     return DATA_SET.source(root)

@@ -15,7 +15,7 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", "
 
 
 def split_layout(train: str, test: str, classes: str = "<class>") -> Layout:
-    """Class folders below one folder for each part."""
+    """Return the layout of class folders in a folder for each part."""
 
     def read(folder: Path) -> Parts:
         return two_parts(folder / train, folder / test, SUFFIXES)
@@ -24,7 +24,7 @@ def split_layout(train: str, test: str, classes: str = "<class>") -> Layout:
 
 
 def two_parts(train: Path, test: Path, suffixes: frozenset[str], as_shown: bool = False) -> Parts:
-    """Class folders in a folder for each part; raises as `tree.class_trees` and `parts`."""
+    """Read class folders in a folder for each part; raises as `tree.class_trees` and `parts`."""
     report = ScanReport()
     training, testing = class_trees((train, test), suffixes, report)
     return parts(training, testing, str(train), str(test), report, as_shown)
@@ -33,7 +33,7 @@ def two_parts(train: Path, test: Path, suffixes: frozenset[str], as_shown: bool 
 def parts(
     train: Tree, test: Tree, train_place: str, test_place: str, report: ScanReport | None = None, as_shown: bool = False
 ) -> Parts:
-    """Class names in sorted order, and both parts with their labels.
+    """Return the class names in sorted order, and both parts with their labels.
 
     Raises
     ------
@@ -55,6 +55,6 @@ def parts(
 
 
 def labelled(classes: list[tuple[str, list[Path]]], as_shown: bool) -> ImageFiles:
-    """Images of consecutive labels."""
+    """Return the images of all classes, labelled 0, 1, ... in the order of the classes."""
     labels = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(images) for _, images in classes]))
     return ImageFiles([path for _, images in classes for path in images], labels, as_shown)

@@ -14,7 +14,7 @@ LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classe
 
 
 def official(folder: Path) -> Parts:
-    """The official split, which four lists describe."""
+    """Read the official split, which four text files describe."""
     paths, labels, is_train, names = (_table(folder / name) for name in LISTS)
     trees: dict[str, Tree] = {"1": {}, "0": {}}
     for image, path in paths.items():
@@ -33,7 +33,7 @@ def official(folder: Path) -> Parts:
 
 
 def _table(path: Path) -> dict[str, str]:
-    """Lines of a number and a value."""
+    """Read lines of a number and a value."""
     table = {}
     for line in read_text(path).splitlines():
         number, _, value = line.strip().partition(" ")
@@ -60,5 +60,5 @@ DATA_SET = PublishedDataSet(
 
 
 def cub200(root: Path) -> Source:
-    """11,788 images of 200 species, 10 tasks of 20."""
+    """Return 11,788 images of 200 species, 10 tasks of 20."""
     return DATA_SET.source(root)

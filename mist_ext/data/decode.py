@@ -1,4 +1,4 @@
-"""Image files of any origin as RGB of 8 bits a channel: as a viewer shows them, or as published pipelines read them."""
+"""Decodes image files to RGB of 8 bits a channel: as a viewer shows them, or as published pipelines read them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mist_ext.system import shortage
 from mist_ext.system.bounded_files import opened
 from mist_ext.system.names import printable
 
-# What Pillow hands on to other programs (Ghostscript) or to libraries that are not there.
+# Formats that Pillow leaves to other programs (Ghostscript) or to libraries that it does not contain.
 NOT_DECODED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
-# What decoders raise on damaged files, among more sensible errors.
+# Errors that Pillow's decoders raise on damaged files.
 DAMAGED = (
     OSError,
     ValueError,
@@ -57,7 +57,7 @@ STRETCHED = "have values of no usual range (0 to 1, 255 or 65,535): lowest to hi
 AS_SHOWN = "turned as EXIF says, transparent pixels white"
 AS_PUBLISHED = "as published: EXIF orientation and transparency ignored"
 
-# A file decodes or it does not, and that is told; damaged metadata and sizes below Pillow's limit are no news.
+# What cannot be decoded is an error here; warnings of damaged metadata or of large sizes would only distract.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -67,15 +67,15 @@ class BrokenImage(ValueError):
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Every suffix, in lower case, of a format that can be decoded here."""
+    """Return all suffixes, in lower case and with their dot, of formats that can be decoded here."""
     known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, name in known if name in formats() or name == "MPO")  # a kind of JPEG
+    return frozenset(suffix for suffix, name in known if name in formats() or name == "MPO")  # read as JPEG
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The formats that are looked for, by content, in a file of any of the `suffixes`."""
-    registered = set(Image.registered_extensions().values())  # the others begin like anything
+    """Return Pillow's names of the formats that any file is tried as, by its content, not its suffix."""
+    registered = set(Image.registered_extensions().values())  # the others accept too many files
     return tuple(name for name in Image.OPEN if name in registered and name not in NOT_DECODED)
 
 
@@ -95,7 +95,7 @@ def decode(path: str | os.PathLike[str], as_shown: bool) -> tuple[Image.Image, t
     Returns
     -------
     Image
-        Its pixels are in memory.
+        RGB of 8 bits a channel; its pixels are in memory.
     tuple of str
         What was changed, in words.
 
@@ -106,17 +106,38 @@ def decode(path: str | os.PathLike[str], as_shown: bool) -> tuple[Image.Image, t
     """
     try:
         with opened(path) as file, Image.open(file, formats=formats()) as image:
-            several = (FRAMES,) if getattr(image, "is_animated", False) else ()
-            made, changes = rgb(image, as_shown)
-            return made, several + changes
+            frames = (FRAMES,) if getattr(image, "is_animated", False) else ()
+            converted, changes = rgb(image, as_shown)
+            return converted, frames + changes
     except DAMAGED as error:
-        if shortage.kind_of(error) not in (None, "memory"):  # which a damaged file may ask for
+        if shortage.kind_of(error) not in (None, "memory"):  # a damaged file may claim any size
             raise
         raise BrokenImage(f"{printable(str(path))} cannot be decoded ({_reason(error)})") from error
 
 
 def rgb(image: Image.Image, as_shown: bool) -> tuple[Image.Image, tuple[str, ...]]:
-    """An open image as RGB, and what was changed; as `decode`, but errors are Pillow's own."""
+    """Convert an open image to RGB as `decode` does.
+
+    Parameters
+    ----------
+    image : Image
+    as_shown : bool
+        As for `decode`.
+
+    Returns
+    -------
+    Image
+        RGB of 8 bits a channel; its pixels are in memory.
+    tuple of str
+        What was changed, in words.
+
+    Raises
+    ------
+    ValueError
+        If it has no pixels, or values that are not finite.
+    Exception
+        Any of `DAMAGED`, as Pillow raises it, if its pixels cannot be decoded.
+    """
     if 0 in image.size:
         raise ValueError("it has no pixels")
     image.load()
@@ -151,7 +172,7 @@ def _turning(image: Image.Image) -> Image.Transpose | None:
 
 
 def _eight_bits(image: Image.Image) -> tuple[Image.Image, str]:
-    """Grey values of more than 8 bits, scaled by their range, and how in words."""
+    """Return grey values of more than 8 bits scaled to 8 by their range, and how they were scaled, in words."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if not math.isfinite(high - low):

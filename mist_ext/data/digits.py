@@ -15,7 +15,7 @@ _SEED = 0
 
 
 def _test_rows(labels: Tensor) -> Tensor:
-    """Boolean ``[n]``: 30 % of every class, rounded, the same rows in every process."""
+    """Return which images are test images: bool ``[n]``, 30 % of every class, rounded, the same in every process."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(int(labels.max()) + 1):
         rows = torch.nonzero(labels == label).squeeze(1)
@@ -26,7 +26,7 @@ def _test_rows(labels: Tensor) -> Tensor:
 
 
 def digits() -> Source:
-    """1,797 handwritten digits (UCI "Optical Recognition of Handwritten Digits", test part, CC BY 4.0).
+    """Return 1,797 handwritten digits (UCI "Optical Recognition of Handwritten Digits", test part, CC BY 4.0).
 
     The 8 x 8 images of 0 to 16 are scaled to [0, 255], enlarged to 32 x 32 (bilinear) and repeated over
     three channels.

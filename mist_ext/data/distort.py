@@ -26,7 +26,7 @@ DRAWS = _SCALARS + 3 * _FIELD + SIDE * SIDE
 
 
 def soften(draws: Tensor, strength: float) -> Tensor:
-    """Draws of a milder distortion, for a curriculum.
+    """Return the draws of a milder distortion, for a curriculum.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ def _between(draw: Tensor, low: float, high: float) -> Tensor:
 
 
 def _smooth(knots: Tensor) -> Tensor:
-    """``[n, fields * 16]`` uniform numbers to smooth fields ``[n, fields, 32, 32]`` in about -1 to 1."""
+    """Return smooth fields ``[n, fields, 32, 32]`` in about -1 to 1 from uniform numbers ``[n, fields * 16]``."""
     grid = knots.reshape(len(knots), -1, _KNOTS, _KNOTS) * 2 - 1
     return F.interpolate(grid, size=(SIDE, SIDE), mode="bicubic", align_corners=True)
 
 
 def _placed(ink: Tensor, u: Tensor, field: Tensor) -> Tensor:
-    """Ink ``[n, 32, 32]`` after an affine map and an elastic displacement."""
+    """Return ink ``[n, 32, 32]`` after an affine map and an elastic displacement."""
     angle = _between(u[:, 0], -0.45, 0.45)  # radians: 26 degrees
     size = _between(u[:, 1], 0.6, 1.05)
     aspect = torch.exp(_between(u[:, 2], -0.25, 0.25))
@@ -71,7 +71,7 @@ def _placed(ink: Tensor, u: Tensor, field: Tensor) -> Tensor:
 
 
 def _weighted(ink: Tensor, u: Tensor) -> Tensor:
-    """Ink with thicker or thinner, sharper or softer strokes."""
+    """Return ink with thicker or thinner, sharper or softer strokes."""
     soft = F.avg_pool2d(ink[:, None], 3, stride=1, padding=1).squeeze(1)
     threshold = _between(u[:, 0], 0.1, 0.4)[:, None, None]
     gain = _between(u[:, 1], 1.5, 5)[:, None, None]

@@ -89,7 +89,7 @@ def unpack(path: Path, folder: str, root: Path) -> None:
 
 
 def _refuse_escape(member: tarfile.TarInfo) -> None:
-    """Only files and folders with names below the archive's own: older Pythons have no filter that sees to it."""
+    """Refuse a member that is no file or folder, or lies outside the archive; older Pythons have no filter for that."""
     path = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
         raise tarfile.TarError(f"{member.name} leads outside or is no file")

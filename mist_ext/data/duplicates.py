@@ -62,7 +62,7 @@ def find_duplicates(source: Source, train: Iterable[Inspected], test: Iterable[I
 def _equal(
     source: Source, train: Iterable[Inspected], test: Iterable[Inspected], findings: Findings
 ) -> list[list[_Image]]:
-    """Images of equal pixels, in groups; the training part's first."""
+    """Return groups of images with equal pixels, in each the training part's first."""
     candidates = defaultdict(list)
     for part, images, inspected in (("training", source.train, train), ("test", source.test, test)):
         for each in inspected:

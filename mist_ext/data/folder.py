@@ -98,7 +98,7 @@ def _counts(train: ImageSet, test: ImageSet) -> str:
 
 
 def _is_part(train: Path, test: Path | None) -> bool:
-    """Whether a folder called train is a part; one that holds images alone is a class of trains."""
+    """Return whether a folder called train is the training part; if it holds only images, it is a class of trains."""
     if not train.is_dir():
         return False
     entries = listed(train)

@@ -20,7 +20,7 @@ _BLOCK = 1000  # images distorted at once, which keeps the working memory below 
 
 
 def _draws(seed: int, part: int, label: int, sample: int) -> np.ndarray:
-    """Uniform numbers [0, 1) of one image: float32 ``[DRAWS + 1]``.
+    """Return one image's random numbers: float32 ``[DRAWS + 1]``, uniform in [0, 1).
 
     numpy promises that a bit generator's ``random_raw`` stays the same in every version, but not that
     ``Generator``'s methods do. 24 bits fill a float32.
@@ -32,7 +32,7 @@ def _draws(seed: int, part: int, label: int, sample: int) -> np.ndarray:
 def make(
     bitmaps: Tensor, part: int, labels: Tensor, samples: Tensor, seed: int = _SEED, strength: float = STRENGTH
 ) -> Tensor:
-    """Distorted images, each a pure function of its part, its class and its number in the class.
+    """Return distorted images, each determined by its part, its class, its number in the class and the seed.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def _part(bitmaps: Tensor, part: int, per_class: int) -> Images:
 
 
 def glyphs() -> Source:
-    """Greek, Cyrillic, Armenian, Georgian, Hebrew, Arabic, Lao, N'Ko, ... letters and mathematical symbols.
+    """Return Greek, Cyrillic, Armenian, Georgian, Hebrew, Arabic, Lao, N'Ko, ... letters and mathematical symbols.
 
     None looks like a Latin letter or a digit, so a backbone pre-trained on Latin letters has seen none of the
     classes. The base bitmaps (DejaVu Sans, regular and bold) come with the package, made by

@@ -18,5 +18,5 @@ DATA_SET = PublishedDataSet(
 
 
 def imagenet_a(root: Path) -> Source:
-    """7,500 images of 200 classes, 10 tasks of 20."""
+    """Return 7,500 images of 200 classes, 10 tasks of 20."""
     return DATA_SET.source(root)

@@ -23,5 +23,5 @@ DATA_SET = PublishedDataSet(
 
 
 def imagenet_r(root: Path) -> Source:
-    """30,000 images of 200 classes, 10 tasks of 20."""
+    """Return 30,000 images of 200 classes, 10 tasks of 20."""
     return DATA_SET.source(root)

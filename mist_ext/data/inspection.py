@@ -42,9 +42,9 @@ def inspect(images: ImageSet, rows: Sequence[int], threads: int | None = None) -
 
 
 def fingerprint(image: Image.Image) -> bytes:
-    """Digest some of the pixels, so that it costs nothing beside the decoding; equal ones are compared in full later.
+    """Return a digest of some pixels, cheap beside decoding; images with equal ones are compared in full later.
 
-    Of pixels and not of the file: a copy whose metadata were stripped, or that was saved anew without loss, is found.
+    Since it is of pixels, not of the file, a copy without metadata or one saved anew without loss is found.
     """
     width, height = image.size
     sample = image.resize((min(width, SAMPLED), min(height, SAMPLED)), Image.Resampling.NEAREST)
@@ -92,7 +92,7 @@ def examine(source: Source, track: Track) -> Findings:
 
 
 def _changes(inspected: list[Inspected], findings: Findings) -> None:
-    """How many images decoding has changed in which way."""
+    """Add to the findings how many images decoding has changed, and in which way."""
     counts = Counter(change for each in inspected for change in each.changes)
     if DEEP in counts:  # then these are pictures of the night
         counts[DEEP] += counts.pop(DARK, 0)
@@ -101,7 +101,7 @@ def _changes(inspected: list[Inspected], findings: Findings) -> None:
 
 
 def _counts(source: Source, findings: Findings) -> None:
-    """Classes and images against the published numbers."""
+    """Compare the numbers of classes and images with the published ones."""
     train, test = len(source.train), len(source.test)
     expected = published_splits.SPLITS.get(source.name)
     if expected is None:

@@ -14,7 +14,7 @@ _SEED = 2306  # any number but that of the glyphs
 
 
 def letters() -> Source:
-    """The classes, fonts and distortion that ``vit_nano`` was pre-trained on, in images of their own.
+    """Return letters like those that ``vit_nano`` was pre-trained on: same classes, fonts and distortion, other images.
 
     Their draws come from another generator than those of pre-training, so no image was seen there. For any other
     backbone they are a task that no stream holds. The letters are rendered when asked for, by the fonts that matplotlib

@@ -80,7 +80,7 @@ def _main(variable: str, *fields: str) -> None:
 
 
 def _plain(value: object) -> int | str:
-    """A number or text as JSON has it."""
+    """Return a number or text as a type that JSON has."""
     import numpy as np
 
     if isinstance(value, str) and len(value) <= MOST_LETTERS:

@@ -47,7 +47,7 @@ class _DType:
         self.order = state[1]
 
     def dtype(self) -> np.dtype:
-        """Whole numbers alone."""
+        """Return the dtype, which must be of whole numbers."""
         if not re.fullmatch("[<>=|][ui][1248]", text := f"{self.order}{self.code}"):
             raise ValueError(f"it has an array of {text!r}, expected whole numbers")
         return np.dtype(text)
@@ -63,7 +63,7 @@ class _Array:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes for Python 2."""
+    """Stand in for ``_codecs.encode``, by which Python 3 pickles bytes for Python 2."""
     if encoding != "latin1":
         raise ValueError(f"it asks for the encoding {encoding!r}, expected latin1")
     return text.encode("latin1")
@@ -81,7 +81,7 @@ _STAND_INS = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for what a pickle asks for."""
+        """Return the stand-in for what a pickle asks for; UnpicklingError for anything else."""
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it asks for {printable(f'{module}.{name}'[:100])}, which is not allowed")
         return _STAND_INS[module, name]

@@ -97,7 +97,7 @@ class PublishedDataSet:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def found(self, root: Path) -> list[tuple[Layout, Path]]:
-        """Every layout that is there, with its folder, in the order of preference."""
+        """Return every layout that is found, with its folder, in order of preference."""
         folders = list(dict.fromkeys(self._folders(root)))
         return [
             (layout, folder)
@@ -107,7 +107,7 @@ class PublishedDataSet:
         ]
 
     def _folders(self, root: Path) -> Iterator[Path]:
-        """Below the root, in a folder of its name (as archives unpack), and the root itself if it has such a name."""
+        """Yield folders of its names below the root, also nested as archives unpack, and the root if it is named so."""
         for name in self.folders:
             for folder in _named(root, name):
                 yield folder
@@ -161,7 +161,7 @@ class PublishedDataSet:
 
 
 def _named(root: Path, name: str) -> list[Path]:
-    """The folders in ``root`` of that name, the one that is spelt so first."""
+    """Return the folders in ``root`` of that name in any spelling, the exact one first."""
     if not root.is_dir():
         return []
     alike = [each for each in root.iterdir() if _plain(each.name) == _plain(name) and each.is_dir()]

@@ -38,17 +38,17 @@ SPLITS = {
 
 
 def matching(name: str, train: int, test: int) -> Split | None:
-    """The published split with these counts."""
+    """Return the published split with these numbers of images, or None."""
     return next((split for split in SPLITS.get(name, ()) if (split.train, split.test) == (train, test)), None)
 
 
 def swapped(name: str, train: int, test: int) -> bool:
-    """Whether the counts are those of a published split the other way round."""
+    """Return whether these are a published split's numbers of images with training and test swapped."""
     return matching(name, test, train) is not None
 
 
 def in_words(name: str, train: int, test: int) -> str:
-    """Which split the counts belong to."""
+    """Return the numbers of images in words, with the published split that has them."""
     counts = f"{train:,} training and {test:,} test images"
     if split := matching(name, train, test):
         return f"{counts}, {split.words}"

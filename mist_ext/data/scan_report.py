@@ -67,12 +67,12 @@ def suffix_of(name: str) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Whether a name is a system's own, such as .DS_Store."""
+    """Return whether a name belongs to the operating system, such as .DS_Store."""
     return name.startswith((".", "__MACOSX"))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one."""
+    """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

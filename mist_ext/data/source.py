@@ -30,7 +30,7 @@ class ImageSet(Dataset[tuple[Tensor, int]], ABC):
     labels : Tensor
         int64, ``[n]``, from 0 to classes - 1.
     as_shown : bool
-        How `decode.decode` reads image files that belong to these, those of ``mist predict`` among them.
+        How `decode.decode` reads image files of this data set, also those given to ``mist predict``.
     """
 
     labels: Tensor
@@ -44,23 +44,52 @@ class ImageSet(Dataset[tuple[Tensor, int]], ABC):
 
     @abstractmethod
     def read(self, index: int) -> Image.Image:
-        """Decode an image to RGB; `BrokenImage` if that fails."""
+        """Decode an image to RGB.
+
+        Parameters
+        ----------
+        index : int
+            The image's position, from 0 to n - 1.
+
+        Returns
+        -------
+        Image
+            8 bits a channel, of any size.
+
+        Raises
+        ------
+        BrokenImage
+            If it cannot be decoded.
+        """
 
     def inspect(self, index: int) -> tuple[Image.Image, tuple[str, ...]]:
-        """As `read`, and what decoding has changed (`decode.decode`)."""
+        """Decode an image as `read` does, and say what that changed.
+
+        Returns
+        -------
+        Image
+        tuple of str
+            What `decode.decode` changed, in words.
+        """
         return self.read(index), ()
 
     @abstractmethod
     def where(self, index: int) -> str:
-        """Where an image comes from, for messages."""
+        """Return where an image comes from, for messages: its path, if it has one."""
 
     @abstractmethod
     def subset(self, rows: Tensor) -> ImageSet:
-        """Some of the images: bool ``[n]`` or int64 positions."""
+        """Return some of the images with their labels.
+
+        Parameters
+        ----------
+        rows : Tensor
+            bool ``[n]``, or int64 positions.
+        """
 
 
 def pixels_of(image: Image.Image) -> Tensor:
-    """uint8 ``[3, height, width]`` of an RGB image."""
+    """Return an RGB image's pixels: uint8 ``[3, height, width]``, contiguous."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -97,7 +126,8 @@ class ImageFiles(ImageSet):
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : list of Path
+        n files.
     labels : Tensor
         int64, ``[n]``.
     as_shown : bool
@@ -164,7 +194,7 @@ class Source:
     problems: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """In words and a digest: classes, images and their names, not their pixels."""
+        """Return the numbers of images and classes, and a digest of classes, file names and labels, not of pixels."""
         digest = hashlib.blake2b(digest_size=8)
         for part in (self.train, self.test):
             for index, label in enumerate(part.labels.tolist()):
@@ -174,15 +204,48 @@ class Source:
         return f"{train} training and {test} test images of {len(self.class_names)} classes ({digest.hexdigest()})"
 
     def validation(self, fraction: float = 0.25) -> Source:
-        """The same source with a part of every class's training images in the place of the test part.
+        """Return this source with a part of every class's training images in place of the test part.
 
         The part is fixed, so settings can be chosen on it, and the test images are not read.
+
+        Parameters
+        ----------
+        fraction : float
+            Of every class's training images.
+
+        Returns
+        -------
+        Source
+            The rest of the training images as ``train``, the part as ``test``.
+
+        Raises
+        ------
+        ValueError
+            If a class has fewer than 2 training images.
         """
         held_out = self.held_out("validation", fraction)
         return replace(self, train=self.train.subset(~held_out), test=self.train.subset(held_out))
 
     def held_out(self, purpose: str, fraction: float) -> Tensor:
-        """A fixed part of every class's training images: bool ``[n]``."""
+        """Choose a fixed part of every class's training images, the same in every process.
+
+        Parameters
+        ----------
+        purpose : str
+            Names the draw: the parts of two purposes are independent.
+        fraction : float
+            Of every class's training images; at least one image is chosen.
+
+        Returns
+        -------
+        Tensor
+            bool ``[n]``, True for the chosen training images.
+
+        Raises
+        ------
+        ValueError
+            If a class has fewer than 2 training images.
+        """
         chosen = torch.zeros(len(self.train), dtype=torch.bool)
         for label in range(len(self.class_names)):
             rows = (self.train.labels == label).nonzero().flatten()

@@ -14,12 +14,12 @@ UNLISTED = "images that are in neither list"
 
 
 def list_layout(name: str) -> Layout:
-    """Class folders, and lists of the training or the test images, or both.
+    """Return the layout of class folders with lists of the training or the test images, or both.
 
     Parameters
     ----------
     name : str
-        With which the lists' names may begin, such as ``imagenet-r``.
+        The beginning of the lists' names, such as ``imagenet-r``.
     """
 
     def read(folder: Path) -> Parts:

@@ -55,21 +55,45 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
         return self.views.normalised(pixels[None])[0], label
 
     def unnormalised(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
-        """An item before normalisation, uint8."""
+        """Return an item before normalisation.
+
+        Parameters
+        ----------
+        item : int or tuple of int
+            ``i`` for evaluation's view, ``(i, seed)`` for a training view.
+
+        Returns
+        -------
+        Tensor
+            uint8, ``[3, size, size]``.
+        int
+            The label.
+
+        Raises
+        ------
+        BrokenImage
+            If the image cannot be decoded.
+        """
         i, seed = item if isinstance(item, tuple) else (item, None)
         row = int(self.indices[i])
         pixels = self.views.evaluation(row) if seed is None else self.views.training(row, seed)
         return pixels, int(self.labels[i])
 
     def leave_out(self, items: list[int]) -> None:
-        """Do without some items, which cannot be decoded."""
+        """Remove items, which cannot be decoded.
+
+        Parameters
+        ----------
+        items : list of int
+            Positions among the present items; those behind them move up.
+        """
         kept = torch.ones(len(self), dtype=torch.bool)
         kept[items] = False
         self.indices, self.labels = self.indices[kept], self.labels[kept]
 
 
 class _Unnormalised(Dataset[tuple[Tensor, int]]):
-    """A task's images before normalisation: a quarter of the bytes on the way from a worker process."""
+    """A task's images before normalisation: worker processes send a quarter of the bytes."""
 
     def __init__(self, images: TaskImages) -> None:
         self.images = images
@@ -107,7 +131,7 @@ class Stream:
     ----------
     source : Source
     classes_per_task : int, optional
-        By default the source's number of tasks, as even as possible.
+        By default the number of classes over the source's number of tasks, rounded up.
     class_order_seed : int
     views : tuple of Views, optional
         Of the source's training and test part; by default as `views_of` makes them.
@@ -136,9 +160,9 @@ class Stream:
         parts = views_of(source) if views is None else views
         self.tasks = []
         for number, start in enumerate(range(0, classes, step)):
-            part = range(start, min(start + step, classes))
-            train, test = (TaskImages(one, position, part) for one in parts)
-            self.tasks.append(Task(number, part, train, test))
+            of_task = range(start, min(start + step, classes))
+            train, test = (TaskImages(part, position, of_task) for part in parts)
+            self.tasks.append(Task(number, of_task, train, test))
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -154,7 +178,7 @@ def views_of(
     memory: int = 0,
     workers: int = 0,
 ) -> tuple[Views, Views]:
-    """The views of a source's training and test part.
+    """Make the views of a source's training and test part.
 
     Parameters
     ----------
@@ -167,6 +191,11 @@ def views_of(
         Bytes that both together may use for keeping decoded images.
     workers : int
         Processes that decode.
+
+    Returns
+    -------
+    tuple of Views
+        Those of the training part, then those of the test part.
     """
     size = source.train.read(0).height if size is None else size
     mean, std = normalisation or (source.mean, source.std)
@@ -177,33 +206,34 @@ def views_of(
 
 
 class Batches:
-    """Batches of float32 images and int64 labels, the short last one included.
+    """Batches of images, float32 ``[b, 3, size, size]``, and labels, int64 ``[b]``; the last one may be shorter.
 
     Parameters
     ----------
     images : Dataset
         `TaskImages`, or any dataset of float32 images and labels.
     batch_size : int
+        Images a batch; with ``split="rows"``, those of all ranks together.
     order : tuple, optional
-        Names the shuffled order (`draws.generator`) and the training views; stored order and evaluation's views
-        without it.
+        The key of the shuffled order and of the training views (`seeding.generator`). Without it, images come in
+        stored order and as evaluation's views.
     start : int
-        The first batch; what lies before it was done before an interruption.
+        Number of the first batch, from 0: those before it were done before an interruption.
     device : torch.device
         Where images and labels go.
     split : str, optional
-        How the ranks of a distributed run share the work: ``rows`` gives this rank its rows of every batch (one that
-        has none gets the first row, which is not its own), ``round-robin`` whole batches. Every rank gets everything
-        without it.
+        How the ranks of a distributed run share the work: ``rows`` gives each rank its rows of every batch (a rank
+        without any gets the first row, which is not its own), ``round-robin`` gives each rank whole batches. Without
+        it, every rank gets all batches.
 
     Attributes
     ----------
     rows : list of BatchRows
-        Of every batch, of which this rank may get a part or nothing.
+        How each batch is split over the ranks; this rank's part may be empty.
     idle : bool
-        Whether this rank gets one batch less than others, round-robin.
+        Whether this rank gets one batch fewer than others, with ``round-robin``.
     items : list of list
-        The images of every batch that this rank gets, as ``images`` is asked for them.
+        For each batch of this rank, the keys by which its images are read from ``images``.
     same : bool
         Whether an item is known to look the same whenever it is asked for: `TaskImages` without drawn views.
     """
@@ -230,17 +260,17 @@ class Batches:
         if split == "rows":
             batches = [batch[rows.own] or batch[:1] for batch, rows in zip(batches, self.rows, strict=True)]
         elif split == "round-robin":
-            everyone = len(batches)
+            total = len(batches)
             batches = batches[ranks.rank() :: ranks.size()]
-            self.idle = len(batches) < -(-everyone // ranks.size())
+            self.idle = len(batches) < -(-total // ranks.size())
         self.items = batches
         workers = images.views.workers if isinstance(images, TaskImages) else 0
-        # The loader draws a seed for its workers, by default from torch's global generator.
-        own = generator(*(order or ("stored",)))
+        # The loader draws a seed for its workers: without a generator of its own, from torch's global one.
+        loader_generator = generator(*(order or ("stored",)))
         self._loader: DataLoader = DataLoader(
             _Unnormalised(images) if isinstance(images, TaskImages) else images,
             batch_sampler=batches,
-            generator=own,
+            generator=loader_generator,
             num_workers=min(workers, len(batches)),
             multiprocessing_context=worker_context(min(workers, len(batches))),
             worker_init_fn=end_with_the_parent,
@@ -258,7 +288,7 @@ class Batches:
                 if isinstance(self.images, TaskImages):
                     pixels = self.images.views.normalised(pixels)
                 yield pixels, labels.to(self.device, non_blocking=True)
-        except BrokenImage as error:  # a worker's is told with its traceback, which ends in the message
+        except BrokenImage as error:  # a worker's error has its traceback before the message
             broken = str(error).rpartition("BrokenImage: ")[2].strip()
         if broken:
             raise BrokenImage(f"{broken}; it could be before the task began. Replace it, and go on with --resume")

@@ -1,7 +1,7 @@
-"""How an image becomes a backbone's input: the published transforms, each cut into what is fixed and what is drawn.
+"""How an image becomes a backbone's input: the published transforms, each in a fixed part and a drawn one.
 
-What is fixed is worth keeping in memory (`mist_ext.data.views`). All resampling is Pillow's, as in the published code,
-and its sizes, which are given for an input of 224 pixels, scale with the backbone's.
+What the fixed part makes can be kept in memory (`mist_ext.data.views`). All resampling is Pillow's, as in the published
+code. Its sizes are published for an input of 224 pixels, and scale with the backbone's.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torchvision.transforms import v2
 
 from mist_ext.system.suggest import unknown
 
-LONGEST = 100  # times its width, or height, that is looked at: more would be resized to gigabytes
-PUBLISHED_SIZE = 224  # pixels: the input that the other sizes below belong to
+LONGEST = 100  # times the shorter side: the longer one is cut to that, or resizing could take gigabytes
+PUBLISHED_SIZE = 224  # pixels: the input for which the other sizes below were published
 
 
 class Transform(ABC):
@@ -28,7 +28,7 @@ class Transform(ABC):
     Attributes
     ----------
     random : bool
-        Class attribute: whether the training view is drawn.
+        Class attribute: whether the training view is drawn at random.
     prepared_side : int or None
         Height and width of what `prepare` makes; None where it varies from image to image.
     """
@@ -41,23 +41,62 @@ class Transform(ABC):
 
     @staticmethod
     def named(name: str) -> type[Transform]:
-        """A transform by its class's name, as it stands in files."""
+        """Return a transform's class by its name, as saved files give it.
+
+        Raises
+        ------
+        ValueError
+            If there is no such transform; the message names those there are.
+        """
         kinds = {kind.__name__: kind for kind in Transform.__subclasses__()}
         if name not in kinds:
             raise unknown("transform", name, kinds)
         return kinds[name]
 
     def prepare(self, image: Image.Image) -> Image.Image:
-        """The fixed part of the training view."""
+        """Apply the fixed part of the training view.
+
+        Parameters
+        ----------
+        image : Image
+            RGB, of any size.
+
+        Returns
+        -------
+        Image
+            RGB; ``prepared_side`` pixels high and wide, unless that is None.
+        """
         return image
 
     @abstractmethod
     def augment(self, image: Image.Image) -> Image.Image:
-        """The drawn part of the training view, by torch's global generator on the CPU."""
+        """Apply the drawn part of the training view, by torch's global generator on the CPU.
+
+        Parameters
+        ----------
+        image : Image
+            What `prepare` returned.
+
+        Returns
+        -------
+        Image
+            RGB, ``size`` pixels high and wide.
+        """
 
     @abstractmethod
     def evaluate(self, image: Image.Image) -> Image.Image:
-        """The view for features and evaluation."""
+        """Make the view for features and evaluation, in which nothing is drawn.
+
+        Parameters
+        ----------
+        image : Image
+            RGB, of any size.
+
+        Returns
+        -------
+        Image
+            RGB, ``size`` pixels high and wide.
+        """
 
 
 class AsStored(Transform):
@@ -123,12 +162,12 @@ def _central(size: int) -> v2.Compose:
 
 
 def _bounded(image: Image.Image) -> Image.Image:
-    """The middle of an image that is far longer than wide; of all others the whole."""
+    """Return the middle of an image that is far longer than wide, or far wider than long; any other unchanged."""
     most = LONGEST * min(image.size)
     if max(image.size) <= most:
         return image
-    cut = [max(0, side - most) // 2 for side in image.size]
-    return image.crop((cut[0], cut[1], image.width - cut[0], image.height - cut[1]))
+    left, top = (max(0, side - most) // 2 for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top))
 
 
 def _scaled(published: int, size: int) -> int:

@@ -24,7 +24,7 @@ Tree = dict[str, list[Path]]  # the images of each class
 
 
 def class_trees(folders: Sequence[Path], suffixes: frozenset[str], report: ScanReport) -> list[Tree]:
-    """The images in the class folders of one or more folders, both sorted.
+    """Return the images in the class folders of one or more folders, classes and images sorted.
 
     Links to folders are followed, except to those that are read without them or contain the tree.
 
@@ -80,14 +80,14 @@ class _Walk:
         self.links: deque[tuple[str, list[str], bool]] = deque()
 
     def start(self, folder: Path) -> None:
-        """Note the part itself and what contains it."""
+        """Record a part and the folders that contain it as visited."""
         if first := self._first_visit(str(folder)):
             raise ValueError(f"{folder} and {first} are the same folder; each part needs its own images")
         for parent in folder.resolve().parents:
             self._first_visit(str(parent))
 
     def classes(self, folder: Path) -> dict[str, list[str]]:
-        """The classes, with the lists to which their images will be added."""
+        """Return the classes, each with the list to which its images will be added."""
         tree: dict[str, list[str]] = {}
         for entry in listed(folder):
             if is_folder(entry) and not hidden(entry.name):
@@ -130,7 +130,7 @@ class _Walk:
         (self.links if entry.is_symlink() else self.real).append((entry.path, images, is_class))
 
     def _first_visit(self, path: str) -> str:
-        """The path by which a folder was visited before; empty, and noted, if this is the first time."""
+        """Return the path by which a folder was visited before; if it is new, record it and return an empty string."""
         try:
             status = os.stat(path)
         except OSError as error:
@@ -140,7 +140,7 @@ class _Walk:
 
 
 def listed(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """What is in a folder, sorted by name; OSError that says what to do where it cannot be listed."""
+    """Return what is in a folder, sorted by name; OSError with advice if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -165,12 +165,12 @@ def refuse_ambiguous_names(names: list[str], place: Path | str) -> None:
 
 
 def _in_order(images: list[str]) -> list[Path]:
-    """Folder by folder, as ImageFolder has them."""
+    """Return images sorted folder by folder, as torchvision's ImageFolder does."""
     return [Path(path) for path in sorted(images, key=os.path.split)]
 
 
 def _instead(folder: Path) -> str:
-    """Which suffixes are in a folder that has no images."""
+    """Return in words what a folder without images holds instead."""
     there = ScanReport()
     for _, _, files in os.walk(folder):
         for file in files:

@@ -1,4 +1,4 @@
-"""A source's images as a backbone of a given input size sees them; what is fixed about them is kept in memory."""
+"""A source's images at a backbone's input size; results of the transform's fixed part are kept in memory."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from torch import Tensor
 from mist_ext.data.source import ImageSet, pixels_of
 from mist_ext.data.transforms import Transform
 
-FORKS = sys.platform == "linux"  # worker processes are forked there, so they share what is kept
+FORKS = sys.platform == "linux"  # forked worker processes share the cached images
 
 _ending = mmap.mmap(-1, 1)  # shared with forked workers: whether this process ends
 atexit.register(_ending.__setitem__, 0, 1)
 
 
 class ImageCache:
-    """RGB images of one size in memory that forked worker processes share: each is made once, by whoever comes first.
+    """RGB images of one size in memory that forked worker processes share; each is made when it is first used.
 
     Anonymous memory, not torch's shared tensors: those are files in /dev/shm, which containers limit to 64 MB.
 
     Parameters
     ----------
     count : int
+        Images that it has room for.
     side : int
         Height and width in pixels.
     """
@@ -44,11 +45,19 @@ class ImageCache:
 
     @staticmethod
     def bytes(count: int, side: int) -> int:
-        """What ``ImageCache(count, side)`` takes when it is full."""
+        """Return the bytes that ``ImageCache(count, side)`` takes when it is full."""
         return count * (side * side * 3 + 1)
 
     def get(self, row: int, make: Callable[[], Image.Image]) -> Image.Image:
-        """Image ``row``, made if it is not there yet. Two processes that make it at once write the same bytes."""
+        """Return an image, made first if the cache lacks it; processes that make it at once write the same bytes.
+
+        Parameters
+        ----------
+        row : int
+            From 0 to ``count`` - 1.
+        make : callable
+            Returns the image: RGB, ``side`` pixels high and wide.
+        """
         if not self._there[row]:
             self._pixels[row] = np.asarray(make())
             self._there[row] = 1
@@ -62,8 +71,9 @@ class Views:
     ----------
     images : ImageSet
     transform : Transform
+        Makes the backbone's input of an image.
     mean, std : tuple of float
-        Normalise each channel in [0, 1].
+        Normalise each channel, whose values are in [0, 1].
     memory : int
         Bytes that may be used for keeping decoded images.
     workers : int
@@ -72,7 +82,7 @@ class Views:
     Attributes
     ----------
     memory_used : int
-        Bytes that are used once all images have been seen.
+        Bytes of decoded images in memory once all have been used.
     """
 
     def __init__(
@@ -102,7 +112,23 @@ class Views:
         return ImageCache(count, side)
 
     def evaluation(self, row: int) -> Tensor:
-        """The view without any draw: uint8 ``[3, size, size]``."""
+        """Return an image's view for evaluation, without any draw.
+
+        Parameters
+        ----------
+        row : int
+            The image's position.
+
+        Returns
+        -------
+        Tensor
+            uint8, ``[3, size, size]``.
+
+        Raises
+        ------
+        BrokenImage
+            If the image cannot be decoded.
+        """
 
         def make() -> Image.Image:
             return self.transform.evaluate(self.images.read(row))
@@ -110,7 +136,25 @@ class Views:
         return pixels_of(self._evaluated.get(row, make) if self._evaluated else make())
 
     def training(self, row: int, seed: int) -> Tensor:
-        """The training view, a pure function of image and seed: uint8 ``[3, size, size]``."""
+        """Return a training view of an image; the same image and seed give the same view.
+
+        Parameters
+        ----------
+        row : int
+            The image's position.
+        seed : int
+            Of all draws.
+
+        Returns
+        -------
+        Tensor
+            uint8, ``[3, size, size]``.
+
+        Raises
+        ------
+        BrokenImage
+            If the image cannot be decoded.
+        """
         if not self.transform.random:
             return self.evaluation(row)
 
@@ -123,7 +167,18 @@ class Views:
             return pixels_of(self.transform.augment(prepared))
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[n, 3, size, size]`` to float32, on the same device."""
+        """Normalise images.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            uint8, ``[n, 3, size, size]``.
+
+        Returns
+        -------
+        Tensor
+            float32, of the same shape and on the same device.
+        """
         images = pixels.to(torch.float32).div_(255)
         if self._plain:
             return images
@@ -132,14 +187,15 @@ class Views:
 
 
 def end_with_the_parent(_worker: int) -> None:
-    """A worker outlives Ctrl-C and a signal to the whole group: the parent needs it for the step at hand.
+    """Let a worker ignore Ctrl-C, and end by SIGTERM only once its parent ends.
 
-    At its own end the parent sends SIGTERM and waits, also for workers that an error has left behind.
+    Signals reach the whole process group, but the parent needs its workers to finish the current step. When it ends, it
+    sends them SIGTERM and waits for them, also for those that an error has left behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0) if _ending[0] else None)
 
 
 def worker_context(workers: int) -> multiprocessing.context.BaseContext | None:
-    """How worker processes start: forked where that is safe, so that they share what is kept."""
+    """Return how worker processes start: forked on Linux, where they share cached images; None for torch's default."""
     return multiprocessing.get_context("fork") if workers and FORKS else None

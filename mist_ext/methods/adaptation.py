@@ -21,11 +21,11 @@ class Adaptation(nn.Module):
         """Raise ValueError if these parameters, with these arguments, do not fit the backbone."""
 
     def hooks(self, backbone: Any) -> list[Hook]:
-        """How they are attached."""
+        """Return the hooks that attach these parameters to a backbone."""
         raise NotImplementedError
 
     def features(self, backbone: Any, pixels: Tensor) -> Tensor:
-        """The backbone's features with these parameters attached: float32 ``[n, num_features]``."""
+        """Return the backbone's features with these parameters attached: float32 ``[n, num_features]``."""
         with attached(self.hooks(backbone)):
             return backbone(pixels.to(next(backbone.parameters()).dtype)).float()
 
@@ -41,7 +41,7 @@ class Adapter(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., width]`` to the same shape; dropout 0.1 while it is trained, as published."""
+        """Return the adapter's output, of the shape of x ``[..., width]``; dropout 0.1 in training, as published."""
         hidden = functional.dropout(self.down(x).relu(), 0.1, self.training)
         return self.scale * self.up(hidden)
 
@@ -55,7 +55,7 @@ class Adapters(Adaptation):
         self.blocks = nn.ModuleList(Adapter(width, bottleneck, scale) for _ in backbone.blocks)
 
     def hooks(self, backbone: Any) -> list[Hook]:
-        """One pair for each block."""
+        """Return a pair of hooks for each block."""
         pairs = zip(backbone.blocks, self.blocks, strict=True)
         return [hook for block, adapter in pairs for hook in parallel_to_mlp(block, adapter)]
 
@@ -77,7 +77,7 @@ class ScaleShift(Adaptation):
         self.beta = nn.ParameterList(torch.normal(0.0, 0.02, (width,)) for width in widths)
 
     def hooks(self, backbone: Any) -> list[Hook]:
-        """One for each operation."""
+        """Return one hook for each operation."""
         modules = dict(backbone.named_modules())
         parts = zip(self.names, self.gamma, self.beta, strict=True)
         return [scale_and_shift(modules[name], gamma, beta) for name, gamma, beta in parts]
@@ -100,11 +100,11 @@ class VisualPrompts(Adaptation):
 
     @classmethod
     def check(cls, backbone: Any, **settings: Any) -> None:
-        """The prompts may not outnumber the backbone's own tokens."""
+        """Refuse more prompts than the backbone has tokens."""
         prompt_length(backbone, "length", settings["length"], settings["length"])
 
     def hooks(self, backbone: Any) -> list[Hook]:
-        """A pair for all blocks, or for each."""
+        """Return a pair of hooks for all blocks, or a pair for each."""
         blocks = list(backbone.blocks)
         if len(self.prompts) == 1:
             return prompt_tokens(blocks[0], blocks[-1], self.prompts[0])
@@ -124,12 +124,12 @@ class TunedCopy(Adaptation):
             parameter.grad = None
 
     def features(self, backbone: Any, pixels: Tensor) -> Tensor:
-        """The copy's features."""
+        """Return the features of the backbone's copy."""
         return self.own(pixels)
 
 
 def at_least_one(option: str, value: int) -> int:
-    """The value of an option, ValueError if it is below 1: before any training."""
+    """Return an option's value; ValueError if it is below 1, so that no training begins with it."""
     if value < 1:
         raise ValueError(f"{option}={value}: expected 1 or more")
     return value

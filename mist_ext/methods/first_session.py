@@ -62,6 +62,6 @@ class FirstSession(TrainedMethod):
         return True
 
     def adapted(self, pixels: Tensor) -> Tensor:
-        """Features of the adapted backbone: float32 ``[n, num_features]``."""
+        """Return features of the adapted backbone: float32 ``[n, num_features]``."""
         own: Adaptation = self.network.adapted
         return own.features(self.backbone, pixels)

@@ -168,16 +168,16 @@ class Method(ABC):
             yield self.score(part.to(torch.float64)).masked_fill(unseen, -torch.inf)
 
     def memory(self, rows: int, features: int, classes: int) -> int:
-        """Bytes of working memory that deserve a question before a run.
+        """Return the bytes of working memory that a run checks for before it starts; 0 if they are few.
 
         Parameters
         ----------
         rows : int
-            Of the largest task.
+            Images of the largest task.
         features : int
-            Their width d.
+            Width of the features.
         classes : int
-            In all tasks together.
+            Classes of all tasks together.
         """
         return 0
 

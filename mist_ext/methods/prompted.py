@@ -87,11 +87,11 @@ class PromptedMethod(TrainedMethod, SimpleCIL):
 
     @abstractmethod
     def _trained(self) -> Iterable[nn.Parameter]:
-        """The prompts and keys that the newest task trains."""
+        """Return the prompts and keys that the newest task trains."""
 
     @abstractmethod
     def _prompts(self, query: Tensor, training: bool) -> tuple[list[Hook], Tensor]:
-        """How the prompts for queries ``[n, d]`` are attached, and what the loss gets added."""
+        """Return hooks that attach the prompts for queries ``[n, d]``, and the term that is added to the loss."""
 
 
 class BatchesWithQueries:

@@ -119,7 +119,7 @@ class SLCA(TrainedMethod, ClassGaussians):
         self.losses["align"] = fit(loss, groups, self.alignment, batches, key, "align", len(self.sessions))
 
     def sampled(self) -> tuple[Tensor, Tensor]:
-        """Features drawn for every class seen: float32 ``[draws, d]`` and int64 labels ``[draws]``."""
+        """Return features drawn for every class seen: float32 ``[draws, d]`` and int64 labels ``[draws]``."""
         per_class = self.alignment.batch_size
         means, seen = self.prototypes, self.counts.nonzero().flatten().tolist()
         covariances = dict(zip(seen, self.covariances(seen), strict=True))

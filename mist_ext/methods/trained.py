@@ -116,7 +116,7 @@ class TrainedMethod(Method):
 
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
-        """Images ``[n, 3, height, width]`` to what the method learns from: float32 ``[n, d]``."""
+        """Return the features that the method learns from: images ``[n, 3, height, width]`` to float32 ``[n, d]``."""
         self.network.to(self.device)  # which may have moved
         with frozen_backbone(self.backbone):
             return self.compute_features(pixels)
@@ -190,7 +190,7 @@ class TrainedMethod(Method):
 
     @contextmanager
     def drawn(self, *purpose: int | str) -> Iterator[None]:
-        """Torch's CPU generator draws what the seed and a purpose say, and afterwards goes on as before."""
+        """Keep torch's CPU generator seeded by the seed and a purpose while the block runs; then restore it."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(self.seed, *purpose))
             yield
@@ -202,7 +202,7 @@ class TrainedMethod(Method):
         images: Dataset,
         inputs: Callable[[Batches], Iterable[tuple[Any, Tensor]]] = lambda batches: batches,
     ) -> None:
-        """Minimise a loss of pixels and labels over the recipe's epochs; ``inputs`` may make more of the pixels."""
+        """Minimise a loss of pixels and labels over the recipe's epochs; ``inputs`` may replace the pixels."""
         key = (self.seed, "train", len(self.sessions))
 
         def batches(epoch: int) -> Batches:
@@ -215,12 +215,12 @@ class TrainedMethod(Method):
         )
 
     def frozen(self, pixels: Tensor) -> Tensor:
-        """Features of the backbone as it is, and with whatever is attached to it: float32 ``[n, num_features]``."""
+        """Return features of the backbone, with any hooks attached to it: float32 ``[n, num_features]``."""
         return self.backbone(pixels.to(next(self.backbone.parameters()).dtype)).float()
 
     @abstractmethod
     def build_network(self) -> nn.Module:
-        """The network before the first task."""
+        """Return the network as it is before the first task."""
 
     @abstractmethod
     def extend_network(self, classes: range) -> None:
@@ -232,4 +232,4 @@ class TrainedMethod(Method):
 
     @abstractmethod
     def compute_features(self, pixels: Tensor) -> Tensor:
-        """The method's own features."""
+        """Return the method's own features of images."""

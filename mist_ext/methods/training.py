@@ -20,17 +20,17 @@ from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonito
 
 
 def cosine(progress: float) -> float:
-    """The learning rate's factor after a share of the epochs: from 1 to 0."""
+    """Return the learning rate's factor after a share of the epochs: half a cosine from 1 to 0."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def constant(progress: float) -> float:
-    """No schedule."""
+    """Return 1: no schedule."""
     return 1.0
 
 
 def last_tenth(progress: float) -> float:
-    """A tenth of the rate in the last tenth of the epochs."""
+    """Return 1, and 0.1 in the last tenth of the epochs."""
     return 1.0 if progress < 0.9 else 0.1
 
 
@@ -174,7 +174,7 @@ class CosineHead(nn.Module):
         self.sigma = nn.Parameter(torch.ones(1))
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy over the task's classes."""
+        """Return the cross-entropy over the task's classes."""
         logits = self.sigma * functional.linear(functional.normalize(features), functional.normalize(self.weight))
         return functional.cross_entropy(logits, labels - self.classes.start)
 
@@ -194,13 +194,13 @@ class TaskHeads(nn.Module):
         self.tasks = nn.ModuleList()
 
     def extend(self, classes: range) -> None:
-        """Rows for a task's classes."""
+        """Add a task's classes to the classifier."""
         self.tasks.append(nn.Linear(self.width, len(classes)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The logits of all classes so far."""
+        """Return the logits of all classes so far."""
         return torch.cat([head(features) for head in self.tasks], dim=1)
 
     def loss(self, features: Tensor, labels: Tensor, classes: range) -> Tensor:
-        """Cross-entropy over the newest task's classes."""
+        """Return the cross-entropy over the newest task's classes."""
         return functional.cross_entropy(self.tasks[-1](features), labels - classes.start)

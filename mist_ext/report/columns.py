@@ -56,7 +56,7 @@ def backbone(comparisons: Sequence[Comparison]) -> list[Shown]:
 
 
 def diagnosed(comparisons: Sequence[Comparison]) -> bool:
-    """Whether any experiment tells what tuning did to the backbone."""
+    """Return whether any experiment recorded what tuning did to the backbone."""
     return any(one.experiment.diagnosis(name) for one in comparisons for name in DIAGNOSIS)
 
 
@@ -87,7 +87,7 @@ def memory(comparisons: Sequence[Comparison]) -> list[Shown]:
 
 
 def memory_recorded(comparisons: Sequence[Comparison]) -> bool:
-    """Whether any experiment tells how much memory it took."""
+    """Return whether any experiment recorded its peak memory."""
     return any(one.experiment.peak_memory[WHOLE] is not None for one in comparisons)
 
 

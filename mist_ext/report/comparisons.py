@@ -68,9 +68,9 @@ def groups(comparisons: Sequence[Comparison]) -> dict[Group, list[Comparison]]:
 
 
 def is_best(one: Comparison, others: Sequence[Comparison], metric: str) -> bool:
-    """Whether no other experiment of the same group and method has a better mean; False if there is no other.
+    """Return whether no other experiment of the same group and method has a better mean; False if there is none.
 
-    Of ``forgetting`` less is better, of the other `metrics.METRICS` more.
+    Less ``forgetting`` is better; of the other `metrics.METRICS`, more is.
     """
     rivals = [each for each in others if (each.group, each.experiment.method) == (one.group, one.experiment.method)]
     means = [found.mean for each in rivals if (found := each.experiment.metric(metric))]

@@ -30,7 +30,7 @@ def of_parts(*parts: Any) -> str:
 
 
 def holds(file: Path, digest: str) -> bool:
-    """Whether a file is there and carries a digest."""
+    """Return whether a file exists and contains a digest."""
     try:
         return digest.encode() in read_bytes(file, _MOST_BYTES)
     except (OSError, ValueError):

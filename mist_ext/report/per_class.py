@@ -28,7 +28,7 @@ class ClassMatrix(NamedTuple):
 
 
 def recorded(experiment: Experiment) -> bool:
-    """Whether every class of every counted run has test images, and so an accuracy."""
+    """Return whether every class of every counted run has test images, and so an accuracy."""
     return bool(experiment.counted) and all(
         None not in task.accuracy_per_class for run in experiment.counted for task in run.tasks
     )

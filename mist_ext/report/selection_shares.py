@@ -43,7 +43,7 @@ class Shares:
 
 
 def recorded(experiment: Experiment) -> bool:
-    """Whether any task of a counted run selected entries."""
+    """Return whether any task of a counted run selected entries."""
     return any(task.selection for run in experiment.counted for task in run.tasks)
 
 

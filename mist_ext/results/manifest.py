@@ -123,7 +123,7 @@ def sorted_out(folder: Path, names: Iterable[str]) -> tuple[list[Path], list[Pat
 
 
 def _stands_for(pattern: list[str], parts: tuple[str, ...], is_folder: bool) -> bool:
-    """Whether a name is that of a file, or leads into a folder."""
+    """Return whether a file's path matches a pattern, or a folder's could lead to one that does."""
     if is_folder:
         return len(parts) < len(pattern) and all(map(fnmatchcase, parts, pattern))
     *above, last = parts

@@ -76,7 +76,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path | None:
 
 
 def _begin(folder: Path) -> Path:
-    """A new folder for what is not finished."""
+    """Make a new folder for an unfinished checkpoint, and remove what earlier ones left."""
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(UNFINISHED):
         shutil.rmtree(leftover)
@@ -165,7 +165,7 @@ def remove(folder: Path) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint, damaged or not."""
+    """Return the newest checkpoint, damaged or not; None without any."""
     return next(reversed(_numbered(folder)), None)
 
 
@@ -180,7 +180,7 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint holds; ValueError or FileNotFoundError where it is not whole, or not one that `save` wrote."""
+    """Return a checkpoint's state; ValueError or FileNotFoundError if it is incomplete or `save` did not write it."""
     shards = sorted(path.name for path in (checkpoint / SHARDS).glob("*"))
     names = {TENSORS, STATE, *(f"{SHARDS}/{name}" for name in shards)}
     sums = read_json(checkpoint / CHECKSUMS, dict[str, str])
@@ -207,7 +207,7 @@ def _checksum(path: Path) -> str:
 
 
 def _part(name: str, tensor: Tensor | TensorOnDisk) -> Shard | None:
-    """What this rank writes of a tensor that ranks share out, None for any other."""
+    """Return this rank's part of a tensor that is split over the ranks, None for any other tensor."""
     if isinstance(tensor, TensorOnDisk):  # of the checkpoint before: in equal parts
         bounds = [tensor.total * rank // ranks.size() for rank in (ranks.rank(), ranks.rank() + 1)]
         return Shard(tensor[bounds[0] : bounds[1]], bounds[0], tensor.total)
@@ -217,7 +217,7 @@ def _part(name: str, tensor: Tensor | TensorOnDisk) -> Shard | None:
 
 
 def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors on the CPU, each with memory of its own."""
+    """Return contiguous tensors on the CPU, each with memory of its own."""
     memory: set[int] = set()
     own = {}
     for name, given in tensors.items():

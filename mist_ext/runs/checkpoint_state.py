@@ -101,7 +101,7 @@ def _require_storable(name: str, tensor: Tensor | TensorOnDisk) -> None:
 
 @functools.cache
 def _has_form(dtype: torch.dtype) -> bool:
-    """Whether a safetensors file can hold it."""
+    """Return whether a safetensors file can hold a dtype."""
     try:
         save({"": torch.empty(0, dtype=dtype)})
     except (KeyError, RuntimeError, SafetensorError):  # RuntimeError: of a quantised one there is no empty one
@@ -110,7 +110,7 @@ def _has_form(dtype: torch.dtype) -> bool:
 
 
 def restored(tree: Dict, tensors: Mapping[str, Tensor], shards: ShardReader | None) -> dict[str, Any]:
-    """The state that was described.
+    """Return the state that a tree and its tensors describe.
 
     Parameters
     ----------

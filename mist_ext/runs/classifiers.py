@@ -72,7 +72,7 @@ class Classifier:
 
     @torch.no_grad()
     def scores(self, images: Iterable[Image.Image | str | Path]) -> Tensor:
-        """Scores of every class for some images, given open or by their paths: float64 ``[n, classes]``.
+        """Return the scores of every class for images, open ones or paths: float64 ``[n, classes]``.
 
         Raises
         ------
@@ -252,7 +252,7 @@ def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifi
 
 
 def _digest(tensor: Tensor) -> str:
-    """Of a tensor's dtype, shape and bits."""
+    """Return a digest of a tensor's dtype, shape and bits."""
     values = tensor.detach().reshape(-1).view(torch.uint8).numpy()
     return _digest_of(f"{tensor.dtype} {list(tensor.shape)}".encode(), values.data)
 

@@ -27,7 +27,7 @@ from mist_ext.system.names import utf8
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a figure depends on besides the configuration."""
+    """Return what results depend on besides the configuration: versions, device, threads, ranks."""
     return {
         "mist_ext": mist_ext.__version__,
         "torch": str(torch.__version__),
@@ -42,7 +42,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def experiment_folders(out: Path, data: str, options: Config) -> list[Path]:
-    """The folders of a run's experiments, by the data set's name as folders are called after it."""
+    """Return the folders of a run's experiments; ``data`` is the data set's name as it stands in theirs."""
     return [out / f"{data}-{tuner}-{method}" for tuner in options.tuner for method in options.method]
 
 
@@ -137,7 +137,7 @@ def _log_line(seed: int, number: int, task: TaskRecord) -> bytes:
 
 
 def _described(options: Config, data: str, stream: Stream) -> Described:
-    """An experiment's configuration as it stands in results.json."""
+    """Return an experiment's configuration as it stands in results.json."""
     tuning = {field.name: getattr(options, field.name) for field in dataclasses.fields(TuningOptions)}
     (name,) = options.method
     arguments = {option: value for option, value in method_options(options, name, 0).items() if option != "seed"}

@@ -123,7 +123,7 @@ class Checkpointer:
 
     @contextmanager
     def state_from_before(self) -> Iterator[None]:
-        """Within it, checkpoints hold the state from before it."""
+        """Keep the state from before the block in all checkpoints while the block runs."""
         current, before = self.state, self.checked_state()
         self.state = lambda: before
         try:

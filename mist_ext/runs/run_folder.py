@@ -57,7 +57,7 @@ def begun(options: Config) -> Iterator[Path]:
 
 
 def _folder_of_now() -> Path:
-    """A new folder below runs/, with date and time; with a number behind it where a run began in the same second."""
+    """Make a folder in runs/ named by date and time, with a number appended if another run began in that second."""
     name = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     _require_writable(name)
     own, number = name, 1
@@ -72,12 +72,12 @@ def _folder_of_now() -> Path:
 
 
 def used(out: Path) -> bool:
-    """Whether there is more in a folder than a start that was interrupted leaves."""
+    """Return whether a folder holds more than what an interrupted start leaves."""
     return out.is_dir() and bool(manifest.sorted_out(out, [lock.FILE, manifest.FILE])[1])
 
 
 def _left(out: Path, overwrite: bool) -> list[Path]:
-    """What an earlier run has left in a folder and is to be removed; an error if the folder cannot be taken."""
+    """Return what an earlier run left in a folder and is to be removed; an error if the folder cannot be used."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"output folder {out} is a file; choose another with --out")
     if not overwrite and used(out):
@@ -167,7 +167,7 @@ def require_there(out: Path, options: Config) -> None:
 
 
 def absolute(options: Config) -> Config:
-    """The options with whole paths: a run may go on from another working directory."""
+    """Return the options with absolute paths, since a run may be resumed from another working directory."""
     own: dict[str, Any] = {}
     if options.data_root is not None:
         own["data_root"] = str(data.root_folder(options.data_root).absolute())
@@ -179,7 +179,7 @@ def absolute(options: Config) -> Config:
 
 
 def weights_file(options: Config) -> bool:
-    """Whether the backbone's weights come from a file of the user's."""
+    """Return whether the backbone's weights come from the user's own file."""
     return options.weights not in ("pretrained", "none")
 
 
@@ -194,13 +194,13 @@ def moved(before: Config, options: Config) -> Config:
 
 
 def data_name(out: Path) -> str | None:
-    """The name of the data set that a run was begun on; None where it was not loaded yet."""
+    """Return the name of the data set that a run began with; None if it was not loaded yet."""
     known = manifest.read(out)
     return known.name if known else None
 
 
 def read_config(out: Path) -> Config:
-    """The configuration of the run that was begun in a folder.
+    """Return the configuration of the run that was begun in a folder.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def read_config(out: Path) -> Config:
 
 
 def finished(experiments: Iterable[Path]) -> bool:
-    """Whether all experiments of a run, given by their folders, are complete."""
+    """Return whether all experiments of a run, given by their folders, are complete."""
     return all(_complete(experiment / "results.json") for experiment in experiments)
 
 

@@ -215,7 +215,7 @@ class TaskLoop:
         return run_state(self.context.source.fingerprint(), self.number, self.seed_run.state_dict(), self.experiments)
 
     def _during(self, phase: str, failed: Callable[[], str | None] = lambda: None) -> AbstractContextManager[None]:
-        """Within it, what runs out is told with the phase, or the one that ``failed`` names, and how far it was."""
+        """Return a context in which errors about what ran out name the phase, or ``failed``'s, and the progress."""
 
         def where() -> str:
             at = self.progress.at or failed() or ""

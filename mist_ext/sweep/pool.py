@@ -38,7 +38,7 @@ class Ended:
 
 
 def finished(folder: Path, point: Point) -> bool:
-    """Whether a point's run is complete, its reports included."""
+    """Return whether a point's run is complete, its reports included."""
     experiments = [file.parent for file in folder.glob("*/results.json")]
     complete = len(experiments) == len(point.options.method) and run_folder.finished(experiments)
     return complete and not (folder / "checkpoint").exists()

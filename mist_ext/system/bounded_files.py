@@ -38,7 +38,7 @@ def opened(path: str | os.PathLike[str]) -> BinaryIO:
 
 @contextmanager
 def utf8_path(path: str | os.PathLike[str]) -> Iterator[str]:
-    """A path of a regular file for libraries that take UTF-8 alone; errors as `opened`."""
+    """Keep a regular file open under a UTF-8 path while the block runs, for libraries that take no other."""
     name = os.fspath(path)
     with opened(path) as file:
         try:
@@ -120,7 +120,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
 
 def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for when all aliases below it are written out; RecursionError of an endless one."""
+    """Return how many values a node has once its aliases are expanded; RecursionError if it contains itself."""
     if id(node) not in known:
         children = []
         if isinstance(node, yaml.SequenceNode):

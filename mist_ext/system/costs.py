@@ -97,7 +97,7 @@ class Costs:
         return before
 
     def _wait(self) -> None:
-        """For the GPU, whose work would otherwise count under the phase after."""
+        """Wait for the GPU, whose work would otherwise count towards the next phase."""
         if self._device is not None and self._device.type == "cuda":
             import torch
 

@@ -20,10 +20,10 @@ class NotEnoughMemory(MemoryError):
 
 
 def available(device: torch.device) -> int:
-    """Bytes that may still be taken on a device.
+    """Return the bytes that may still be allocated on a device.
 
     On CUDA, what is free and what torch has cached. On the CPU, what the kernel counts as available, or what is left of
-    a container's limit where that is less; the machine's whole memory where the kernel tells no more.
+    a container's limit if that is less; the machine's whole memory if the kernel does not say what is available.
     """
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -56,7 +56,7 @@ def require(needed: float, device: torch.device, purpose: str, advice: str) -> N
 
 
 def _left_in_container() -> int | None:
-    """What a control group still allows; its file cache is given back when memory is short."""
+    """Return the bytes that the container still allows; its file cache counts, since it is freed on demand."""
     for limit, used, cache in _CONTROL_GROUPS:
         folder = _CGROUP / Path(limit).parent
         files = [_CGROUP / limit, _CGROUP / used, folder / "memory.stat"]

@@ -24,7 +24,7 @@ _RESET = "5"  # proc(5): "Writing 5 resets the peak resident set size"
 
 
 def reset(device: torch.device | None) -> None:
-    """Begin anew, from what is in use now on a device; None is the CPU."""
+    """Begin a new peak from the memory in use now on a device; None is the CPU."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -34,7 +34,7 @@ def reset(device: torch.device | None) -> None:
 
 
 def since_reset(device: torch.device | None) -> int:
-    """Bytes in use on a device at most since `reset`, or since the process began if that is not possible."""
+    """Return the most bytes in use on a device since `reset`, or since the process began if it cannot be reset."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -46,7 +46,7 @@ def since_reset(device: torch.device | None) -> int:
 
 
 def give_back() -> None:
-    """Let the C library return what was freed to the system: a later peak would hide in it."""
+    """Return freed memory from the C library to the system, since a later peak would hide in it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)
@@ -54,7 +54,7 @@ def give_back() -> None:
 
 @cache
 def resettable() -> bool:
-    """Whether the system tells the process' peak, and lets it be reset."""
+    """Return whether the system reports the process's peak memory and lets it be reset."""
     try:
         _CLEAR.write_text(_RESET)
         return _high_water() is not None

@@ -31,7 +31,7 @@ class RateColumn(ProgressColumn):
     """Batches or tasks a second, on average so far."""
 
     def render(self, task: Task) -> Text:
-        """The rate, or nothing before it is known."""
+        """Return the rate, or an empty text before it is known."""
         now = task.completed - task.fields["before"]
         if not now or not task.elapsed:
             return Text("")
@@ -40,10 +40,10 @@ class RateColumn(ProgressColumn):
 
 
 class TimeLeftColumn(ProgressColumn):
-    """At the average rate so far: rich's own estimate knows none for units that take longer than half a minute."""
+    """Time left at the average rate so far: rich gives no estimate if one unit takes longer than half a minute."""
 
     def render(self, task: Task) -> Text:
-        """Hours, minutes and seconds."""
+        """Return the time left in hours, minutes and seconds."""
         now = task.completed - task.fields["before"]
         if not now or not task.elapsed or task.total is None:
             return Text("-:--:-- left", style="cyan")
@@ -103,7 +103,7 @@ class Progress:
         self._bars.update(self._run, description=printable(what))
 
     def advance(self, finding: str) -> None:
-        """A unit of the run is done: say what came out of it."""
+        """Count one more step of the run as done, and print its result."""
         self.done += 1
         self._bars.update(self._run, completed=self.done)
         elapsed = time.monotonic() - self.started

@@ -68,7 +68,7 @@ class Shortage(OSError):
 
 
 def kind_of(error: BaseException) -> Kind | None:
-    """What ran out where an error says that something did."""
+    """Return which resource an error says ran out, or None."""
     if isinstance(error, MemoryError):
         return "memory"
     if isinstance(error, OSError) and error.errno is not None:
@@ -78,7 +78,7 @@ def kind_of(error: BaseException) -> Kind | None:
 
 
 def told(error: BaseException, phase: str = "", after: str = "") -> NotEnoughMemory | Shortage | None:
-    """The sentence about what ran out, as an error to raise; None where nothing did.
+    """Return an error whose message says what ran out and what to do; None if nothing ran out.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def told(error: BaseException, phase: str = "", after: str = "") -> NotEnoughMem
 
 @contextmanager
 def explained(phase: str | Callable[[], str], after: str = "") -> Iterator[None]:
-    """Within it, an error that something ran out becomes a sentence; one that is a sentence already stays it."""
+    """Keep turning errors about what ran out into those of `told` while the block runs; all others pass unchanged."""
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:

@@ -37,7 +37,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
 
 
 def _near(name: str, names: list[str]) -> list[str]:
-    """The names that begin as this one does, the shortest first, or else those that are most like it."""
+    """Return the names that begin with this one, the shortest first, or else the most similar names."""
     wanted = _letters(name[:100])
     letters = {each: _letters(each) for each in names}
     if len(wanted) > 1 and (begun := [each for each in names if letters[each].startswith(wanted)]):
@@ -49,7 +49,7 @@ def _near(name: str, names: list[str]) -> list[str]:
 
 
 def _letters(name: str) -> str:
-    """What is compared: dashes before a flag are alike in all of them."""
+    """Return what is compared of a name: without the leading dashes that all flags share."""
     return name.lower().lstrip("-").replace("_", "-")
 
 

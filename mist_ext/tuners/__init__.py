@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def named(name: str) -> type[Tuner]:
-    """The class of a tuner; ValueError as `Registry.resolve` raises it."""
+    """Return the class of a tuner; ValueError as `Registry.resolve` raises it."""
     from mist_ext.tuners.tuner import Tuner
 
     found: type[Tuner] = TUNERS.resolve(name, Tuner)

@@ -136,7 +136,7 @@ class ContrastiveTuner(Tuner):
 
     @contextmanager
     def dense_exchange(self) -> Iterator[None]:
-        """Within it, backward reduces whole gradients over the ranks: by DDP, on what requires a gradient now."""
+        """Keep DDP reducing dense gradients over the ranks while the block runs, for what requires a gradient now."""
         heads = [self.objective, *([] if self.classifier is None else [self.classifier])]
         modules = [self.network, *heads] if ranks.size() > 1 else []
         trained = [module for module in modules if any(p.requires_grad for p in module.parameters())]

@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def all_frozen_but(trained: Iterable[nn.Parameter], everything: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within it, backward makes no gradient of the other parameters."""
+    """Keep all parameters but the trained ones frozen while the block runs."""
     kept = {id(p) for p in trained}
     frozen = [p for p in everything if p.requires_grad and id(p) not in kept]
     for parameter in frozen:

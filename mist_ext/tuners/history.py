@@ -77,18 +77,18 @@ class History:
         self.frozen = {name: self._own_flags(name, flags) for name, flags in state["frozen"].items()}
 
     def _part(self, name: str, own: Tensor) -> Tensor:
-        """One value for each entry of a tensor, as a checkpoint keeps them."""
+        """Return what a checkpoint stores of a tensor's values, one for each entry: this rank's shard, or all."""
         parameter = self.backbone.get_parameter(name)
         return Shard(own, Shard.of(name, parameter).first, parameter.numel()) if self.sharded else own
 
     def _own(self, name: str, saved: Tensor | TensorOnDisk, dtype: torch.dtype = torch.uint8) -> Tensor:
-        """Those of this rank's entries."""
+        """Return the saved values of this rank's entries."""
         parameter = self.backbone.get_parameter(name)
         check_entries(name, saved, parameter, dtype)
         return entries_of(saved, Shard.of(name, parameter).first if self.sharded else 0, local(parameter).numel())
 
     def _saved_flags(self, name: str, bits: Tensor) -> Tensor:
-        """Bits are packed only where they are those of a whole tensor: parts need not begin with a byte."""
+        """Return frozen flags as a checkpoint stores them: packed, but not in shards, which may begin within a byte."""
         entries = local(self.backbone.get_parameter(name)).numel()
         return self._part(name, ops.unpack_bits(bits, entries)) if self.sharded else bits
 

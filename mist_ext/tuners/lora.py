@@ -121,7 +121,7 @@ class LoRA(Full):
 
 
 def _layers(backbone: nn.Module, pattern: str) -> list[str]:
-    """The names of the linear layers that get an adapter."""
+    """Return the names of the linear layers that get an adapter."""
     return [
         name for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear) and re.search(pattern, name)
     ]

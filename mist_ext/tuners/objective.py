@@ -18,7 +18,7 @@ EPSILON = 1e-8  # inside the division and inside the logarithm, as in the publis
 
 
 def mutual_information_loss(z: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
-    """``mean_i -log p[i, pair(i)] + 2 mean_i sum_j M[i, j] (-log p[i, j])``.
+    """Return ``mean_i -log p[i, pair(i)] + 2 mean_i sum_j M[i, j] (-log p[i, j])``.
 
     With ``s = z z^T / temperature``, ``p[i, j] = exp(s[i, j]) / sum_{k != i} exp(s[i, k])`` and ``p[i, i] = 0``; M is
     the "same class" matrix with each row normalised to sum to 1. Its diagonal stays in, which adds a constant.
@@ -74,7 +74,7 @@ class MutualInformation(nn.Module):
         self.temperature = temperature
 
     def forward(self, features: Tensor, labels: Tensor, rows: BatchRows | None = None) -> Tensor:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class CrossEntropy(nn.Module):
         self.classifier = nn.Linear(num_features, len(classes))
 
     def forward(self, features: Tensor, labels: Tensor, rows: BatchRows | None = None) -> Tensor:
-        """The loss of a batch; arguments as in `MutualInformation`, all labels of the task."""
+        """Return the loss of a batch; arguments as in `MutualInformation`, labels among those of the task."""
         logits = self.classifier(features).float()
         if rows is not None:
             logits, labels = _joint(logits, labels, rows)
@@ -123,7 +123,7 @@ class CrossEntropy(nn.Module):
 
 
 def _joint(values: Tensor, labels: Tensor, rows: BatchRows) -> tuple[Tensor, Tensor]:
-    """Values ``[2 b, d]`` (`TwoViews` order) and labels ``[b]`` of one rank to those of the joint batch."""
+    """Return the joint batch's values (`TwoViews` order) and labels, from one rank's ``[2 b, d]`` and ``[b]``."""
     if rows.empty:  # the image was not its own
         values, labels = values[:0], labels[:0]
     views = values.reshape(2, len(labels), values.shape[1]).transpose(0, 1)
@@ -155,9 +155,10 @@ class TwoViews(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, seed: int, rows: BatchRows | None = None) -> Tensor:
-        """Images ``[B, 3, height, width]`` to ``[2 B, 3, height, width]``: a pure function of images and seed.
+        """Return images and their augmented views: ``[B, 3, height, width]`` to ``[2 B, 3, height, width]``.
 
-        With ``rows`` the images are this rank's part of a joint batch, and get the views that they have in there.
+        The views depend on images and seed alone. With ``rows`` the images are this rank's part of a joint batch,
+        and get the views that they have in it.
         """
         with torch.random.fork_rng(devices=[]):  # kornia draws from torch's global generator on the CPU
             torch.manual_seed(seed)
@@ -173,7 +174,7 @@ class TwoViews(nn.Module):
 
 
 def _of_rows(drawn: dict[str, Tensor], rows: BatchRows) -> dict[str, Tensor]:
-    """What kornia drew for a joint batch, for one rank's rows of it."""
+    """Return what kornia drew for one rank's rows of a joint batch."""
     shape = drawn["forward_input_shape"].clone()
     shape[0] = rows.own.stop - rows.own.start
     parts = {name: values[rows.own] for name, values in drawn.items() if name != "forward_input_shape"}

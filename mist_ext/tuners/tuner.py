@@ -153,7 +153,7 @@ class Tuner:
         return Tuned()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, but for the backbone's own weights."""
+        """Return everything that the rest of the run depends on, except the backbone's own weights."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from mist_ext.report.numbers import plural
 
 
 def has_figure(_experiment: Experiment) -> bool:
-    """Whether there is what it shows: accuracies always are."""
+    """Return True: accuracies are always recorded."""
     return True
 
 

@@ -30,7 +30,7 @@ _WIDEST = 12  # tasks; of more, only some carry a number
 
 
 def has_figure(experiment: Experiment) -> bool:
-    """Whether accuracies per class were recorded, and anything could be forgotten."""
+    """Return whether accuracies per class were recorded, over more than one task."""
     return recorded(experiment) and experiment.tasks > 1
 
 

@@ -20,7 +20,7 @@ _GROUP = 0.84  # of the room of a task: the width of all its bars
 
 
 def has_figure(experiment: Experiment) -> bool:
-    """Whether seconds or memory were recorded."""
+    """Return whether seconds or memory were recorded."""
     return any(_recorded(experiment))
 
 

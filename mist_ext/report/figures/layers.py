@@ -21,7 +21,7 @@ _DECADES = 4  # of the logarithmic colours; what is less looks like the least
 
 
 def has_figure(experiment: Experiment) -> bool:
-    """Whether any task recorded what was selected."""
+    """Return whether any task recorded what was selected."""
     return recorded(experiment)
 
 

@@ -12,7 +12,7 @@ _SMALLEST = 4.5  # points; smaller values are left out and the colours speak
 
 
 def has_figure(_experiment: Experiment) -> bool:
-    """Whether there is what it shows: accuracies always are."""
+    """Return True: accuracies are always recorded."""
     return True
 
 

@@ -23,6 +23,6 @@ def csv_text(tables: Tables) -> str:
 
 
 def _text(name: str) -> str:
-    """A name that is no formula of a spreadsheet, nor has a control code."""
+    """Return a name without control codes that a spreadsheet does not take for a formula."""
     text = printable(name)
     return f"'{text}" if text.startswith(_FORMULA) else text

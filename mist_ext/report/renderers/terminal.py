@@ -57,7 +57,7 @@ def _pieces(columns: Sequence[int], fits: Callable[[Sequence[int]], bool]) -> It
 
 
 def _rich(table: Table, columns: Sequence[int], measured: bool = False) -> RichTable:
-    """The names of all lines and some of their numbers; a first name is not repeated from line to line."""
+    """Return a table of all lines' names and some of their columns; a first name is not repeated line by line."""
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
     for position in table.names:
         longest = max(len(line.cells[position].text) for line in table.lines)
