@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,12 +98,22 @@ def every_nth_digit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run without the figures at its end, which take longer than the rest of a small one.
+def figures() -> None:
+    """Keep the figures that a run draws at its end."""
 
-    By name, since the kernels' tests run where what a run needs is not installed.
-    """
-    monkeypatch.setattr("mist_ext.runs.benchmark.write_reports", lambda folder: None)
+
+@pytest.fixture(autouse=True)
+def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of runs, which take longer than the rest of a small one, unless a test asks for them."""
+    benchmark = sys.modules.get("mist_ext.runs.benchmark")  # the kernels' tests run where it cannot be imported
+    if benchmark is not None and "figures" not in request.fixturenames:
+        monkeypatch.setattr(benchmark, "write_reports", _write_reports_without_figures)
+
+
+def _write_reports_without_figures(folder: Path) -> None:
+    from mist_ext import report
+
+    report.write_report(report.read_experiments([folder]), folder, figures=False)
 
 
 class Surroundings:

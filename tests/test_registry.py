@@ -17,7 +17,7 @@ MODULES = {
     "ending": "import sys\nsys.exit(3)\n",
     "older": "from mist_ext.methods.method import Method\nclass Thing(Method):\n    def _learn(self): ...\n",
     "drawing": "from mist_ext.methods.method import Method\nclass Thing(Method):\n    draws = True\n",
-    "finishing": "from mist_ext.tuners.mist import MIST\nclass Thing(MIST):\n    def finish_task(self): ...\n",
+    "finishing": "from mist_ext.tuners.mist import MIST\nclass Thing(MIST):\n    def apply(self): ...\n",
     "other": "def function(root):\n    return 5\nNUMBER = 5\nclass Unrelated: ...\n",
 }
 BROKEN = {
@@ -29,7 +29,7 @@ BROKEN = {
     "exit": ("ending:Thing", "SystemExit: 3"),
     "old_method": ("older:Thing", "Thing defines '_learn', which is called 'update' now; rename it"),
     "old_attribute": ("drawing:Thing", "Thing defines 'draws', which is called 'seeded' now; rename it"),
-    "old_tuner": ("finishing:Thing", "Thing defines 'finish_task', which is called 'history.add' now; rename it"),
+    "old_tuner": ("finishing:Thing", "Thing defines 'apply', which is called 'tune_selection' now; rename it"),
     "number": ("other:NUMBER", "is 5, expected"),
 }
 

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from slow import first_is_quick
 
 from mist_ext import backbones, tuners
 from mist_ext.backbones import check_options, create, train_mode
@@ -89,7 +90,7 @@ def test_every_vit_module_of_timm_has_a_family_here():
         assert not names or names & tested, f"timm's {module} has {sorted(names)[:3]}, of which none is tested"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", first_is_quick(FAMILIES))
 def test_each_family_is_tuned_for_a_task(name, small, same_bits):
     backbone, size = small(name)
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}

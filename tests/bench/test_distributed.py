@@ -31,6 +31,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_a_sparse_exchange_is_half_a_percent_of_a_dense_one(result: dict) -> None:
     sizes = {row["way"]: row["bytes"] for row in result["rows"]}
     assert sizes["dense fp32"] == 4 * result["parameters"]

@@ -48,6 +48,7 @@ def test_what_is_absent_is_absent(environment: dict[str, str]) -> None:
         assert "ModuleNotFoundError" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiled.C is None, reason="needs compiled kernels")
 def test_every_step_leaves_its_results(environment: dict[str, str], tmp_path: Path) -> None:
     """From another folder, as it may be called from anywhere."""
@@ -152,6 +153,7 @@ def test_a_python_that_lacks_something_is_told_what(environment: dict[str, str],
     assert "has no timm hypothesis; install that, or set PYTHON" in errors
 
 
+@pytest.mark.slow
 def test_it_runs_every_gpu_test_of_the_suite() -> None:
     """Its list holds the files and folders that have tests marked gpu."""
     tests = Path(__file__).parents[1]

@@ -47,6 +47,7 @@ def rows(measured: tuple[Path, str, str]) -> dict[str, dict[str, Any]]:
     return {row["op"]: row for row in json.loads(measured[0].read_text())["rows"]}
 
 
+@pytest.mark.slow
 def test_roofline_has_a_row_for_each_op_with_all_that_it_promises(rows: dict[str, dict[str, Any]]) -> None:
     assert sorted(rows) == sorted([*OPS, "overhead"])
     for op in OPS:
@@ -60,6 +61,7 @@ def test_roofline_has_a_row_for_each_op_with_all_that_it_promises(rows: dict[str
     assert rows["overhead"]["tensors"] == 152
 
 
+@pytest.mark.slow
 def test_bytes_are_those_that_must_move(rows: dict[str, dict[str, Any]]) -> None:
     parameters = rows["accumulate_"]["parameters"]
     assert rows["accumulate_"]["bytes"] == 12 * parameters
@@ -69,6 +71,7 @@ def test_bytes_are_those_that_must_move(rows: dict[str, dict[str, Any]]) -> None
     assert rows["drop_apply_adamw_"]["bytes"] > rows["drop_apply_sgd_"]["bytes"]
 
 
+@pytest.mark.slow
 def test_the_fastest_that_does_the_same_work_is_named(rows: dict[str, dict[str, Any]]) -> None:
     for op in OPS:
         row = rows[op]
@@ -78,11 +81,13 @@ def test_the_fastest_that_does_the_same_work_is_named(rows: dict[str, dict[str, 
     assert "dense fused SGD alone" in rows["drop_apply_sgd_"]["variants"]
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_said(measured: tuple[Path, str, str], rows: dict[str, dict[str, Any]]) -> None:
     assert rows["accumulate_"]["skipped"] == {"compiled chain": "left out by choice"}
     assert "compiled chain is left out" in measured[2]
 
 
+@pytest.mark.slow
 def test_the_output_is_a_table_of_all_rows(measured: tuple[Path, str, str], rows: dict[str, dict[str, Any]]) -> None:
     lines = measured[1].splitlines()
     assert "vit_ti · 5.5 M parameters · fp32 · 1 threads" in lines
@@ -98,6 +103,7 @@ def test_the_output_is_a_table_of_all_rows(measured: tuple[Path, str, str], rows
     assert len({len(line) for line in lines if line.startswith("|")}) == 2  # of either table, aligned
 
 
+@pytest.mark.slow
 def test_rows_are_added_to_a_file_of_the_same_machine_only(measured: tuple[Path, str, str], tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     result = json.loads(measured[0].read_text())
@@ -144,6 +150,7 @@ def test_memory_of_a_call_is_what_it_takes_at_its_peak() -> None:
     assert peak_extra_bytes(lambda: torch.ones(size // 4) + 1, cpu) == pytest.approx(2 * size, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn(measured: tuple[Path, str, str], tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
     done = bench("plot.py", measured[0], "--out", path)
@@ -154,6 +161,7 @@ def test_a_figure_is_drawn(measured: tuple[Path, str, str], tmp_path: Path) -> N
     assert "there is no row of any of accumulate_" in nothing.stderr
 
 
+@pytest.mark.slow
 def test_the_table_is_written_and_checked(
     measured: tuple[Path, str, str], rows: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -188,6 +196,7 @@ def test_the_readme_has_the_table_of_the_committed_results() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_input_pipeline_is_put_beside_the_backbone() -> None:
     options = ["--images", "12", "--batch", "4", "--rounds", "1", "--workers", "1", "--device", "cpu"]
     done = bench("input.py", *options, "--backbone", "vit_tiny_patch16_224")

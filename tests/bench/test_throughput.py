@@ -22,6 +22,7 @@ def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_all_ways_of_a_table_have_one_precision_and_ours_needs_the_least_memory(tmp_path: Path) -> None:
     path = tmp_path / "throughput.json"
     options = ["--device", "cpu", "--model", "vit_ti", "--image-size", "64", "--batch", "4", "--rounds", "1"]
@@ -91,6 +92,7 @@ def test_names_of_models_are_checked_with_suggestions() -> None:
         model_name("vit_base_patch16_24")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [["bench/roofline.py"], ["-m", "pytest", "bench", "-p", "no:cacheprovider"]], ids=str
 )

@@ -62,7 +62,7 @@ def test_an_experiment_can_be_repeated_from_its_configuration(mist: Command, tmp
     assert first["runs"][0]["accuracy_matrix"] == second["runs"][0]["accuracy_matrix"]
 
 
-def test_report_rebuilds_tables_and_figures(mist: Command, tmp_path: Path) -> None:
+def test_report_rebuilds_tables_and_figures(mist: Command, tmp_path: Path, figures: None) -> None:
     mist("run", *SMALL, "--out", str(tmp_path / "run"))
     figure = tmp_path / "run" / "digits-none-simplecil" / "matrix.png"
     figure.unlink()

@@ -46,6 +46,7 @@ def broken(images: Path) -> tuple[Path, bytes]:
     return path, content
 
 
+@pytest.mark.slow
 def test_the_run_stops_before_the_task_and_goes_on_once_the_image_is_replaced(images: Path, tmp_path: Path) -> None:
     run(images, tmp_path / "whole")
     path, content = broken(images)

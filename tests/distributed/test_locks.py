@@ -14,6 +14,7 @@ import pytest
 import yaml
 from processes import Failed, outcomes_of
 from rich.console import Console
+from slow import first_is_quick
 from small_runs import run
 from stopping import stop_at
 
@@ -101,7 +102,7 @@ def start_and_wait(monkeypatch: pytest.MonkeyPatch, work: Callable[[Path], objec
     return process.pid
 
 
-@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("holder", first_is_quick(HOLDERS))
 def test_a_folder_in_which_one_works_is_refused_to_every_other(
     holder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

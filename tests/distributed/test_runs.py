@@ -10,6 +10,7 @@ import pytest
 import torch
 from processes import outcomes_of, together
 from rich.console import Console
+from slow import first_is_quick
 from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
@@ -25,19 +26,21 @@ from mist_ext.runs.interruption import Checkpointer, Interrupted
 
 @pytest.mark.parametrize(
     ("size", "options"),
-    [
-        (2, {}),
-        (4, {}),
-        (2, {"in_backward": False}),
-        (2, {"exchange": "dense"}),
-        (4, {"tuner": ["full"]}),
-        (2, {"dynamics": "published"}),
-        (2, {"score_objective": "ce", "tune_objective": "ce"}),
-        (2, {"tuner": ["full"]}),
-        (2, {"tuner": ["none", "gradient"]}),
-        (2, {"tuner": ["bitfit", "random"]}),
-        (2, {"tuner": ["none"], "method": ["aper_ssf", "slca", "coda_prompt"], "method_options": ["epochs=1"]}),
-    ],
+    first_is_quick(
+        [
+            (2, {}),
+            (4, {}),
+            (2, {"in_backward": False}),
+            (2, {"exchange": "dense"}),
+            (4, {"tuner": ["full"]}),
+            (2, {"dynamics": "published"}),
+            (2, {"score_objective": "ce", "tune_objective": "ce"}),
+            (2, {"tuner": ["full"]}),
+            (2, {"tuner": ["none", "gradient"]}),
+            (2, {"tuner": ["bitfit", "random"]}),
+            (2, {"tuner": ["none"], "method": ["aper_ssf", "slca", "coda_prompt"], "method_options": ["epochs=1"]}),
+        ]
+    ),
     ids=lambda value: (
         str(value) if isinstance(value, int) else ",".join(f"{k}={v}" for k, v in value.items()) or "mist"
     ),
@@ -67,7 +70,9 @@ def test_rank_0_alone_writes_and_speaks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "call"), [(2, 1, 2), (3, 2, 2), (1, 3, 9), (2, 1, 9)], ids=lambda value: str(value)
+    ("before", "after", "call"),
+    first_is_quick([(2, 1, 2), (3, 2, 2), (1, 3, 9), (2, 1, 9)]),
+    ids=lambda value: str(value),
 )
 def test_a_run_goes_on_with_another_number_of_processes(
     before: int, after: int, call: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -86,7 +91,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert furthest(weights(folder), weights(alone())) < 1e-6
 
 
-@pytest.mark.parametrize("dying", [0, 1], ids=["while it saves", "between two steps"])
+@pytest.mark.parametrize("dying", first_is_quick([0, 1]), ids=["while it saves", "between two steps"])
 def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
     dying: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

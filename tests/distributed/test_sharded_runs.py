@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from processes import Failed, outcomes_of, together
 from rich.console import Console
+from slow import first_is_quick
 from small_runs import HOW, furthest, results, run, weights
 from stopping import stop_at
 
@@ -23,14 +24,19 @@ from mist_ext.runs.interruption import Interrupted
 
 @pytest.mark.parametrize(
     ("size", "options"),
-    [
-        (2, {}),
-        (4, {}),  # there are fewer batches to extract features from than ranks, so some go through none of their own
-        (2, {"in_backward": False, "checkpointing": True}),
-        (2, {"score_objective": "ce", "tune_objective": "ce"}),
-        (3, {"tuner": ["random"]}),
-        (2, {"tuner": ["none", "magnitude"]}),
-    ],
+    first_is_quick(
+        [
+            (2, {}),
+            (
+                4,
+                {},
+            ),  # there are fewer batches to extract features from than ranks, so some go through none of their own
+            (2, {"in_backward": False, "checkpointing": True}),
+            (2, {"score_objective": "ce", "tune_objective": "ce"}),
+            (3, {"tuner": ["random"]}),
+            (2, {"tuner": ["none", "magnitude"]}),
+        ]
+    ),
     ids=lambda value: (
         str(value) if isinstance(value, int) else ",".join(f"{k}={v}" for k, v in value.items()) or "mist"
     ),
@@ -57,6 +63,7 @@ def test_what_is_measured_is_that_of_whole_tensors(alone: Callable[..., Path], s
     assert measured(spread(2)) == measured(alone())
 
 
+@pytest.mark.slow
 def test_reduced_precision_stays_close(alone: Callable[..., Path], spread: Callable[..., Path]) -> None:
     options = {"precision": "bf16-pure"}
     difference = furthest(weights(spread(2, **options)), weights(alone(**options)))
@@ -71,13 +78,15 @@ def test_a_classifier_of_a_sharded_run_predicts(spread: Callable[..., Path]) -> 
 
 @pytest.mark.parametrize(
     ("before", "after", "call"),
-    [
-        pytest.param(2, 4, 3, id="scoring, 2 to 4"),
-        pytest.param(4, 2, 11, id="tuning, 4 to 2"),
-        pytest.param(2, 1, 13, id="extracting, 2 to 1"),
-        pytest.param(1, 2, 18, id="scoring the second task, 1 to 2"),
-        pytest.param(2, 4, 24, id="tuning on the second task, 2 to 4"),
-    ],
+    first_is_quick(
+        [
+            pytest.param(2, 4, 3, id="scoring, 2 to 4"),
+            pytest.param(4, 2, 11, id="tuning, 4 to 2"),
+            pytest.param(2, 1, 13, id="extracting, 2 to 1"),
+            pytest.param(1, 2, 18, id="scoring the second task, 1 to 2"),
+            pytest.param(2, 4, 24, id="tuning on the second task, 2 to 4"),
+        ]
+    ),
 )
 def test_a_sharded_run_goes_on_with_another_number_of_processes(
     before: int, after: int, call: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +139,7 @@ def test_one_process_has_nothing_to_spread_over(tmp_path: Path) -> None:
         run(tmp_path / "run", shard=True)
 
 
+@pytest.mark.slow
 def test_torchrun_and_the_command_line_end_as_a_plain_run(photographs: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = ["-m", "mist_ext", "run", "--shard", "--tuner", "mist", "--method", "simplecil", "--seeds", "1"]

@@ -262,7 +262,7 @@ def story(page: str, names: dict[str, Any], config: pytest.Config, slow: bool) -
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_run(
-    page: str, desk: Callable, namespace: dict, one_process: None, no_figures: None, pytestconfig: pytest.Config
+    page: str, desk: Callable, namespace: dict, one_process: None, pytestconfig: pytest.Config
 ) -> None:
     desk(PAGES[page], slow=False)
     story(page, namespace, pytestconfig, slow=False)

@@ -60,7 +60,7 @@ def accuracy(folder: Path, experiment: str) -> float:
     ],
 )
 def test_an_example_of_a_section_runs_and_learns(
-    section: str, experiments: dict[str, float], modules: Path, no_figures: None, every_nth_digit: Callable
+    section: str, experiments: dict[str, float], modules: Path, every_nth_digit: Callable
 ) -> None:
     every_nth_digit(3)
     assert len(SECTIONS[section].splitlines()) <= SCREEN

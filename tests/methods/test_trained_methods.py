@@ -154,6 +154,7 @@ class TestEveryTrainedMethod:
             small(name, resnet)
 
 
+@pytest.mark.slow
 def test_a_bf16_backbone_is_borrowed_too(stream: Stream, backbone: nn.Module) -> None:
     backbone.to(torch.bfloat16)
     for name in ("aper_adapter", "aper_ssf", "coda_prompt"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def test_a_duration_has_two_digits(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_a_run_says_what_its_methods_shared(tmp_path: Path) -> None:
+def test_a_run_says_what_its_methods_shared(tmp_path: Path, every_nth_digit: Callable[[int], None]) -> None:
+    every_nth_digit(5)
     options: dict[str, Any] = {"tuner": ["none", "mist"], "method": ["simplecil", "fecam", "aper_ssf"], "seeds": [1]}
     options |= {"epochs": 2, "method_options": ["aper_ssf.epochs=1"], "out": str(tmp_path / "run")}
     benchmark.run(Config(**options), Console(file=io.StringIO()))

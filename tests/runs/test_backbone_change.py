@@ -122,6 +122,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "digits", lambda: replace(source, train=train, test=test))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
     options = {"tuner": ["none", "mist", "full"], "method": ["simplecil", "ranpac"], "seeds": [1], "epochs": 2}
@@ -156,6 +157,7 @@ def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
     assert linear_probe_accuracy(*parts) == pytest.approx(found["full"][-1]["letters"], abs=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_the_diagnosis_changes_nothing_else(tmp_path: Path) -> None:
     matrices = []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from slow import first_is_quick
 
 import mist_ext
 from mist_ext import data, methods
@@ -40,10 +41,16 @@ def run(folder: Path, **options) -> None:
     benchmark.run(Config(out=str(folder), **settings), Console(file=io.StringIO()))
 
 
-@pytest.mark.parametrize("tuner", ["mist", "none"])
+@pytest.mark.parametrize("tuner", first_is_quick(["none", "mist"]))
 @pytest.mark.parametrize("method", ["simplecil", "ranpac", "ranpac_adapter", "aper_adapter", "l2p", "slca"])
 def test_a_loaded_classifier_is_as_accurate_as_the_run_s_own(tuner, method, few_digits, tmp_path: Path) -> None:
-    run(tmp_path, tuner=[tuner], method=[method], method_options=[] if method in FROM_FEATURES else ["epochs=1"])
+    run(
+        tmp_path,
+        tuner=[tuner],
+        method=[method],
+        seeds=[1],
+        method_options=[] if method in FROM_FEATURES else ["epochs=1"],
+    )
     classifier = mist_ext.load(tmp_path)
     test = few_digits.test
     predicted = classifier.predict([test.read(i) for i in range(len(test))], top=1)

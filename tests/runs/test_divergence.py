@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {"method": ["simplecil"], "seeds": [1], "epochs": 2, 
 
 
 @pytest.fixture(autouse=True)
-def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None:
+def few_digits(every_nth_digit: Callable[[int], None]) -> None:
     """Two tasks of 60 images and two batches each."""
     every_nth_digit(12)
 

@@ -22,11 +22,6 @@ from mist_ext.runs.interruption import Checkpointer, Interrupted
 NAMES = ["ant", "bee", "cat", "dog"]
 
 
-@pytest.fixture(autouse=True)
-def _without(no_figures: None) -> None:
-    """Figures."""
-
-
 @pytest.fixture
 def images(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Class folders: in two parts, or one tree of which a share is held out."""

@@ -59,7 +59,7 @@ def test_a_folder_that_never_was_a_runs_is_refused_and_nothing_in_it_changed(
     assert content(tmp_path) == before
 
 
-def test_what_is_put_into_a_runs_folder_stops_it_before_anything_is_removed(tmp_path: Path, no_figures: None) -> None:
+def test_what_is_put_into_a_runs_folder_stops_it_before_anything_is_removed(tmp_path: Path) -> None:
     run(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     put(tmp_path, "digits-none-simplecil/mine.txt", "backup-digits-none-simplecil/results.json")
@@ -77,7 +77,7 @@ def test_what_is_put_into_a_runs_folder_stops_it_before_anything_is_removed(tmp_
     assert content(tmp_path) == before
 
 
-def test_everything_that_a_run_writes_is_named_and_replaced(tmp_path: Path) -> None:
+def test_everything_that_a_run_writes_is_named_and_replaced(tmp_path: Path, figures: None) -> None:
     pytest.importorskip("tensorboard")
     everything = {"tuner": ["mist"], "save": "all", "tensorboard": True, "seeds": [2]}
     run(tmp_path, **everything)
@@ -90,9 +90,7 @@ def test_everything_that_a_run_writes_is_named_and_replaced(tmp_path: Path) -> N
     assert (tmp_path / "report.html").is_file()
 
 
-def test_a_run_that_was_killed_while_it_saved_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
-) -> None:
+def test_a_run_that_was_killed_while_it_saved_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass
 
@@ -113,7 +111,7 @@ def test_a_run_that_was_killed_while_it_saved_is_replaced(
 
 
 def test_a_finished_run_leaves_what_is_not_its_own_in_the_folder_of_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Checkpointer.save_if_due
 
@@ -164,7 +162,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_stops_it_before_anything_is_removed(tmp_path: Path, no_figures: None) -> None:
+def test_a_folder_that_cannot_be_written_stops_it_before_anything_is_removed(tmp_path: Path) -> None:
     run(tmp_path)
     before = content(tmp_path)
     (tmp_path / "digits-none-simplecil").chmod(0o500)

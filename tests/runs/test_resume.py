@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from slow import first_is_quick
 
 from mist_ext.config import Config
 from mist_ext.data import digits
@@ -39,7 +40,7 @@ PROCESSES = multiprocessing.get_context("fork")  # torch is loaded already
 
 
 @pytest.fixture(autouse=True)
-def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None:
+def few_digits(every_nth_digit: Callable[[int], None]) -> None:
     """Few images and no figures, so that a run takes seconds."""
     every_nth_digit(8)
 
@@ -91,6 +92,7 @@ def killed(target: Callable[[Path], object], folder: Path, after: float) -> bool
     return running
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     expected = left(tmp_path / "whole")
@@ -121,7 +123,7 @@ STOPPED = {
 }
 
 
-@pytest.mark.parametrize("case", STOPPED)
+@pytest.mark.parametrize("case", first_is_quick(STOPPED))
 def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], **STOPPED[case]}
     if options["tuner"] == ["lora"]:
@@ -151,6 +153,7 @@ def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkey
     assert left(tmp_path / "stopped") == left(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_stops_while_methods_train_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {
         "tuner": ["mist"],

@@ -18,7 +18,7 @@ from mist_ext.tuners.mist import MIST
 
 
 @pytest.fixture(autouse=True)
-def few_digits(every_nth_digit: Callable[[int], None], no_figures: None) -> None:
+def few_digits(every_nth_digit: Callable[[int], None]) -> None:
     every_nth_digit(8)
 
 

@@ -120,7 +120,7 @@ def check_extension(sanitizers: list[str], folder: Path, arguments: list[str]) -
     loaded = Path(run("loading it", ask, cwd=copy, env=environment).split("\n")[-2])
     if not loaded.is_relative_to(copy) or any(SYMBOLS[name] not in loaded.read_bytes() for name in sanitizers):
         sys.exit(f"the tests would not run the instrumented kernels, but {loaded}")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or KERNEL_TESTS)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "auto", *(arguments or KERNEL_TESTS)]
     sys.exit(subprocess.run(command, cwd=copy, env=environment, check=False).returncode)
 
 

@@ -114,6 +114,7 @@ def test_data_is_loaded_once_for_all_ways_to_tune(tmp_path: Path, monkeypatch: p
     assert loaded == ["digits", "glyphs"]
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(tmp_path: Path) -> None:
     grid = written(tmp_path, {"tuner": ["mist", "none"], "seeds": [1]})
     out = tmp_path / "out"

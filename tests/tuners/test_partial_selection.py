@@ -48,7 +48,7 @@ class BlocksAlone(MIST):
 
 
 @pytest.fixture
-def plugged_in(monkeypatch: pytest.MonkeyPatch, every_nth_digit: Callable[[int], None], no_figures: None) -> None:
+def plugged_in(monkeypatch: pytest.MonkeyPatch, every_nth_digit: Callable[[int], None]) -> None:
     every_nth_digit(12)
     monkeypatch.setitem(sys.modules, "plug_in", SimpleNamespace(LastBlock=LastBlock))
     monkeypatch.setitem(tuners.TUNERS, "last_block", "plug_in:LastBlock")

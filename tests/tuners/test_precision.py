@@ -63,6 +63,7 @@ def full_gain(task: Task) -> float:
     return gain(task, "fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "bf16-pure"])
 def test_16_bits_keep_at_least_four_fifths_of_the_gain(task: Task, full_gain: float, precision: str) -> None:
     assert full_gain > 2

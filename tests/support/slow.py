@@ -1,0 +1,21 @@
+"""Which cases of a test are run by `pytest` and which by `pytest -m slow` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def first_is_quick(cases: Iterable[Any]) -> list[Any]:
+    """Return the cases of a parametrized test, all but the first marked slow."""
+    first, *others = cases
+    return [first, *map(slow, others)]
+
+
+def slow(case: Any) -> Any:
+    """Return a case of a parametrized test, marked slow."""
+    if isinstance(case, type(pytest.param())):
+        return pytest.param(*case.values, id=case.id, marks=[*case.marks, pytest.mark.slow])
+    return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
