@@ -41,6 +41,7 @@ def test_a_sparse_exchange_is_half_a_percent_of_a_dense_one(result: dict) -> Non
     assert sizes["sparse bf16"] * 2 == sizes["sparse fp32"] == sizes["sparse fp32 in backward"]
 
 
+@pytest.mark.slow
 def test_every_way_was_timed(result: dict) -> None:
     assert {row["way"] for row in result["rows"] if row["step_ms"] > 0} == {row["way"] for row in result["rows"]}
     assert all(row["exchange_ms"] > 0 for row in result["rows"] if row["way"] != "alone")
@@ -51,6 +52,7 @@ def test_the_model_of_an_exchange_within_one_node_is_bytes_over_bandwidth() -> N
     assert H200.seconds(450e9, 16) == pytest.approx(2 * 7 / 8 + 450e9 / 8 / 50e9 + 28e-6 + 20e-6)
 
 
+@pytest.mark.slow
 def test_the_model_shows_the_exchange_alone_where_a_cpu_was_measured(result: dict) -> None:
     on_cpu = scaling.curves(result, H200)
     assert on_cpu["dense fp32"][0] == pytest.approx(1e3 * H200.seconds(4 * result["parameters"], 8))
@@ -60,6 +62,7 @@ def test_the_model_shows_the_exchange_alone_where_a_cpu_was_measured(result: dic
         assert times == pytest.approx([rows["alone"]["step_ms"] + 0.5 * exchange for exchange in on_cpu[name]])
 
 
+@pytest.mark.slow
 def test_the_figure_is_a_picture_and_the_table_has_a_line_for_each_size(result: dict) -> None:
     assert scaling.figure(result, H200).startswith(b"\x89PNG")
     assert len(scaling.table(result, H200).splitlines()) == 2 + len(scaling.SIZES)
