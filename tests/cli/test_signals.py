@@ -13,7 +13,6 @@ from pathlib import Path
 
 import miniatures
 import pytest
-from slow import first_is_quick
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -46,7 +45,8 @@ def test_a_signal_to_the_whole_process_group_saves_the_state(tmp_path: Path) -> 
     assert list((tmp_path / "out" / "checkpoint").glob("0*/state.json"))
 
 
-@pytest.mark.parametrize(("asked", "status"), first_is_quick([(signal.SIGINT, 130), (signal.SIGTERM, 143)]))
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_goes_on(mist: Command, asked: signal.Signals, status: int, tmp_path: Path) -> None:
     process = start(
         "run", "--tuner", "mist", "--method", "simplecil", "--seeds", "1", "--epochs", "2", "--out", str(tmp_path)

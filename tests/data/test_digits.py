@@ -56,6 +56,7 @@ def test_labels_match_the_digits_they_name(source):
     assert source.tasks == 2
 
 
+@pytest.mark.slow
 def test_another_process_gets_the_same_split(source):
     parts = (source.train, source.test)
     here = hashlib.sha256(b"".join(p.pixels.numpy().tobytes() + p.labels.numpy().tobytes() for p in parts))

@@ -71,6 +71,7 @@ def test_no_two_classes_look_the_same(asset):
     assert alike.max() < LIMIT
 
 
+@pytest.mark.slow
 def test_another_process_with_another_thread_count_gets_the_same_images(source):
     here = hashlib.sha256(b"".join(part.pixels.numpy().tobytes() for part in (source.train, source.test)))
     there = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True)

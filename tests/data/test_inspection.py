@@ -238,6 +238,7 @@ def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     assert "did you mean 'cub200'" in errors
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_the_check_with_pillow(capsys: pytest.CaptureFixture[str]) -> None:
     clock, busy = data_check.measure(images=20, rounds=2, threads=2)
     assert "20 files" in capsys.readouterr().out

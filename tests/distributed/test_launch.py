@@ -125,6 +125,7 @@ def command(*options: str) -> list[str]:
     return [sys.executable, "-m", "mist_ext", "run", "--tuner", "none", "--method", "simplecil", *options]
 
 
+@pytest.mark.slow
 def test_a_missing_network_interface_is_named(tmp_path: Path) -> None:
     port = free_port()
     started = [

@@ -55,6 +55,7 @@ def test_a_run_of_several_processes_ends_as_that_of_one(
     assert results(tmp_path / "run") == results(one)
 
 
+@pytest.mark.slow
 def test_a_narrow_wire_stays_close(alone: Callable[..., Path], tmp_path: Path) -> None:
     together(2, lambda _: run(tmp_path / "run", wire="bf16"))
     difference = furthest(weights(tmp_path / "run"), weights(alone()))

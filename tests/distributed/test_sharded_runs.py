@@ -76,17 +76,16 @@ def test_a_classifier_of_a_sharded_run_predicts(spread: Callable[..., Path]) -> 
     assert best[0] in classifier.class_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "call"),
-    first_is_quick(
-        [
-            pytest.param(2, 4, 3, id="scoring, 2 to 4"),
-            pytest.param(4, 2, 11, id="tuning, 4 to 2"),
-            pytest.param(2, 1, 13, id="extracting, 2 to 1"),
-            pytest.param(1, 2, 18, id="scoring the second task, 1 to 2"),
-            pytest.param(2, 4, 24, id="tuning on the second task, 2 to 4"),
-        ]
-    ),
+    [
+        pytest.param(2, 4, 3, id="scoring, 2 to 4"),
+        pytest.param(4, 2, 11, id="tuning, 4 to 2"),
+        pytest.param(2, 1, 13, id="extracting, 2 to 1"),
+        pytest.param(1, 2, 18, id="scoring the second task, 1 to 2"),
+        pytest.param(2, 4, 24, id="tuning on the second task, 2 to 4"),
+    ],
 )
 def test_a_sharded_run_goes_on_with_another_number_of_processes(
     before: int, after: int, call: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -57,7 +57,7 @@ def test_runs_go_on_bit_for_bit_in_a_new_process(tmp_path: Path, same_bits: Call
         train(model, optimizer, range(7, 17))
         uninterrupted[run] = (model, optimizer)
     code = f"import runpy; runpy.run_path({__file__!r})['continue_runs']({str(tmp_path)!r})"
-    paths = [str(Path(ops.__file__).parents[2]), str(Path(__file__).parent)]
+    paths = [str(Path(ops.__file__).parents[2]), str(Path(__file__).parents[1] / "support")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     for run, (model, optimizer) in uninterrupted.items():

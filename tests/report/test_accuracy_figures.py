@@ -73,6 +73,7 @@ def test_the_comparison_tells_tuners_by_colour_and_methods_by_line(
     assert names == ["tuner", "none", "mist", " ", "method", "ranpac", "simplecil"]
 
 
+@pytest.mark.slow
 def test_ten_experiments_in_one_figure(tmp_path: Path) -> None:
     tuners = ["none", "mist", "full", "random", "magnitude"]
     experiments = [experiment_of(tuner, method, TWO_SEEDS) for tuner in tuners for method in ("simplecil", "ranpac")]

@@ -249,6 +249,7 @@ def test_a_finished_run_is_left_alone_but_for_reports_that_were_not_written(
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_never_writes_no_checkpoint_and_starts_anew(tmp_path: Path) -> None:
     options = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "checkpoint_every": "never"}
     run(tmp_path / "whole", **options)
@@ -280,6 +281,7 @@ def test_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         go_on(tmp_path)
 
 
+@pytest.mark.slow
 def test_stopping_again_before_the_first_step_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1]}
     run(tmp_path / "whole", **options)

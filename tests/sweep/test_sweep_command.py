@@ -159,6 +159,18 @@ def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(t
     assert "2 experiments of the grid from 2 runs: 1 tuning" in " ".join(output.split())
 
 
+def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, output, errors = sweep(written(tmp_path, {"tuner": ["none"], "seeds": [1, 2]}), "--out", str(out))
+    assert status == 0, errors
+    assert "2 experiments of the grid from 2 runs: 0 tunings" in " ".join(output.split())
+    (row,) = json.loads((out / "sweep.json").read_text())["rows"]
+    assert row["seeds"] == [1, 2]
+    for form in ("md", "csv", "tex"):
+        assert (out / f"sweep.{form}").is_file()
+
+
+@pytest.mark.slow
 def test_a_point_that_fails_stops_no_other_and_is_repeated(tmp_path: Path) -> None:
     axes = {"tuner": ["none", "mist"], "lr": [1e30], "seeds": [1]}  # which makes no finite features
     grid, out = written(tmp_path, axes), tmp_path / "out"
