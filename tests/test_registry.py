@@ -16,7 +16,7 @@ MODULES = {
     "importing": "import a_package_that_is_not_there\n",
     "ending": "import sys\nsys.exit(3)\n",
     "older": "from mist_ext.methods.method import Method\nclass Thing(Method):\n    def _learn(self): ...\n",
-    "drawing": "from mist_ext.methods.method import Method\nclass Thing(Method):\n    draws = True\n",
+    "seeding_of_old": "from mist_ext.methods.method import Method\nclass Thing(Method):\n    draws = True\n",
     "finishing": "from mist_ext.tuners.mist import MIST\nclass Thing(MIST):\n    def apply(self): ...\n",
     "other": "def function(root):\n    return 5\nNUMBER = 5\nclass Unrelated: ...\n",
 }
@@ -28,7 +28,7 @@ BROKEN = {
     "needs": ("importing:Thing", "No module named 'a_package_that_is_not_there'"),
     "exit": ("ending:Thing", "SystemExit: 3"),
     "old_method": ("older:Thing", "Thing defines '_learn', which is called 'update' now; rename it"),
-    "old_attribute": ("drawing:Thing", "Thing defines 'draws', which is called 'seeded' now; rename it"),
+    "old_attribute": ("seeding_of_old:Thing", "Thing defines 'draws', which is called 'seeded' now; rename it"),
     "old_tuner": ("finishing:Thing", "Thing defines 'apply', which is called 'tune_selection' now; rename it"),
     "number": ("other:NUMBER", "is 5, expected"),
 }
