@@ -44,6 +44,7 @@ def test_the_shipped_weights_are_small_half_precision_and_accurate():
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_frozen_class_means_leave_room_on_glyphs_yet_carry_over():
     backbone, source = create("vit_nano").eval(), load("glyphs")
     train, test = (F.normalize(backbone(part.pixels / 255), dim=1) for part in (source.train, source.test))

@@ -38,12 +38,14 @@ def test_every_lambda_is_verified_and_the_ratio_is_that_of_the_times(tmp_path: P
         assert row["ridge"] in [10.0**exponent for exponent in range(-8, 9)]
 
 
+@pytest.mark.slow
 def test_what_was_multiplied_is_said() -> None:
     done = bench("--width", 20, "--features", 16, "--rows", 100, "--solves", 2)
     assert done.returncode == 0, done.stderr
     assert "2 of the 18 float32 solves timed, their median times 18" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--rows", "1"], ["--width", "0"]])
 def test_a_size_that_is_too_small_is_refused(option: list[str]) -> None:
     done = bench(*option)

@@ -115,6 +115,7 @@ def test_an_image_that_is_spoilt_after_the_check_is_named(folder: Path, workers:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_process_ends_although_an_error_has_left_workers_behind(folder: Path) -> None:
     program = f"""
 from mist_ext import data

@@ -225,6 +225,7 @@ def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     miniatures.cub200_official(tmp_path)
     cut(next((tmp_path / "CUB_200_2011" / "images").glob("*/*.jpg")))

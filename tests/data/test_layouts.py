@@ -68,6 +68,7 @@ def test_a_copy_is_found_with_all_its_images_and_labels(copy: tuple[str, Path, s
     assert any(source.mean) == (name == "cars196")
 
 
+@pytest.mark.slow
 def test_a_copy_is_found_from_its_own_folder_and_in_a_folder_of_its_name(
     copy: tuple[str, Path, str], tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def bits_of(saved: Any) -> dict[str, Tensor]:
     return {"": entries_of(saved)} if isinstance(saved, Tensor | TensorOnDisk) else {}
 
 
+@pytest.mark.slow
 def test_compact_masters_of_16_bit_weights_keep_their_bits(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
 
@@ -99,6 +100,7 @@ def test_compact_masters_of_16_bit_weights_keep_their_bits(tmp_path: Path) -> No
     assert any(name.endswith("master/") for name in found)
 
 
+@pytest.mark.slow
 def test_torchs_own_distributed_checkpoints_work_too(tmp_path: Path) -> None:
     def save() -> None:
         model = spread(vit())

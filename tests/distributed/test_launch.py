@@ -160,6 +160,7 @@ def test_a_wrong_number_of_processes_is_named(tmp_path: Path, capfd: pytest.Capt
     assert "the environment variable WORLD_SIZE is 'many', expected the number" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
     with socket.socket() as taken:

@@ -84,6 +84,7 @@ def test_the_tuner_of_the_page_moves_the_last_block_alone(modules: Path) -> None
     assert all(name.startswith(last) for name in moved)
 
 
+@pytest.mark.slow
 def test_the_command_finds_what_entry_points_declare(modules: Path) -> None:
     declared = configparser.ConfigParser()
     declared.read_string(blocks(TEXT, "toml")[0])

@@ -100,6 +100,7 @@ class TestEveryTrainedMethod:
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.modules())
         assert torch.equal(torch.get_rng_state(), random)
 
+    @pytest.mark.slow
     def test_a_stored_state_goes_on_with_the_same_bits(
         self, name: str, stream: Stream, backbone: nn.Module, tmp_path: Path
     ) -> None:

@@ -17,6 +17,7 @@ def png_size(file: Path) -> tuple[int, int]:
     return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("tasks", [1, 2, 10, 30])
 def test_figures_of_an_experiment_for_any_number_of_tasks_and_seeds(tmp_path: Path, tasks: int, seeds: int) -> None:

@@ -60,6 +60,7 @@ def test_a_duration_has_two_digits(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
+@pytest.mark.slow
 def test_a_run_says_what_its_methods_shared(tmp_path: Path, every_nth_digit: Callable[[int], None]) -> None:
     every_nth_digit(5)
     options: dict[str, Any] = {"tuner": ["none", "mist"], "method": ["simplecil", "fecam", "aper_ssf"], "seeds": [1]}

@@ -68,6 +68,7 @@ def test_figures_that_are_up_to_date_are_not_drawn_again(run: Path, drawn: list[
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_again_where_results_or_the_code_changed(
     run: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_figures_are_drawn_again_where_results_or_the_code_changed(
     assert sorted(drawn) == ["mist", "none"]
 
 
+@pytest.mark.slow
 def test_nothing_of_a_figure_on_the_disk_gets_onto_the_page(run: Path) -> None:
     write_report(read_experiments([run]), None)
     figure = run / "digits-mist-simplecil" / "matrix.svg"

@@ -127,6 +127,7 @@ def test_the_same_configuration_gives_the_same_results(tmp_path: Path, every_nth
     assert other[name]["runs"][0]["accuracy_matrix"] != first[name]["runs"][0]["accuracy_matrix"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_methods_share_the_tuning_and_do_not_change_it(tmp_path: Path) -> None:
     together = run(tmp_path / "together", tuner=["mist"])

@@ -202,6 +202,7 @@ def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, after: int = 3) -> No
             run(folder, tuner=["mist"], method=["simplecil"], seeds=[1])
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

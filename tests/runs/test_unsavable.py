@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from slow import first_is_quick
 
 from mist_ext.config import Config
 from mist_ext.methods.simplecil import SimpleCIL
@@ -62,7 +63,7 @@ def missing() -> Any:
     ids=["an error", "a set"],
 )
 @pytest.mark.parametrize(
-    ("every", "last"), [("1h", "Nothing was saved before"), ("0s", r"Last saved: .*/\d{6}; mist run")]
+    ("every", "last"), first_is_quick([("1h", "Nothing was saved before"), ("0s", r"Last saved: .*/\d{6}; mist run")])
 )
 def test_it_stops_at_the_first_step_with_such_a_state(
     broken: Callable,

@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from slow import first_is_quick
 from torch.utils.data import DataLoader, Dataset
 
 from mist_ext import cli
@@ -180,7 +181,7 @@ BREAKING = {
 
 
 @pytest.mark.usefixtures("few_digits")
-@pytest.mark.parametrize("phase", BREAKING)
+@pytest.mark.parametrize("phase", first_is_quick(BREAKING))
 def test_a_run_names_the_phase_and_what_to_make_smaller_and_can_go_on(
     phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

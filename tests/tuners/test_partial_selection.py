@@ -15,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from slow import first_is_quick
 
 from mist_ext import backbones, data, tuners
 from mist_ext.config import Config, TuningOptions
@@ -56,14 +57,16 @@ def plugged_in(monkeypatch: pytest.MonkeyPatch, every_nth_digit: Callable[[int],
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [
-        (LastBlock, {}),
-        (BlocksAlone, {}),
-        (LastBlock, {"in_backward": True}),
-        (LastBlock, {"dynamics": "published"}),
-        (LastBlock, {"precision": "bf16-pure"}),
-        (BlocksAlone, {"dynamics": "published"}),
-    ],
+    first_is_quick(
+        [
+            (LastBlock, {}),
+            (BlocksAlone, {}),
+            (LastBlock, {"in_backward": True}),
+            (LastBlock, {"dynamics": "published"}),
+            (LastBlock, {"precision": "bf16-pure"}),
+            (BlocksAlone, {"dynamics": "published"}),
+        ]
+    ),
     ids=lambda value: ",".join(value) or "exact" if isinstance(value, dict) else value.__name__,
 )
 def test_what_is_not_selected_is_left_alone(

@@ -197,6 +197,7 @@ def test_checkpointing_gives_the_same_bits(name: str, same_bits: Callable) -> No
     assert all(same_bits(a, b) for a, b in zip(values(plain.backbone), values(slim.backbone), strict=True))
 
 
+@pytest.mark.slow
 def test_compiled_blocks_tune_as_others_do() -> None:
     plain, compiled = tuned("full", lr=1e-2)[0], tuned("full", lr=1e-2, compile=True)[0]
     assert all(block._compiled_call_impl is not None for block in compiled.backbone.blocks)
