@@ -53,7 +53,7 @@ class Disturbance:
         rank = draw.randrange(SIZE)
         if kind == "kill while writing" and place > 0:  # which rank 0 alone does
             rank = 0
-        return cls(kind, rank, draw.uniform(0.5, 4), place, call, draw.random() < 0.5)
+        return cls(kind, rank, draw.uniform(0.2, 1.6), place, call, draw.random() < 0.5)
 
     def prepare(self, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have this process kill itself at a call that writes, if it is the one."""
@@ -148,7 +148,7 @@ def test_a_chain_of_kills_changes_no_bit(
         assert not odd, (disturbance, odd)
         if not any(isinstance(outcome, Failed) for outcome in outcomes):
             break
-    assert number > 0  # it was disturbed, more often on a slower machine
+    assert number > 1  # it was disturbed more than once
     ours, theirs = weights(out), weights(whole(shard))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
