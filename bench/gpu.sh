@@ -96,7 +96,7 @@ build() {
 
 # The tests of the package's kernels, which need no more than the kernels do.
 gpu_tests=()
-for name in kernels optim system/test_costs.py test_selection.py test_sensitivity.py; do
+for name in kernels optim system/test_costs.py test_selection.py test_sensitivity.py tuners/test_views.py; do
   gpu_tests+=("$root/tests/$name")
 done
 roofline() { # LIMIT NAME OPTIONS...

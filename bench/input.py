@@ -34,7 +34,8 @@ from mist_ext import backbones, data
 from mist_ext.data.source import ImageFiles, Images, Source
 from mist_ext.data.stream import Batches, Stream, views_of
 from mist_ext.data.transforms import RandomCrops
-from mist_ext.tuners.objective import MutualInformation, TwoViews
+from mist_ext.tuners.objective import MutualInformation
+from mist_ext.tuners.views import TwoViews
 
 CLASSES = 10
 
@@ -71,7 +72,7 @@ def ways(source: Source, backbone: torch.nn.Module, arguments: argparse.Namespac
     through(Batches(kept, arguments.batch, None))
     pixels = torch.rand(arguments.batch, 3, size, size, device=device)
     labels = (torch.arange(arguments.batch) % everything).to(device)
-    views = TwoViews((size, size))
+    views = TwoViews()
     objective = MutualInformation(int(backbone.num_features)).to(device)
     mixed = torch.autocast(device.type, torch.bfloat16) if arguments.precision == "bf16" else nullcontext()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mist_ext.sensitivity import Sensitivity as Sensitivity
     from mist_ext.tuners.mist import MIST as MIST
     from mist_ext.tuners.objective import MutualInformation as MutualInformation
-    from mist_ext.tuners.objective import TwoViews as TwoViews
+    from mist_ext.tuners.views import TwoViews as TwoViews
 
 _HOME = {
     "Config": "config",
@@ -38,7 +38,7 @@ _HOME = {
     "SparseAdamW": "optim",
     "SparseExchange": "optim",
     "SparseSGD": "optim",
-    "TwoViews": "tuners.objective",
+    "TwoViews": "tuners.views",
     "load": "runs.classifiers",
     "resume": "runs.benchmark",
     "run": "runs.benchmark",

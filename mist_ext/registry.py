@@ -6,7 +6,6 @@ Packages of others add names by entry points; a name that this package has itsel
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import pkgutil
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -33,18 +32,6 @@ _BROKEN = (
 def declared(group: str) -> dict[str, str]:
     """Return what installed packages declare under ``mist_ext.<group>``: places by name. Nothing is imported."""
     return {entry.name: entry.value for entry in entry_points(group=f"mist_ext.{group}")}
-
-
-def require_current_names(owner: type, renamed: Mapping[str, str]) -> None:
-    """Raise TypeError if a class defines something, or a function of it takes something, by a name that it had.
-
-    Nothing would call it, or hand it over; the message says the new name.
-    """
-    for name, value in vars(owner).items():
-        taken = inspect.signature(value).parameters if inspect.isfunction(value) else ()
-        for old in {name, *taken} & renamed.keys():
-            what = f"defines {old!r}" if old == name else f"has a function {name!r} that takes {old!r}"
-            raise TypeError(f"{owner.__name__} {what}, which is called {renamed[old]!r} now; rename it")
 
 
 class Registry(dict[str, str]):
@@ -114,7 +101,12 @@ class Registry(dict[str, str]):
 
 
 # Embedded data sets take no argument, the others the folder below which they look for themselves.
-EMBEDDED = {"digits": "mist_ext.data.digits:digits", "glyphs": "mist_ext.data.glyphs:glyphs"}
+EMBEDDED = {
+    "digits": "mist_ext.data.digits:digits",
+    "glyphs": "mist_ext.data.glyphs:glyphs",
+    "renditions": "mist_ext.data.renditions:renditions",
+    "renditions_dev": "mist_ext.data.renditions:renditions_dev",
+}
 ON_DISK = {
     "cifar100": "mist_ext.data.cifar100:cifar100",
     "imagenet_r": "mist_ext.data.imagenet_r:imagenet_r",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fewer_images import every_nth
 from hypothesis import settings
 from torch import Tensor
 
-from mist_ext import data
 from mist_ext.data import digits
 from mist_ext.kernels import compiled
 
@@ -90,9 +89,8 @@ def every_nth_digit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Leaves every n-th image of both parts in the digits source."""
 
     def leave(n: int) -> None:
-        source = data.load("digits")
-        train, test = (part.subset(torch.arange(0, len(part), n)) for part in (source.train, source.test))
-        monkeypatch.setattr(digits, "digits", lambda: replace(source, train=train, test=test))
+        few = every_nth(n)
+        monkeypatch.setattr(digits, "digits", lambda: few)
 
     return leave
 

@@ -16,8 +16,7 @@ MODULES = {
     "importing": "import a_package_that_is_not_there\n",
     "ending": "import sys\nsys.exit(3)\n",
     "older": "from mist_ext.methods.method import Method\nclass Thing(Method):\n    def _learn(self): ...\n",
-    "seeding_of_old": "from mist_ext.methods.method import Method\nclass Thing(Method):\n    draws = True\n",
-    "finishing": "from mist_ext.tuners.mist import MIST\nclass Thing(MIST):\n    def apply(self): ...\n",
+    "pausing": "from mist_ext.tuners.tuner import never\n",
     "other": "def function(root):\n    return 5\nNUMBER = 5\nclass Unrelated: ...\n",
 }
 BROKEN = {
@@ -28,8 +27,7 @@ BROKEN = {
     "needs": ("importing:Thing", "No module named 'a_package_that_is_not_there'"),
     "exit": ("ending:Thing", "SystemExit: 3"),
     "old_method": ("older:Thing", "Thing defines '_learn', which is called 'update' now; rename it"),
-    "old_attribute": ("seeding_of_old:Thing", "Thing defines 'draws', which is called 'seeded' now; rename it"),
-    "old_tuner": ("finishing:Thing", "Thing defines 'apply', which is called 'tune_selection' now; rename it"),
+    "old_import": ("pausing:Thing", "mist_ext.tuners.tuner has no 'never' any more"),
     "number": ("other:NUMBER", "is 5, expected"),
 }
 
@@ -82,14 +80,6 @@ def test_a_whole_plug_in_and_the_package_s_own_are_used_beside_broken_ones(insta
     assert tuners.named("mine").__name__ == "Mine"
     assert tuners.named("mist").__name__ == "MIST"
     Config(tuner=["none", "mine"], method=["simplecil"], data="digits").check()
-
-
-def test_a_parameter_s_old_name_is_told() -> None:
-    class Mine:
-        def tune(self, images: object, pause: object = None) -> None: ...
-
-    with pytest.raises(TypeError, match="Mine has a function 'tune' that takes 'pause', which is called 'wait' now"):
-        registry.require_current_names(Mine, {"pause": "wait"})
 
 
 def test_the_command_answers_with_a_sentence(

@@ -1,23 +1,19 @@
-"""Makes backbones by name: the embedded ``vit_nano`` and the models of timm, as feature extractors.
+"""Makes backbones by name, as feature extractors: the embedded ones and the models of timm.
 
-``vit_nano`` is a timm ``VisionTransformer`` of 1.2 million parameters, pre-trained on rendered Latin letters
-only (``mist_ext/assets/pretrain_vit_nano.py``); its weights come with the package.
+``vit_nano``, 1.2 million parameters, was pre-trained on rendered Latin letters only (``tools/pretrain_vit_nano.py``).
 """
 
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mist_ext.backbones import weights as weight_files
+from mist_ext.backbones.embedded import EMBEDDED
 from mist_ext.system.suggest import unknown
-
-NANO = "vit_nano"
-NANO_WEIGHTS = Path(__file__).parents[1] / "assets" / "vit_nano.safetensors"
 
 
 def create(name: str, weights: str = "pretrained") -> nn.Module:
@@ -47,9 +43,9 @@ def create(name: str, weights: str = "pretrained") -> nn.Module:
     """
     file = None if weights in ("pretrained", "none") else weight_files.checked_file(weights)
     pretrained = weights == "pretrained"
-    if name == NANO:
-        backbone = _vit_nano()
-        file = NANO_WEIGHTS if pretrained else file
+    if name in EMBEDDED:
+        backbone = EMBEDDED[name].create()
+        file = EMBEDDED[name].weights if pretrained else file
     else:
         backbone = _timm_model(name, pretrained)
     if file is not None:
@@ -57,29 +53,11 @@ def create(name: str, weights: str = "pretrained") -> nn.Module:
     return backbone
 
 
-def _vit_nano() -> nn.Module:
-    from timm.models.vision_transformer import VisionTransformer
-
-    backbone = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=0, weight_init="jax"
-    )
-    settings: Any = {
-        "architecture": NANO,
-        "input_size": (3, 32, 32),
-        "mean": (0.0, 0.0, 0.0),
-        "std": (1.0, 1.0, 1.0),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-    }
-    backbone.pretrained_cfg = settings
-    return backbone
-
-
 def _timm_model(name: str, pretrained: bool) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        raise unknown("backbone", name, [NANO, *timm.list_models()])
+        raise unknown("backbone", name, [*EMBEDDED, *timm.list_models()])
     with_weights = timm.list_pretrained(name.partition(".")[0] + "*")
     if "." in name and name not in with_weights:
         raise unknown("backbone", name, with_weights)

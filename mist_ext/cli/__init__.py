@@ -65,7 +65,9 @@ def run_command(options: Namespace) -> int:
     if preset is not None and options.resume is None:
         values = presets.preset(preset, values)
     if options.print_config:
-        sys.stdout.write(to_yaml(Config(**values)))
+        config = Config(**values)
+        config.check()
+        sys.stdout.write(to_yaml(config))
         return 0
     console = Console()
     with launch.processes():

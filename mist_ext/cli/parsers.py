@@ -22,11 +22,24 @@ class _Help(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30, width=min(WIDEST, shutil.get_terminal_size().columns) - 1)
 
 
+class _Once(argparse.Action):
+    """Takes an option's value, and refuses a second one, which would take the place of the first without a word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, flag: str | None = None) -> None:
+        if flag is not None and getattr(namespace, self.dest) is not self.default:
+            several = f"give all values after one {flag}" if self.nargs else "leave one out"
+            raise ValueError(f"{flag} is given twice; {several}")
+        if values == "" and self.metavar == "FOLDER":
+            raise ValueError(f"{flag} is '', expected a folder; leave it out for the default")
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, a ValueError, and suggest the nearest options."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, add_help=False, formatter_class=_Help, **options)
+        self.register("action", None, _Once)
         self.add_argument("-h", "--help", action="help", help="show this text")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

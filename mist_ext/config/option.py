@@ -20,8 +20,8 @@ from mist_ext.system.suggest import unknown
 GROUPS = {
     "data": "What is learned: images, classes and tasks.",
     "backbone": "The pre-trained model, and how it computes.",
-    "tuner": "How the backbone is adapted to each task, by all tuners but none where nothing else is said.",
-    "MIST": "What is selected and kept, by the tuners mist, random, magnitude, gradient where nothing else is said.",
+    "tuner": "How tuners train the backbone on each task. An option that only some of them use names them.",
+    "MIST": "What the tuners mist, random, magnitude and gradient select. An option of some of them names them.",
     "method": "The classifiers that learn from the backbone's features.",
     "run": "Seeds, device, and what is kept.",
     "several processes": "For a run that torchrun starts in several processes.",
@@ -30,7 +30,7 @@ GROUPS = {
 # What is said to those who still give an option by the name that it had.
 REPLACED = {
     "ranpac_width": "width is an option of the methods ranpac and ranpac_*: give --method-options width=N, or in YAML "
-    "method_options: {width: N}"
+    "method_options: [width=N]"
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mist_ext import registry
 from mist_ext.config import presets
@@ -14,9 +14,9 @@ from mist_ext.config.tuning import TuningOptions
 from mist_ext.registry import EMBEDDED
 from mist_ext.system.suggest import unknown
 
-FILES = ("a data set of image files, not digits or glyphs", lambda options: options.data not in EMBEDDED)
+FILES = ("a data set of image files, not an embedded one", lambda options: options.data not in EMBEDDED)
 NAMED = (
-    "a data set that is looked for below --data-root, such as cifar100",
+    "a data set that is looked for below data_root, such as cifar100",
     lambda options: options.data not in EMBEDDED and not options.data.startswith(registry.FOLDER),
 )
 
@@ -27,9 +27,9 @@ class Config(TuningOptions):
 
     data: str = option(
         "digits",
-        "Data set: digits, glyphs; or below --data-root: cifar100, imagenet_r, imagenet_a, cub200, cars196; or "
-        "folder:PATH, a tree of class folders with train and test (or val), or one tree of class folders; its "
-        "images are turned as EXIF says and put on white, which published pipelines do not do.",
+        "Data set: digits, glyphs, renditions, renditions_dev; or below --data-root: cifar100, imagenet_r, imagenet_a, "
+        "cub200, cars196; or folder:PATH, a tree of class folders with train and test (or val), or one tree of class "
+        "folders; its images are turned as EXIF says and put on white, which published pipelines do not do.",
         group="data",
     )
     data_root: str | None = option(
@@ -44,7 +44,7 @@ class Config(TuningOptions):
         group="data",
         above=0,
         below=1,
-        needs=("--data folder:PATH", lambda options: options.data.startswith(registry.FOLDER)),
+        needs=("data folder:PATH", lambda options: options.data.startswith(registry.FOLDER)),
     )
     classes_per_task: int | None = option(
         None, "New classes a task; by default the data set's own split.", group="data"
@@ -119,7 +119,7 @@ class Config(TuningOptions):
     overwrite: bool = option(
         False,
         "Replace the results in an output folder that was used before.",
-        needs=("--out", lambda options: options.out is not None),
+        needs=("out", lambda options: options.out is not None),
     )
 
     def check(self) -> None:
@@ -144,6 +144,8 @@ class Config(TuningOptions):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
             raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
         seconds(self.checkpoint_every)
+        if self.out == "":
+            raise ValueError("out is '', expected a folder; leave it out for one below runs/ with date and time")
 
 
 # What may differ between an interrupted run and the one that goes on from it: results do not depend on it, or it is how
@@ -191,10 +193,3 @@ def to_yaml(config: Config) -> str:
     values = dataclasses.asdict(config)
     del values["out"], values["overwrite"]
     return yaml.safe_dump(values, sort_keys=False)
-
-
-def from_yaml(text: str) -> dict[str, Any]:
-    """Read the options that `to_yaml` wrote."""
-    import yaml
-
-    return dict(yaml.safe_load(text))

@@ -6,11 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mist_ext.config.option import check_all, option, option_value
+from mist_ext.config.option import check_all, option, option_value, unknown_option
 
 SPARSE = ("mist", "random", "magnitude", "gradient")  # the tuners that select entries
 TRAINING = (*SPARSE, "full", "bitfit", "lora")
 OWN = ("none", *TRAINING)  # those of this package, of which it is known what they use
+UNTRAINED = ("simplecil", "ranpac", "fecam")  # the methods of this package that do not train on images
 
 
 def _tuned_by(options: Any, *tuners: str) -> bool:
@@ -18,14 +19,13 @@ def _tuned_by(options: Any, *tuners: str) -> bool:
     return any(tuner in tuners or tuner not in OWN for tuner in options.tuner)
 
 
-def _has_objective(options: Any, objective: str) -> bool:
-    """Return whether a chosen tuner uses an objective to score or to tune."""
-    tunes = options.tune_objective == objective and _tuned_by(options, *TRAINING)
-    return _tuned_by(options) or tunes or (options.score_objective == objective and _tuned_by(options, "mist"))
+def _tunes_with(options: Any, objective: str) -> bool:
+    """Return whether a chosen tuner trains the layers of an objective: that of tuning, for scoring updates nothing."""
+    return _tuned_by(options) or options.tune_objective == objective
 
 
 EXCHANGING = (
-    "--tuner mist, random or magnitude, and --dynamics exact",
+    "tuner mist, random or magnitude, and dynamics exact",
     lambda options: options.dynamics == "exact" and _tuned_by(options, "mist", "random", "magnitude"),
 )
 
@@ -36,7 +36,8 @@ class TuningOptions:
 
     epochs: int = option(
         6,
-        "Passes over a task's training images; the first one of mist scores and updates nothing.",
+        "Passes over a task's training images; the first one of mist, random, magnitude and gradient belongs to the "
+        "selection and updates nothing.",
         group="tuner",
         above=0,
         tuners=TRAINING,
@@ -71,7 +72,7 @@ class TuningOptions:
         group="tuner",
         above=0,
         tuners=TRAINING,
-        needs=("the objective mi", lambda options: _has_objective(options, "mi")),
+        needs=("tune_objective mi", lambda options: _tunes_with(options, "mi")),
     )
     classifier_lr: float = option(
         1e-2,
@@ -79,10 +80,7 @@ class TuningOptions:
         group="tuner",
         above=0,
         tuners=TRAINING,
-        needs=(
-            "--tune-objective ce, or --score-objective ce and --tuner mist",
-            lambda options: _has_objective(options, "ce"),
-        ),
+        needs=("tune_objective ce", lambda options: _tunes_with(options, "ce")),
     )
     score_objective: Literal["mi", "ce"] = option(
         "mi",
@@ -128,6 +126,7 @@ class TuningOptions:
         "Exact dynamics only; null: where the dynamics allow it.",
         group="MIST",
         tuners=SPARSE,
+        needs=("dynamics exact", lambda options: options.dynamics == "exact"),
     )
     whole: str = option(
         "bias|norm",
@@ -182,7 +181,7 @@ class TuningOptions:
         group="backbone",
         needs=(
             "a tuner that trains, or bf16-pure",
-            lambda options: options.precision != "bf16" or _tuned_by(options, *TRAINING),
+            lambda options: options.precision == "bf16-pure" or _tuned_by(options, *TRAINING),
         ),
     )
     compile: bool = option(False, "torch.compile for each block of the backbone.", group="backbone")
@@ -204,8 +203,22 @@ class TuningOptions:
         group="several processes",
     )
     checkpointing: bool = option(
-        False, "Compute activations anew in backward instead of keeping them: less memory.", group="backbone"
+        False,
+        "Compute activations anew in backward instead of keeping them: less memory.",
+        group="backbone",
+        needs=(
+            "a tuner or a method that trains",
+            lambda options: _tuned_by(options, *TRAINING) or not set(options.method) <= set(UNTRAINED),
+        ),
     )
+
+    def __new__(cls, *_: Any, **given: Any) -> Any:
+        """Raise ValueError for an unknown option, with the nearest ones, which dataclasses do not know."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in known:
+                raise unknown_option("option", name, known)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Give every option its type, wherever its value comes from; ValueError names the first that has another."""

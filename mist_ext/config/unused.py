@@ -1,4 +1,4 @@
-"""Options that are given and change nothing: no chosen tuner uses them, or what they need is not there.
+"""Options that are given and change nothing, or leave a tuner idle: nothing uses them, or what they need is missing.
 
 They are told, not refused: one file of options serves several tuners, and a flag may lie above a preset. Compilers do
 the same with arguments that they do not use.
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from mist_ext.config.option import about
 from mist_ext.config.presets import preset
 from mist_ext.config.run import Config
-from mist_ext.config.tuning import OWN, TuningOptions
+from mist_ext.config.tuning import OWN, SPARSE, TuningOptions
 
 NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 
@@ -33,7 +33,7 @@ def given(options: Config) -> set[str]:
 def unused(
     options: Config, names: Collection[str], processes: int = 1, of_methods: Mapping[str, Collection[str]] = NOTHING
 ) -> dict[str, str]:
-    """Say which options change nothing in a run, who would use them, and what to give instead.
+    """Say which options change nothing in a run or leave it untuned, who would use them, and what to give instead.
 
     Parameters
     ----------
@@ -54,33 +54,33 @@ def unused(
     told = {}
     by_every_tuner = set.intersection(*(set(unused_by(tuner, Config)) for tuner in options.tuner))
     for name, what in about(Config).items():
-        flag = _flag(name)
         if name not in names:
             continue
         if name in by_every_tuner:
             users = f"it is used by {_listed(what.tuners or ())}, not by {_listed(options.tuner)}"
             others = _instead(what.role, options.tuner)
             others += [
-                f"{method} has --method-options {method}.{name}=VALUE"
+                f"{method} has method_options {method}.{name}=VALUE"
                 for method, own in of_methods.items()
                 if name in own
             ]
-            told[name] = "; ".join([f"{flag} changes nothing in this run: {users}", *others])
+            told[name] = "; ".join([f"{name} changes nothing: {users}", *others])
         elif what.group == "several processes" and processes == 1:
-            told[name] = f"{flag} changes nothing in a single process; start several by torchrun, or leave it out"
+            told[name] = f"{name} changes nothing in a single process; start several by torchrun, or leave it out"
         elif what.needs is not None and not what.needs[1](options):
-            told[name] = f"{flag} changes nothing in this run: it needs {what.needs[0]}"
+            told[name] = f"{name} changes nothing: it needs {what.needs[0]}"
+    untuned = [tuner for tuner in options.tuner if tuner in SPARSE]
+    if "epochs" in names and options.epochs == 1 and untuned:
+        told["epochs"] = (
+            f"epochs 1 tunes nothing by {_listed(untuned)}: the first epoch belongs to the selection; give 2 or more"
+        )
     return told
 
 
 def _instead(role: str, tuners: Collection[str]) -> list[str]:
     """Say what the chosen tuners have in the same role."""
     same = {name: what.tuners or () for name, what in about(Config).items() if role and what.role == role}
-    return [f"{tuner} has {_flag(name)}" for tuner in tuners for name, users in same.items() if tuner in users]
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return [f"{tuner} has {name}" for tuner in tuners for name, users in same.items() if tuner in users]
 
 
 def _listed(names: Collection[str]) -> str:

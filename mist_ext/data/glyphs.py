@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mist_ext.data.distort import DRAWS, distort, soften
+from mist_ext.data.draws import image_draws
 from mist_ext.data.source import Images, Source
 
 ASSET = Path(__file__).parent.parent / "assets" / "glyphs.npz"
@@ -17,16 +18,6 @@ TRAIN_PER_CLASS = 40
 TEST_PER_CLASS = 20
 _SEED = 2505  # any number; a different one is a different data set
 _BLOCK = 1000  # images distorted at once, which keeps the working memory below 100 MB
-
-
-def _draws(seed: int, part: int, label: int, sample: int) -> np.ndarray:
-    """Return one image's random numbers: float32 ``[DRAWS + 1]``, uniform in [0, 1).
-
-    numpy promises that a bit generator's ``random_raw`` stays the same in every version, but not that
-    ``Generator``'s methods do. 24 bits fill a float32.
-    """
-    raw = np.random.Philox(key=[seed, part], counter=[0, sample, label, 0]).random_raw(DRAWS + 1)
-    return (raw >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
 
 
 def make(
@@ -56,7 +47,9 @@ def make(
     for start in range(0, len(labels), _BLOCK):
         rows = slice(start, start + _BLOCK)
         pairs = zip(labels[rows].tolist(), samples[rows].tolist(), strict=True)
-        draws = torch.from_numpy(np.stack([_draws(seed, part, label, sample) for label, sample in pairs]))
+        draws = torch.from_numpy(
+            np.stack([image_draws(seed, part, label, sample, DRAWS + 1) for label, sample in pairs])
+        )
         style = (draws[:, 0] * bitmaps.shape[1]).long()
         ink = bitmaps[labels[rows], style].to(torch.float32) / 255
         made.append(distort(ink, soften(draws[:, 1:], strength)))
@@ -74,7 +67,7 @@ def glyphs() -> Source:
 
     None looks like a Latin letter or a digit, so a backbone pre-trained on Latin letters has seen none of the
     classes. The base bitmaps (DejaVu Sans, regular and bold) come with the package, made by
-    ``mist_ext/assets/make_glyphs.py``.
+    ``tools/make_glyphs.py``.
 
     Returns
     -------

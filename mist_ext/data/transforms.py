@@ -134,7 +134,7 @@ class RandomCrops(Transform):
 
 
 class ResizedCrops(Transform):
-    """Published for Cars-196: resized to 300 x 300, of which a random 224 x 224 pixels are taken, and a flip.
+    """Published for Cars-196: resized to 300 x 300 (bicubic), of which a random 224 x 224 pixels are taken, and a flip.
 
     Evaluation as in `RandomCrops`.
     """
@@ -142,7 +142,7 @@ class ResizedCrops(Transform):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.prepared_side = _scaled(300, size)
-        self._resize = v2.Resize((self.prepared_side, self.prepared_side))
+        self._resize = v2.Resize((self.prepared_side, self.prepared_side), v2.InterpolationMode.BICUBIC)
         self._training = v2.Compose([v2.RandomCrop(size), v2.RandomHorizontalFlip()])
         self._evaluation = _central(size)
 

@@ -48,12 +48,15 @@ class BatchRows:
 
     @property
     def weight(self) -> float:
-        """This rank's share of the joint batch: the weight of its mean in the mean over all rows."""
+        """The fraction of the joint batch's rows that this rank has.
+
+        Multiplied by it, the mean over the rank's own rows is its part of the mean over all rows.
+        """
         return (self.own.stop - self.own.start) / self.count
 
     @property
     def empty(self) -> bool:
-        """Whether this rank has no rows; it still takes part in every collective."""
+        """Whether this rank has no rows, as with fewer rows than ranks; it must join every collective all the same."""
         return self.own.start == self.own.stop
 
     def gather(self, own: Tensor) -> Tensor:

@@ -11,27 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from mist_ext.registry import require_current_names
 from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
+from mist_ext.system.renamed import Renamed, require_current_names
 
 Entry = Tensor | int | float | str | tuple[int, ...]  # of a state
 
 # Bounds the memory of a prediction: 4096 rows of RanPAC's published width (10,000) are 330 MB in float64.
 PREDICT_ROWS = 4096
-# What methods of other packages may still define by its name of earlier versions.
-RENAMED = {
-    "draws": "seeded",
-    "_learn": "update",
-    "_scores": "score",
-    "_width": "learned_width",
-    "_state": "learned",
-    "_predicting": "needed_to_predict",
-    "_fixed": "fixed_options",
-    "_build": "build_network",
-    "_grow": "extend_network",
-    "_train": "train_network",
-    "_features": "compute_features",
-}
 
 
 class Method(ABC):
@@ -66,9 +52,17 @@ class Method(ABC):
     needed_to_predict: ClassVar[tuple[str, ...]] = ()  # those that predictions need, all of them if empty
     fixed_options: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
 
+    draws = Renamed("seeded")
+    _learn = Renamed("update")
+    _scores = Renamed("score")
+    _width = Renamed("learned_width")
+    _state = Renamed("learned")
+    _predicting = Renamed("needed_to_predict")
+    _fixed = Renamed("fixed_options")
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        require_current_names(cls, RENAMED)
+        require_current_names(cls)
 
     def __init__(self) -> None:
         self.counts = torch.zeros(0, dtype=torch.int64)

@@ -24,8 +24,13 @@ def options_by_method(given: Sequence[str], names: Sequence[str]) -> dict[str, d
     Raises
     ------
     ValueError
-        If an option would reach no method, or one that does not have it; the nearest names are suggested.
+        If an option would reach no method, or one that does not have it; the nearest names are suggested. If one is
+        given twice.
     """
+    targets = [one.partition("=")[0] for one in given]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise ValueError(f"method_options has {target!r} twice; leave one out")
     chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
     known = {name: [option for option in options_of(name) if option != "seed"] for name in names}
     for one in sorted(given, key=lambda text: "." in text.partition("=")[0]):

@@ -19,6 +19,7 @@ from mist_ext.methods.hooks import check_vit, frozen_backbone
 from mist_ext.methods.method import Entry, Method
 from mist_ext.methods.training import Recipe, fit
 from mist_ext.seeding import draw_seed
+from mist_ext.system.renamed import Renamed
 
 _SESSIONS, _NETWORK = "sessions", "network/"
 MOST_CLASSES = 100_000  # of a state that is read
@@ -57,6 +58,11 @@ class TrainedMethod(Method):
     needs_vit: ClassVar[bool] = True
     fixed_options: ClassVar[tuple[str, ...]] = ("seed",)
 
+    _build = Renamed("build_network")
+    _grow = Renamed("extend_network")
+    _train = Renamed("train_network")
+    _features = Renamed("compute_features")
+
     def __init__(self, recipe: Recipe, seed: int, **options: Any) -> None:
         super().__init__(**options)
         if seed < 0:
@@ -67,12 +73,12 @@ class TrainedMethod(Method):
 
     @property
     def device(self) -> torch.device:
-        """Of the backbone."""
+        """The device that the backbone's parameters lie on."""
         return next(self.backbone.parameters()).device
 
     @property
     def feature_width(self) -> int:
-        """Of the backbone's features."""
+        """The width of the backbone's features, ``num_features``."""
         return int(self.backbone.num_features)
 
     def attach(self, backbone: nn.Module) -> None:

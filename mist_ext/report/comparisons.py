@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mist_ext.report.experiments import Experiment
 from mist_ext.results import metrics
@@ -27,7 +27,8 @@ class Comparison:
     ----------
     experiment : Experiment
     label : str
-        The tuner's name, with the output folder's where two experiments would have the same name.
+        The tuner's name; where two experiments would have the same name, with the output folder's, of which so much is
+        said as tells them apart.
     gain : metrics.Gain or None
         Of A_last over the tuner `none`, paired over seeds; None for that tuner, or where nothing pairs.
     """
@@ -43,18 +44,10 @@ class Comparison:
 
 def compare(experiments: Sequence[Experiment]) -> list[Comparison]:
     """Compare all experiments; sorted by group, method and tuner, the tuner `none` first."""
-    names = [
-        (experiment.data, experiment.backbone, experiment.tasks, experiment.tuner, experiment.method)
-        for experiment in experiments
-    ]
-    made = [
-        Comparison(
-            experiment,
-            f"{experiment.tuner} ({output_folder(experiment).name})" if names.count(name) > 1 else experiment.tuner,
-            _gain(experiment, experiments),
-        )
-        for experiment, name in zip(experiments, names, strict=True)
-    ]
+    alike: dict[tuple[Any, ...], list[Path]] = {}
+    for each in experiments:
+        alike.setdefault(_name(each), []).append(output_folder(each))
+    made = [Comparison(each, _label(each, alike[_name(each)]), _gain(each, experiments)) for each in experiments]
     return sorted(made, key=lambda one: (one.group, one.experiment.method, one.experiment.tuner != "none", one.label))
 
 
@@ -90,6 +83,20 @@ def paired_baseline(experiment: Experiment, frozen: Experiment) -> dict[int, flo
     orders = {run.seed: run.classes for run in experiment.counted}
     last = frozen.by_seed("last_accuracy")
     return {run.seed: last[run.seed] for run in frozen.counted if orders.get(run.seed) == run.classes}
+
+
+def _name(experiment: Experiment) -> tuple[Any, ...]:
+    return experiment.data, experiment.backbone, experiment.tasks, experiment.tuner, experiment.method
+
+
+def _label(experiment: Experiment, folders: Sequence[Path]) -> str:
+    """Return what tells an experiment from others of its name, which are in these folders and its own."""
+    if len(folders) < 2:
+        return experiment.tuner
+    own = output_folder(experiment).parts
+    others = [folder.parts for folder in folders if folder.parts != own]
+    count = next((count for count in range(1, len(own)) if all(one[-count:] != own[-count:] for one in others)), 1)
+    return f"{experiment.tuner} ({'/'.join(own[-count:])})"
 
 
 def _gain(experiment: Experiment, experiments: Sequence[Experiment]) -> metrics.Gain | None:

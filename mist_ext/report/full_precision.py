@@ -22,6 +22,7 @@ def nested(one: Comparison) -> dict[str, Any]:
     """Return an experiment as `summary.json` has it: percent, fractions in 0..1, seconds, bytes."""
     experiment = one.experiment
     return {
+        "label": one.label,
         "data": experiment.data,
         "backbone": experiment.backbone,
         "tuner": experiment.tuner,

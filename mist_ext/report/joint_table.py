@@ -45,9 +45,8 @@ def joint_table(comparisons: Sequence[Comparison]) -> Tables:
     diagnosed = columns.diagnosed(comparisons)
     legend = [LEGEND, *([columns.BACKBONE_LEGEND] if diagnosed else [])]
     legend += [columns.MEMORY_LEGEND] if columns.memory_recorded(comparisons) else []
-    return Tables(
-        tables, notes(comparisons), " ".join(legend), [full_precision.flat(one, diagnosed) for one in comparisons]
-    )
+    records = [{"label": one.label, **full_precision.flat(one, diagnosed)} for one in comparisons]
+    return Tables(tables, notes(comparisons), " ".join(legend), records)
 
 
 def title(group: Group, members: Sequence[Comparison]) -> str:

@@ -10,6 +10,7 @@ from msgspec import structs
 from mist_ext.report.experiments import Experiment
 from mist_ext.results.record import SCHEMA, ExperimentRecord
 from mist_ext.system.bounded_files import decode_json
+from mist_ext.system.names import quoted
 
 REPEAT = "repeat that run or leave it out"
 
@@ -19,7 +20,7 @@ class ResultsError(ValueError):
 
 
 class _Version(msgspec.Struct):
-    schema: int | float | str | None
+    schema: Any
 
 
 def parse_experiment(result: Any, source: str) -> Experiment:
@@ -35,7 +36,8 @@ def parse_experiment(result: Any, source: str) -> Experiment:
     Raises
     ------
     ResultsError
-        If it is no JSON, of another schema, or an entry is missing, of another type or out of range.
+        If it is no JSON, of another schema, or an entry is missing, of another type, out of range or contradicted by
+        others.
     """
     content = result if isinstance(result, bytes) else msgspec.json.encode(result)
     try:
@@ -44,13 +46,17 @@ def parse_experiment(result: Any, source: str) -> Experiment:
         if isinstance(error.__cause__, msgspec.ValidationError):
             raise ResultsError(f"{source} holds no results of a run: it has no entry 'schema'; leave it out") from error
         raise ResultsError(f"{error}; {REPEAT}") from error
-    if schema != SCHEMA:
+    if type(schema) is not int or schema != SCHEMA:  # True equals 1
         raise ResultsError(
-            f"{source} has schema {schema!r}, this version reads schema {SCHEMA}; "
+            f"{source} has schema {quoted(schema)}, this version reads schema {SCHEMA}; "
             "report it with the version that wrote it"
         )
     try:
         record = decode_json(content, ExperimentRecord, source)
     except ValueError as error:
         raise ResultsError(f"{error}; {REPEAT}") from error
+    try:
+        record.check_summary()
+    except ValueError as error:
+        raise ResultsError(f"{source} contradicts itself: {error}; {REPEAT}") from error
     return Experiment(**structs.asdict(record), source=source)

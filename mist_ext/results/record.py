@@ -5,12 +5,15 @@ Every number is bounded: no sum or square that is made of them overflows.
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from mist_ext.results import metrics
+from mist_ext.results.metrics import Spread
 from mist_ext.results.warning_signs import Sign
+from mist_ext.system.names import quoted
 
 SCHEMA = 1
 
@@ -46,7 +49,7 @@ class TensorRecord(Struct, forbid_unknown_fields=True):
     name: str
     entries: Count
     selected: Count
-    score_share: Measured | None = None
+    score_share: Fraction | None = None
     score_selected: Measured | None = None
 
     def __post_init__(self) -> None:
@@ -91,7 +94,7 @@ class TaskRecord(Struct, forbid_unknown_fields=True):
         Absent where no diagnosis was asked for.
     """
 
-    classes: list[int]
+    classes: Annotated[list[int], Meta(min_length=1)]
     accuracy_seen: Percent
     accuracy_per_task: list[Percent]
     accuracy_per_class: list[Percent | None]
@@ -125,6 +128,9 @@ class RunRecord(Struct, forbid_unknown_fields=True):
                 values = getattr(task, name)
                 if len(values) != expected:
                     raise ValueError(f"tasks[{number - 1}].{name} has {len(values)} numbers, expected {expected}")
+        found: dict[str, Any] = {**self.metrics, "accuracy_matrix": self.matrix} if self.tasks else {}
+        for name in (*metrics.METRICS, "accuracy_matrix"):
+            _require_same(name, getattr(self, name), found.get(name))
 
     @property
     def classes(self) -> tuple[tuple[int, ...], ...]:
@@ -218,3 +224,32 @@ class ExperimentRecord(Struct, forbid_unknown_fields=True):
     runs: list[RunRecord]
     environment: dict[str, Plain]
     summary: dict[str, dict[str, Measured]] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        seeds = [run.seed for run in self.runs]
+        if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+            raise ValueError(f"there are {seeds.count(twice[0])} runs of seed {twice[0]}, expected one")
+
+    @property
+    def spreads(self) -> dict[str, Spread]:
+        """Each metric over the seeds, each of which must have a finished task."""
+        found = [run.metrics for run in self.runs]
+        return {name: metrics.mean_std([each[name] for each in found]) for name in metrics.METRICS}
+
+    def check_summary(self) -> None:
+        """Raise ValueError for a summary that is not what the runs give."""
+        if not self.summary:
+            return
+        spreads = self.spreads if self.runs and all(run.tasks for run in self.runs) else {}
+        for name, stored in self.summary.items():
+            for part, value in stored.items():
+                _require_same(f"summary.{name}.{part}", value, getattr(spreads.get(name), part, None))
+
+
+def _require_same(name: str, stored: Any, found: Any) -> None:
+    """Raise ValueError where a number that is stored beside those that it is made of contradicts them."""
+    if stored is None or stored == found:
+        return
+    # Numbers of another machine may differ in their last digits.
+    if not isinstance(stored, float) or found is None or not math.isclose(stored, found, abs_tol=1e-6):
+        raise ValueError(f"{name} is {quoted(stored)}, but the tasks give {quoted(found)}")

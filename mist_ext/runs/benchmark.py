@@ -25,7 +25,7 @@ from mist_ext.runs.task_loop import TaskLoop
 from mist_ext.system import lock, names, shortage
 
 OF_A_MACHINE = ("device", "workers", "image_memory")  # in which ranks may differ
-DRAWING = ("torch", "torchvision", "timm", "kornia", "numpy", "pillow", "scikit-learn")  # that shape data and draws
+DRAWING = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")  # that shape data and draws
 
 
 def run(options: Config, console: Console | None = None, named: Collection[str] = ()) -> Path:

@@ -32,13 +32,13 @@ class Tuple(Struct, array_like=True, tag="tuple", forbid_unknown_fields=True):
 
 
 class Whole(Struct, array_like=True, tag="tensor", forbid_unknown_fields=True):
-    """A tensor, by its name in the file beside."""
+    """Stands for a tensor that is saved as a whole, under this name in the safetensors file."""
 
     name: str
 
 
 class Part(Struct, array_like=True, tag="part", forbid_unknown_fields=True):
-    """A tensor that ranks share out."""
+    """Stands for a tensor whose entries are spread over the ranks, each of which saves its own."""
 
     name: str
     total: Annotated[int, Meta(ge=0, le=2**48)]

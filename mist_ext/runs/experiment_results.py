@@ -122,8 +122,7 @@ class ExperimentResults:
 
     def finish(self) -> None:
         """Write the summary over all seeds."""
-        spreads = {name: metrics.mean_std([getattr(run, name) for run in self.record.runs]) for name in metrics.METRICS}
-        self.record.summary = {name: {"mean": mean, "std": std} for name, (mean, std) in spreads.items()}
+        self.record.summary = {name: spread._asdict() for name, spread in self.record.spreads.items()}
         self._write()
 
     def _write(self) -> None:

@@ -25,9 +25,25 @@ from mist_ext.system.files import write_atomically
 _SHOWN = 10  # files that an error names
 
 
+class _Data(msgspec.Struct):
+    tasks: int
+
+
+class _Config(msgspec.Struct):
+    data: _Data
+    seeds: list[int]
+
+
+class _Run(msgspec.Struct):
+    seed: int
+    tasks: list[msgspec.Raw]
+
+
 class _Finished(msgspec.Struct):
     """What a complete `results.json` has, of any version."""
 
+    config: _Config
+    runs: list[_Run]
     summary: dict[str, Any]
 
 
@@ -232,6 +248,8 @@ def finished(experiments: Iterable[Path]) -> bool:
 
 def _complete(file: Path) -> bool:
     try:
-        return bool(read_json(file, _Finished).summary)
+        found = read_json(file, _Finished)
     except (FileNotFoundError, ValueError):  # which the run writes anew
         return False
+    finished_tasks = {run.seed: len(run.tasks) for run in found.runs}
+    return bool(found.summary) and finished_tasks == dict.fromkeys(found.config.seeds, found.config.data.tasks)

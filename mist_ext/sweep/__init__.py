@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mist_ext.sweep.grid import Grid, Point, read_grid
+from mist_ext.sweep.grid import Grid, read_grid
+from mist_ext.sweep.point import Point
 from mist_ext.sweep.run import sweep
 
 __all__ = ["Grid", "Point", "read_grid", "sweep"]

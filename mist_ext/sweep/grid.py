@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Any
 
 from mist_ext.config import Config, presets
 from mist_ext.config.option import option_value, unknown_option
-from mist_ext.config.unused import unused, unused_by
+from mist_ext.config.unused import unused
+from mist_ext.sweep.point import Point, changing_nothing, make_point, saved_as_asked
 from mist_ext.system.bounded_files import read_yaml
 from mist_ext.system.names import quoted
 from mist_ext.system.suggest import unknown
@@ -26,30 +25,6 @@ _SPLIT = ("tuner", "seeds")
 _LISTS = (*_SPLIT, "method")
 _OWN = ("out", "overwrite")  # the sweep's business
 MOST_VALUES, MOST_POINTS = 1000, 100_000
-_LONGEST_NAME = 120  # bytes, without the seed; file systems take 255
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep: one tuner, one seed, all methods.
-
-    Attributes
-    ----------
-    name : str
-        Of its folder. It follows from the point's own values, so it stays when an axis gets more of them. A long one
-        is cut, and has a digest of the whole.
-    axes : dict
-        Its values on the axes, the data set first, then the tuner, without the seed and what its tuner does not use.
-    options : Config
-    """
-
-    name: str
-    axes: dict[str, Any]
-    options: Config
-
-    @property
-    def seed(self) -> int:
-        return self.options.seeds[0]
 
 
 @dataclass(frozen=True)
@@ -135,7 +110,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
     for combination in itertools.product(*(choices[name] for name in order)):
         labels = {name: label for name, (label, _) in zip(order, combination, strict=True)}
         values = _joined([given for _, given in combination], source) | methods
-        point = _point(labels, {**fixed, **values})
+        point = make_point(labels, {**fixed, **values})
         experiments += len(point.options.method)
         tuned += len(point.options.method) * (point.axes["tuner"] != "none")
         known = points.setdefault(point.name, point)
@@ -144,7 +119,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
     first = choices["seeds"][0][0]
     return Grid(
         {name: [label for label, _ in choices[name]] for name in order},
-        [_saved_as_asked(point, first) for point in points.values()],
+        [saved_as_asked(point, first) for point in points.values()],
         experiments,
         tuned,
         _unused(
@@ -224,12 +199,13 @@ def _clash(one: Point, other: Point, choices: dict[str, list[tuple[Any, dict[str
     tuner = one.axes["tuner"]
     ours, theirs = dataclasses.asdict(one.options), dataclasses.asdict(other.options)
     differing = [name for name in ours if ours[name] != theirs[name]]
-    for axis in set(choices) & set(unused_by(tuner, Config)):
+    for axis in set(choices) & changing_nothing(one.options):
         tied = [name for name in differing if name != axis and any(name in given for _, given in choices[axis])]
         if tied:
             return ValueError(
-                f"axes.{axis} of {source} ties {tied[0]} to {axis}, which tuner {tuner!r} does not use: its points "
-                f"would differ in {tied[0]} alone; give {tied[0]} an axis of its own"
+                f"axes.{axis} of {source} ties {tied[0]} to {axis}, which changes nothing with tuner {tuner!r} on "
+                f"{quoted(one.axes['data'])}: its points would differ in {tied[0]} alone; give {tied[0]} an axis of "
+                "its own"
             )
     return ValueError(f"two points of {source} would share the folder {one.name}; use values that differ more")
 
@@ -266,36 +242,3 @@ def _joined(parts: Iterable[dict[str, Any]], source: str) -> dict[str, Any]:
             raise ValueError(f"{both[0]} is on two axes of {source}; leave one out")
         joined |= part
     return joined
-
-
-def _point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
-    """Return the run at a point of the grid."""
-    options = Config(**presets.preset(values["preset"], values) if values.get("preset") else values)
-    axes = {"data": options.data, **{name: label for name, label in labels.items() if name != "seeds"}}
-    try:
-        options.check()
-    except ValueError as error:
-        point = ", ".join(f"{name} {label}" for name, label in labels.items())
-        raise ValueError(f"{error} (at {point})") from error
-    unused = unused_by(axes["tuner"], Config)  # where points differ in these alone, they are one run
-    axes = {name: label for name, label in axes.items() if name not in unused}
-    options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in unused})
-    words = [f"{name}={label}" for name, label in axes.items() if name not in ("data", "tuner")]
-    name = _folder_name("-".join([str(axes["data"]), axes["tuner"], *words]))
-    return Point(f"{name}-seed={options.seeds[0]}", axes, options)
-
-
-def _folder_name(values: str) -> str:
-    """Return a point's values as the name of a folder, without the seed."""
-    name = re.sub(r"[^\w.+=-]+", "_", values)
-    if len(name.encode()) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.blake2b(values.encode(errors="surrogateescape"), digest_size=4).hexdigest()
-    return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{digest}"
-
-
-def _saved_as_asked(point: Point, first: int) -> Point:
-    """Return the point as it saves: ``save: first`` means the first seed of the sweep."""
-    if point.options.save != "first" or point.seed == first:
-        return point
-    return dataclasses.replace(point, options=dataclasses.replace(point.options, save="none"))

@@ -11,7 +11,7 @@ from msgspec import structs
 from mist_ext.report.comparisons import Comparison, paired_baseline
 from mist_ext.report.experiments import Experiment
 from mist_ext.results import metrics
-from mist_ext.sweep.grid import Point
+from mist_ext.sweep.point import Point
 from mist_ext.sweep.significance import paired_p
 
 
@@ -22,7 +22,7 @@ class Outcome(Comparison):
     Attributes
     ----------
     axes : dict
-        As `mist_ext.sweep.grid.Point` has them.
+        As `mist_ext.sweep.point.Point` has them.
     p : float or None
         Of the gain over the tuner ``none`` at the same point, `paired_p`.
     """
@@ -60,12 +60,14 @@ def make_outcomes(results: Sequence[tuple[Point, Sequence[Experiment]]]) -> list
 
 
 def _frozen(one: Outcome, outcomes: Sequence[Outcome]) -> Outcome | None:
-    """Return the outcome of the tuner ``none`` at the same point; it lacks the axes that concern tuning alone."""
-    for other in outcomes:
+    """Return the outcome of the tuner ``none`` at the same point; it lacks the axes that change nothing there."""
+
+    def is_same(other: Outcome) -> bool:
         shared: Mapping[str, Any] = {name: one.axes[name] for name in other.axes if name in one.axes}
-        if other.experiment.method == one.experiment.method and other.axes == {**shared, "tuner": "none"}:
-            return other
-    return None
+        return other.experiment.method == one.experiment.method and other.axes == {**shared, "tuner": "none"}
+
+    # With precision on an axis there may be one for bf16-pure, and one for all else.
+    return max(filter(is_same, outcomes), key=lambda other: len(other.axes), default=None)
 
 
 def _compared(one: Outcome, frozen: Outcome | None) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mist_ext.runs import run_folder
 from mist_ext.runs.interruption import SIGNALS, Interrupted
-from mist_ext.sweep.grid import Point
+from mist_ext.sweep.point import Point
 from mist_ext.system.cores import cores
 from mist_ext.system.files import write_atomically
 

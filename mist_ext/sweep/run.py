@@ -13,6 +13,7 @@ from rich.console import Console
 from mist_ext import config
 from mist_ext.config import Config, TuningOptions
 from mist_ext.report.experiments import Experiment
+from mist_ext.report.parsing import ResultsError
 from mist_ext.report.reading import read_experiments
 from mist_ext.report.renderers.latex import latex
 from mist_ext.report.renderers.markdown import markdown
@@ -21,14 +22,16 @@ from mist_ext.report.sharing import sharing
 from mist_ext.results import manifest
 from mist_ext.runs import run_folder
 from mist_ext.sweep.figure import draw
-from mist_ext.sweep.grid import Grid, Point, read_grid
+from mist_ext.sweep.grid import Grid, read_grid
 from mist_ext.sweep.outcomes import make_outcomes
+from mist_ext.sweep.point import Point
 from mist_ext.sweep.pool import finished, run_points
 from mist_ext.sweep.sweep_table import SweepTable
 from mist_ext.system import bounded_files, lock, names
 from mist_ext.system.bounded_files import MOST_YAML_BYTES
 from mist_ext.system.cores import cores
 from mist_ext.system.files import write_atomically
+from mist_ext.system.names import quoted
 from mist_ext.system.progress import Progress
 
 GRID = "grid.yaml"
@@ -94,7 +97,10 @@ def sweep(
 
 def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: Console) -> SweepTable:
     """Run what is not finished, and make the table."""
-    waiting = [point for point in planned.points if not finished(folder / point.name, point)]
+    results = {
+        point.name: _experiments(folder, point) for point in planned.points if finished(folder / point.name, point)
+    }
+    waiting = [point for point in planned.points if point.name not in results]
     jobs = jobs or (1 if on_gpu else min(cores(), max(1, len(waiting))))
 
     say = partial(names.say, console)
@@ -107,18 +113,21 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
     with Progress(console, total, total - len(waiting), phases=False) as progress:
         for ended in run_points(waiting, folder, jobs, say, lambda n: progress.begin(f"{n} running")):
             progress.what = ended.point.name
-            if ended.error is not None:
+            if ended.error is None:
+                results[ended.point.name] = _experiments(folder, ended.point)
+                progress.advance(_finding(results[ended.point.name]))
+            else:
                 failures[ended.point.name] = ended.error
-            progress.advance(_finding(folder, ended.point) if ended.error is None else f"failed: {ended.error}")
-    return join(planned, folder, failures)
+                progress.advance(f"failed: {ended.error}")
+    return _join(planned, folder, results, failures)
 
 
-def join(grid: Grid, folder: Path, failures: dict[str, str]) -> SweepTable:
+def _join(grid: Grid, folder: Path, results: dict[str, list[Experiment]], failures: dict[str, str]) -> SweepTable:
     """Make the table of the points that are finished, and write it and its figure."""
-    results = [(point, _experiments(folder, point)) for point in grid.points if finished(folder / point.name, point)]
-    outcomes = make_outcomes(results)
-    environment = results[0][1][0].environment if results else {}
-    shared = sharing(experiment for _, experiments in results for experiment in experiments)
+    done = [(point, results[point.name]) for point in grid.points if point.name in results]
+    outcomes = make_outcomes(done)
+    environment = done[0][1][0].environment if done else {}
+    shared = sharing(experiment for _, experiments in done for experiment in experiments)
     table = SweepTable(grid, outcomes, failures, environment, shared)
     contents: dict[str, bytes | str] = {
         "sweep.json": table.json(),
@@ -194,12 +203,24 @@ def _check_tuning(checked: Config, others: Sequence[Config]) -> None:
 
 
 def _experiments(folder: Path, point: Point) -> list[Experiment]:
-    experiments = {experiment.method: experiment for experiment in read_experiments([folder / point.name])}
-    return [experiments[name] for name in point.options.method]
+    """Read a finished point's results, by method; ResultsError for those of another experiment or seed."""
+    own = folder / point.name
+    (tuner,) = point.options.tuner
+    expected = {f"{tuner}-{method}": method for method in point.options.method}
+    found = {}
+    for experiment in read_experiments([own]):
+        name, seeds = f"{experiment.tuner}-{experiment.method}", [run.seed for run in experiment.runs]
+        in_place = names.utf8(Path(experiment.source).parent.name) == experiment.name
+        if not in_place or name not in expected or seeds != point.options.seeds:
+            raise ResultsError(
+                f"{experiment.source} holds results of {quoted(experiment.name)} with seeds {quoted(seeds)}, which is "
+                f"not what the sweep runs there; remove {own}, and --resume runs that point again"
+            )
+        found[expected[name]] = experiment
+    return [found[name] for name in point.options.method]
 
 
-def _finding(folder: Path, point: Point) -> str:
-    experiments = _experiments(folder, point)
+def _finding(experiments: Sequence[Experiment]) -> str:
     return ", ".join(
         f"{experiment.method} {experiment.runs[0].metrics['last_accuracy']:.2f} %" for experiment in experiments
     )

@@ -66,7 +66,8 @@ class SweepTable:
         lines = [columns.line(chosen, one) for one in self.outcomes]
         legend = f"{LEGEND} {columns.BACKBONE_LEGEND}" if diagnosed else LEGEND
         axes = dict.fromkeys(name for one in self.outcomes for name in one.axes)
-        records = [{**axes, **one.axes, **flat(one, diagnosed), "p": one.p} for one in self.outcomes]
+        # What the grid says goes before what the results do: two folders of images may have one name.
+        records = [{**axes, **flat(one, diagnosed), **one.axes, "p": one.p} for one in self.outcomes]
         return Tables([Table(self._title(), [each.column for each in chosen], lines)], self._notes(), legend, records)
 
     def json(self) -> str:
@@ -110,13 +111,14 @@ class SweepTable:
     def _notes(self) -> list[Note]:
         grid = self.grid
         runs, experiments = plural(len(grid.points), "run"), plural(grid.experiments, "experiment")
-        notes = [
-            Note(
-                f"{experiments} of the grid from {runs}: {plural(grid.tunings, 'tuning')} of a backbone instead of "
-                f"{grid.tuned_experiments}: methods share a tuned backbone, and points share a run where they differ "
-                "in nothing that their tuner uses."
+        fewer = f" instead of {grid.tuned_experiments}" if grid.tunings < grid.tuned_experiments else ""
+        words = f"{experiments} of the grid from {runs}: {plural(grid.tunings, 'tuning')} of a backbone{fewer}"
+        if len(grid.points) < grid.experiments:
+            words += (
+                ": methods share a tuned backbone, and points share a run where they differ in nothing that their "
+                "tuner uses"
             )
-        ]
+        notes = [Note(f"{words}.")]
         notes += [Note(sentence)] if (sentence := self.sharing.sentence()) else []
         for one in self.outcomes:
             name = ", ".join(shown(value) for value in (*one.axes.values(), one.experiment.method))

@@ -114,7 +114,8 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
             raise ValueError(f"{name} expands to more than {MOST_YAML_NODES:,} values through its aliases")
         return loader.construct_document(node)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from error
+        told = " ".join(str(error).split()).replace("<unicode string>", name)  # as yaml calls what it was given as text
+        raise ValueError(f"{name} is no valid YAML: {told}") from error
     except RecursionError as error:
         raise ValueError(f"{name} is nested too deeply") from error
 

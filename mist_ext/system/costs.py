@@ -77,7 +77,7 @@ class Costs:
             self._switch(outer)
 
     def __add__(self, other: Costs) -> Costs:
-        """Both together, on this one's device: the sums of seconds, the larger of peaks."""
+        """Add two measurements of one device: seconds are summed, and the larger peak of each phase is kept."""
         seconds = {phase: self.seconds[phase] + other.seconds[phase] for phase in PHASES}
         peaks = {phase: _larger(self.peak_memory_bytes[phase], other.peak_memory_bytes[phase]) for phase in PHASES}
         return Costs(self._device, seconds, peaks)

@@ -22,8 +22,9 @@ from mist_ext.results.record import Count
 from mist_ext.seeding import draw_seed
 from mist_ext.system.costs import Costs
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor, largest_norm
-from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
+from mist_ext.tuners.objective import CrossEntropy, MutualInformation
 from mist_ext.tuners.tuner import Tuned, Tuner
+from mist_ext.tuners.views import TwoViews
 
 
 class ContrastiveTuner(Tuner):
@@ -71,8 +72,7 @@ class ContrastiveTuner(Tuner):
         self._monitor: EpochMonitor | None = None  # of the epoch at hand
         self._losses: Tensor | None = None  # of an epoch that was interrupted, until it goes on
         self.reduced: dict[nn.Module, nn.Module] = {}  # what stands in for a module, so that its gradients are reduced
-        self.views: dict[tuple[int, int], TwoViews] = {}  # by image size
-        self._views((32, 32))  # kornia's import takes seconds, which are not the first epoch's
+        self.views = TwoViews()
 
     @property
     def lr(self) -> float:
@@ -146,9 +146,6 @@ class ContrastiveTuner(Tuner):
         finally:
             self.reduced = {}
 
-    def _views(self, size: tuple[int, int]) -> TwoViews:
-        return self.views.setdefault(size, TwoViews(size))
-
     def epoch(self, images: Dataset, epoch: int, phase: str, description: str, objective: str) -> Iterator[Tensor]:
         """Go forward through every batch of one epoch; yield its loss, for the tuner to go backward from.
 
@@ -184,8 +181,6 @@ class ContrastiveTuner(Tuner):
         )
         stride, offset = (ranks.size(), ranks.rank()) if round_robin else (1, 0)
         last = first + len(batches.rows)
-        height, width = images[0][0].shape[-2:]
-        views = self._views((height, width))
         train_mode(self.network)
         loss_of: nn.Module | None = self.objective if objective == "mi" else self.classifier
         assert loss_of is not None
@@ -201,7 +196,7 @@ class ContrastiveTuner(Tuner):
                 self.position = (epoch, done)
                 step = done + offset
                 rows = None if round_robin or ranks.size() == 1 else batches.rows[number]
-                both = views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
+                both = self.views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
                 with torch.random.fork_rng(devices=[]), autocast:
                     # A backbone's dropout draws from torch's global generators.
                     own = () if rows is None else (ranks.rank(),)

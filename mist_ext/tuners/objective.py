@@ -7,8 +7,6 @@ The five steps are in the paper's section 3 (arXiv 2505.19943); the supervised t
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -128,54 +126,3 @@ def _joint(values: Tensor, labels: Tensor, rows: BatchRows) -> tuple[Tensor, Ten
         values, labels = values[:0], labels[:0]
     views = values.reshape(2, len(labels), values.shape[1]).transpose(0, 1)
     return rows.gather(views).transpose(0, 1).reshape(-1, values.shape[1]), rows.gather(labels)
-
-
-class TwoViews(nn.Module):
-    """A batch joined by an augmented copy: flip p=0.5, grey p=0.25, random resized crop, each drawn per sample.
-
-    The crop takes an area of 0.3 to 1.0 with ratio 3/4 to 4/3 and is resampled bilinearly; it is made by kornia, on the
-    images' device.
-
-    Parameters
-    ----------
-    size : tuple of int
-        Height and width of the images.
-    """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        import kornia.augmentation as K
-
-        crop = K.RandomResizedCrop(
-            size, scale=(0.3, 1.0), ratio=(3 / 4, 4 / 3), cropping_mode="resample", align_corners=False
-        )
-        self.augment = K.AugmentationSequential(
-            K.RandomHorizontalFlip(p=0.5), K.RandomGrayscale(p=0.25), crop, data_keys=["input"]
-        )
-
-    @torch.no_grad()
-    def forward(self, images: Tensor, seed: int, rows: BatchRows | None = None) -> Tensor:
-        """Return images and their augmented views: ``[B, 3, height, width]`` to ``[2 B, 3, height, width]``.
-
-        The views depend on images and seed alone. With ``rows`` the images are this rank's part of a joint batch,
-        and get the views that they have in it.
-        """
-        with torch.random.fork_rng(devices=[]):  # kornia draws from torch's global generator on the CPU
-            torch.manual_seed(seed)
-            if rows is None:
-                return torch.cat([images, self.augment(images)])
-            if rows.empty:
-                return torch.cat([images, images])
-            from kornia.augmentation.container.params import ParamItem
-
-            drawn = self.augment.forward_parameters(torch.Size((rows.count, *images.shape[1:])))
-        own = [ParamItem(one.name, _of_rows(cast(dict[str, Tensor], one.data), rows)) for one in drawn]
-        return torch.cat([images, self.augment(images, params=own)])
-
-
-def _of_rows(drawn: dict[str, Tensor], rows: BatchRows) -> dict[str, Tensor]:
-    """Return what kornia drew for one rank's rows of a joint batch."""
-    shape = drawn["forward_input_shape"].clone()
-    shape[0] = rows.own.stop - rows.own.start
-    parts = {name: values[rows.own] for name, values in drawn.items() if name != "forward_input_shape"}
-    return parts | {"forward_input_shape": shape}

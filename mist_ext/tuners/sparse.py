@@ -20,6 +20,7 @@ from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
 from mist_ext.results.record import Count
 from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
+from mist_ext.system.renamed import Renamed
 from mist_ext.tuners.changes import kept_fraction, measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.freezing import all_frozen_but
@@ -44,12 +45,14 @@ class SparseTuner(ContrastiveTuner):
     history : History
         Strikes and frozen entries.
     selection : Selection or None
-        The entries that the task at hand tunes; None before they are selected.
+        The entries that `select` chose for the current task; None between tasks and until it has chosen.
     steps : int
         Steps applied since the run began; the keep rule draws by it.
     """
 
     shardable = True
+
+    whole = Renamed("fully_selected")
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         super().__init__(backbone, options, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import msgspec
 import torch
@@ -13,20 +13,20 @@ from torch.utils.data import Dataset
 
 from mist_ext import backbones
 from mist_ext.config import TuningOptions
-from mist_ext.registry import require_current_names
 from mist_ext.results.record import Cost, Count, Fraction, MeanMax, Measured, TensorRecord
 from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
 from mist_ext.system.costs import Costs
+from mist_ext.system.renamed import Renamed, require_current_names
 
-# What tuners of other packages may still define by its name of earlier versions.
-RENAMED = {
-    "apply": "tune_selection",
-    "whole": "fully_selected",
-    "_scale_codes": "history.scale_codes",
-    "track": "callbacks.progress",
-    "pause": "callbacks.checkpoint_if_due",
-    "watch": "callbacks.log",
-}
+if not TYPE_CHECKING:  # which would believe that everything can be imported from here
+
+    def __getattr__(name: str) -> NoReturn:
+        if name in ("never", "untracked", "Pause", "Track"):
+            raise ImportError(
+                f"{__name__} has no {name!r} any more: tune and select take neither track nor pause; leave them out, "
+                "and call self.callbacks.progress and self.callbacks.checkpoint_if_due instead"
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def mean_max(values: list[float]) -> MeanMax | None:
@@ -78,7 +78,7 @@ class Tuned:
 
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device | None = None) -> Tuned:
-        """Return the one of a `state_dict`; what is measured further is measured on ``device``."""
+        """Rebuild the measurements that a `state_dict` holds; later costs are measured on ``device``."""
         saved = msgspec.structs.asdict(msgspec.convert(state, _Saved))
         return cls(**{**saved, "costs": Costs(device, **msgspec.structs.asdict(saved["costs"]))})
 
@@ -121,9 +121,11 @@ class Tuner:
     shardable: ClassVar[bool] = False
     callbacks: Callbacks = NO_CALLBACKS
 
+    watch = Renamed("callbacks.log")
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        require_current_names(cls, RENAMED)
+        require_current_names(cls)
 
     def __init__(self, backbone: nn.Module, options: TuningOptions, seed: int) -> None:
         options.check()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from mist_ext.backbones import NANO_WEIGHTS, InputSpec, create, input_spec
+from mist_ext.backbones import EMBEDDED, InputSpec, create, input_spec
 from mist_ext.backbones.models import _probed
 from mist_ext.data import load
 from mist_ext.data.source import Images
@@ -37,8 +37,8 @@ def test_the_embedded_backbone_gives_features_of_its_size():
 
 
 def test_the_shipped_weights_are_small_half_precision_and_accurate():
-    assert NANO_WEIGHTS.stat().st_size < 3e6
-    with safe_open(NANO_WEIGHTS, "pt") as file:
+    assert EMBEDDED["vit_nano"].weights.stat().st_size < 3e6
+    with safe_open(EMBEDDED["vit_nano"].weights, "pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
         assert float(file.metadata()["held_out_accuracy"]) >= 90
 

@@ -17,7 +17,7 @@ from mist_ext.kernels import compiled
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "gpu.sh"
 # What the package needs beside the kernels' half; a GPU machine need not have it.
-ABSENT = ["kornia", "matplotlib", "rich", "safetensors", "sklearn"]
+ABSENT = ["matplotlib", "rich", "safetensors", "sklearn"]
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell script")
 

@@ -48,10 +48,11 @@ def test_a_signal_to_the_whole_process_group_saves_the_state(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_goes_on(mist: Command, asked: signal.Signals, status: int, tmp_path: Path) -> None:
-    process = start(
-        "run", "--tuner", "mist", "--method", "simplecil", "--seeds", "1", "--epochs", "2", "--out", str(tmp_path)
-    )
-    result = tmp_path / "digits-mist-simplecil" / "results.json"
+    miniatures.class_folders(tmp_path / "images", ["a", "b", "c", "d"], {"train": 40, "test": 2})
+    out = tmp_path / "out"
+    options = ["--data", f"folder:{tmp_path / 'images'}", "--tuner", "mist", "--method", "simplecil", "--seeds", "1"]
+    process = start("run", *options, "--classes-per-task", "2", "--batch-size", "4", "--out", str(out))
+    result = out / "folder-images-mist-simplecil" / "results.json"
     deadline = time.monotonic() + 400
     while not result.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -59,17 +60,17 @@ def test_an_interrupted_run_goes_on(mist: Command, asked: signal.Signals, status
     output, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert "stopping after this step" in output
-    assert f"go on with mist run --resume {tmp_path}" in errors
+    assert f"go on with mist run --resume {out}" in errors
     assert "Traceback" not in errors
     assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 1
-    assert mist("report", str(tmp_path))[0] == 0
-    status, _, errors = mist("run", "--resume", str(tmp_path), "--lr", "0.1")
+    assert mist("report", str(out))[0] == 0
+    status, _, errors = mist("run", "--resume", str(out), "--lr", "0.1")
     assert status == 2
     assert "lr is 0.1, was 0.003" in errors
-    status, _, errors = mist("run", "--resume", str(tmp_path), "--out", "elsewhere")
+    status, _, errors = mist("run", "--resume", str(out), "--out", "elsewhere")
     assert status == 2
     assert "leave --out and --overwrite out" in errors
-    status, output, errors = mist("run", "--resume", str(tmp_path))
+    status, output, errors = mist("run", "--resume", str(out))
     assert status == 0, errors
     assert "A_last" in output
     assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 2

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from mist_ext import methods
 from mist_ext.config import Config, presets
 from mist_ext.config.option import about, read_options
+from mist_ext.config.tuning import UNTRAINED
 from mist_ext.config.unused import given, unused
-from mist_ext.registry import TUNERS
+from mist_ext.registry import METHODS, TUNERS
 from mist_ext.sweep.grid import make_grid
 
 
@@ -20,31 +22,37 @@ from mist_ext.sweep.grid import make_grid
         (
             {"tuner": ["full"]},
             "lr",
-            "--lr changes nothing in this run: it is used by mist, random, magnitude and gradient, not by full; "
-            "full has --full-lr",
+            "lr changes nothing: it is used by mist, random, magnitude and gradient, not by full; full has full_lr",
         ),
         (
             {"tuner": ["mist", "bitfit"]},
             "full_lr",
-            "--full-lr changes nothing in this run: it is used by full, not by mist and bitfit; mist has --lr; "
-            "bitfit has --bitfit-lr",
+            "full_lr changes nothing: it is used by full, not by mist and bitfit; mist has lr; bitfit has bitfit_lr",
         ),
         ({"tuner": ["none"]}, "keep", "it is used by mist, random, magnitude and gradient, not by none"),
         ({"tuner": ["none"]}, "momentum", "full, bitfit and lora, not by none"),
         ({"tuner": ["random"]}, "freeze_rate", "it is used by mist, not by random"),
         ({"tuner": ["random"]}, "score_objective", "it is used by mist, not by random"),
         ({"tuner": ["full"]}, "dynamics", "not by full"),
-        ({}, "classifier_lr", "it needs --tune-objective ce, or --score-objective ce and --tuner mist"),
-        ({"tune_objective": "ce", "score_objective": "ce"}, "projector_lr", "it needs the objective mi"),
-        ({"tune_objective": "ce", "tuner": ["full"]}, "projector_lr", "it needs the objective mi"),
+        ({"tuner": ["mist"], "score_objective": "ce"}, "classifier_lr", "it needs tune_objective ce"),
+        ({"tuner": ["mist"], "tune_objective": "ce"}, "projector_lr", "it needs tune_objective mi"),
+        ({"tune_objective": "ce", "tuner": ["full"]}, "projector_lr", "it needs tune_objective mi"),
+        ({"epochs": 1}, "epochs", "epochs 1 tunes nothing by mist: the first epoch belongs to the selection; give 2"),
+        ({"epochs": 1, "tuner": ["random", "full", "gradient"]}, "epochs", "tunes nothing by random and gradient"),
+        ({"dynamics": "published", "in_backward": False}, "in_backward", "it needs dynamics exact"),
+        (
+            {"tuner": ["none"], "method": ["ranpac"], "checkpointing": True},
+            "checkpointing",
+            "it needs a tuner or a method that trains",
+        ),
         ({"tuner": ["none"], "precision": "bf16"}, "precision", "it needs a tuner that trains, or bf16-pure"),
-        ({}, "data_root", "it needs a data set that is looked for below --data-root"),
-        ({"data": "folder:x"}, "download", "it needs a data set that is looked for below --data-root"),
+        ({}, "data_root", "it needs a data set that is looked for below data_root"),
+        ({"data": "folder:x"}, "download", "it needs a data set that is looked for below data_root"),
         ({}, "skip_broken", "it needs a data set of image files"),
         ({}, "image_memory", "it needs a data set of image files"),
-        ({"data": "cub200"}, "test_fraction", "it needs --data folder:PATH"),
-        ({}, "overwrite", "it needs --out"),
-        ({}, "wire", "--wire changes nothing in a single process; start several by torchrun, or leave it out"),
+        ({"data": "cub200"}, "test_fraction", "it needs data folder:PATH"),
+        ({}, "overwrite", "it needs out"),
+        ({}, "wire", "wire changes nothing in a single process; start several by torchrun, or leave it out"),
     ],
 )
 def test_an_option_that_changes_nothing_is_told(options: dict[str, Any], name: str, sentence: str) -> None:
@@ -55,7 +63,12 @@ def test_an_option_that_changes_nothing_is_told(options: dict[str, Any], name: s
     ("options", "name"),
     [
         ({"tuner": ["none", "mist"]}, "lr"),
-        ({"tuner": ["mist"], "score_objective": "ce"}, "classifier_lr"),
+        ({"tuner": ["mist"], "tune_objective": "ce"}, "classifier_lr"),
+        ({"epochs": 1, "tuner": ["none", "full"]}, "epochs"),
+        ({"epochs": 2, "tuner": ["mist"]}, "epochs"),
+        ({"tuner": ["mist"], "in_backward": False}, "in_backward"),
+        ({"tuner": ["none"], "method": ["ranpac", "l2p"]}, "checkpointing"),
+        ({"tuner": ["full"]}, "checkpointing"),
         ({"tuner": ["mist"], "score_objective": "ce"}, "projector_lr"),
         ({"tuner": ["none"], "precision": "bf16-pure"}, "precision"),
         ({"data": "cub200"}, "data_root"),
@@ -69,8 +82,13 @@ def test_an_option_that_counts_is_not_told(options: dict[str, Any], name: str) -
 
 @pytest.mark.parametrize("options", [{"tuner": ["full"]}, {"tuner": ["mist"], "dynamics": "published"}])
 def test_several_processes_exchange_what_a_selection_keeps_alone(options: dict[str, Any]) -> None:
-    assert "mist, random or magnitude, and --dynamics exact" in unused(Config(**options), ["wire"], 2)["wire"]
+    assert "mist, random or magnitude, and dynamics exact" in unused(Config(**options), ["wire"], 2)["wire"]
     assert not unused(Config(tuner=["mist"]), ["wire"], 2)
+
+
+def test_every_method_that_does_not_train_on_images_is_known() -> None:
+    own = [name for name, place in METHODS.items() if place.startswith("mist_ext.")]
+    assert {name for name in own if not methods.named(name).trains} == set(UNTRAINED)
 
 
 def test_nothing_is_known_of_the_tuners_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +99,7 @@ def test_nothing_is_known_of_the_tuners_of_others(monkeypatch: pytest.MonkeyPatc
 
 def test_a_method_s_own_option_of_that_name_is_named() -> None:
     told = unused(Config(tuner=["none"], method=["ease"]), ["epochs"], of_methods={"ease": ["epochs", "alpha"]})
-    assert told["epochs"].endswith("not by none; ease has --method-options ease.epochs=VALUE")
+    assert told["epochs"].endswith("not by none; ease has method_options ease.epochs=VALUE")
 
 
 def test_what_a_preset_sets_was_not_given() -> None:
@@ -94,15 +112,20 @@ def test_what_a_preset_sets_was_not_given() -> None:
 def test_a_sweep_tells_what_no_point_uses() -> None:
     axes = {"tuner": ["none", "full"], "lr": [0.1, 0.2], "full_lr": [0.1, 0.2], "seeds": [1]}
     grid = make_grid({"fixed": {"keep": 0.5, "batch_size": 4}, "axes": axes})
-    assert [told.split()[0] for told in grid.unused] == ["--lr", "--keep"]
+    assert [told.split()[0] for told in grid.unused] == ["lr", "keep"]
     assert all("is used by mist, random, magnitude and gradient, not by none and full" in told for told in grid.unused)
     assert not make_grid({"axes": {"tuner": ["none", "mist"], "lr": [0.1, 0.2]}}).unused
 
 
 def test_an_option_that_became_a_method_s_own_is_told(tmp_path: Path) -> None:
-    said = r"'ranpac_width'; width is an option of the methods ranpac .* in YAML method_options: \{width: N\}"
+    said = r"'ranpac_width'; width is an option of the methods ranpac .* in YAML method_options: \[width=N\]"
     (tmp_path / "my.yaml").write_text("ranpac_width: 500")
     with pytest.raises(ValueError, match=said):
         read_options(tmp_path / "my.yaml", Config)
     with pytest.raises(ValueError, match=said):
         make_grid({"axes": {"ranpac_width": [500]}})
+    with pytest.raises(ValueError, match=said):
+        Config(**{"ranpac_width": 500})
+    for part in ({"axes": {"method_options": ["width=500"]}}, {"fixed": {"method_options": ["width=500"]}}):
+        points = make_grid({"axes": {"tuner": ["none"]}} | part).points
+        assert points[0].options.method_options == ["width=500"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from make_glyphs import LIMIT, similarity
 from PIL import Image
 
-from mist_ext.assets.fonts import render
-from mist_ext.assets.make_glyphs import LIMIT, similarity
 from mist_ext.data import load
 from mist_ext.data.distort import DRAWS, distort, soften
+from mist_ext.data.fonts import render
 from mist_ext.data.glyphs import ASSET, make
 
 LATIN = [render(c, font) for font in ("DejaVuSans.ttf", "DejaVuSerif.ttf") for c in string.ascii_letters]

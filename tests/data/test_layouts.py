@@ -9,6 +9,7 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from slow import slow
 
 from mist_ext.data import load
 from mist_ext.data.source import Source
@@ -31,10 +32,11 @@ COPIES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "cars196 official": ("cars196", miniatures.cars196_official, "cars_test_annos_withlabels.mat"),
     "cars196 nested": ("cars196", partial(miniatures.cars196_official, nested=True), "devkit/"),
 }
+OTHER_FOLDERS = {"imagenet_r train, val", "cub200 cub_200", "cars196 cars", "cars196 nested"}  # of the same kind
 CLASSES = {"cifar100": 100, "imagenet_r": 200, "imagenet_a": 200, "cub200": 200, "cars196": 196}
 
 
-@pytest.fixture(scope="module", params=COPIES)
+@pytest.fixture(scope="module", params=[slow(name) if name in OTHER_FOLDERS else name for name in COPIES])
 def copy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, str]:
     """A data set's name, where it is, and what its layout says."""
     name, write, words = COPIES[request.param]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mist_ext.distributed import ranks
 from mist_ext.distributed.batch_rows import BatchRows, gather_round_robin
 from mist_ext.distributed.gradients import add_up_
-from mist_ext.tuners.objective import CrossEntropy, MutualInformation, TwoViews
+from mist_ext.tuners.objective import CrossEntropy, MutualInformation
+from mist_ext.tuners.views import TwoViews
 
 
 @pytest.mark.parametrize("size", range(1, 6))
@@ -50,7 +51,7 @@ def test_the_ranks_gradients_add_up_to_that_of_the_joint_batch(objective: str, r
 
 def test_a_rank_sees_the_views_that_its_rows_have_in_the_joint_batch() -> None:
     images = torch.rand(10, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    views = TwoViews((32, 32))
+    views = TwoViews()
     whole = views(images, seed=5).view(2, 10, 3, 32, 32)
     for size in (2, 3):
         for rank in range(size):

@@ -21,7 +21,7 @@ from small_runs import run, weights
 from mist_ext.runs import benchmark, checkpoint
 
 pytestmark = pytest.mark.slow
-SIZE, MOST = 2, 8  # processes; disturbances of a chain
+SIZE, MOST = 2, 6  # processes; disturbances of a chain
 OPTIONS = {"method": ["simplecil"], "batch_size": 12, "epochs": 2, "checkpoint_every": "0s"}
 # What a process calls while it writes a checkpoint, and what it says when others have ended.
 WRITING = [

@@ -92,7 +92,8 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert furthest(weights(folder), weights(alone())) < 1e-6
 
 
-@pytest.mark.parametrize("dying", first_is_quick([0, 1]), ids=["while it saves", "between two steps"])
+@pytest.mark.slow
+@pytest.mark.parametrize("dying", [0, 1], ids=["while it saves", "between two steps"])
 def test_a_lost_rank_ends_the_run_with_a_sentence_and_the_run_goes_on(
     dying: int, alone: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

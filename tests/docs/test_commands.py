@@ -48,7 +48,8 @@ OWN_TESTS = {"docs/extending.md": "test_extending_page.py", "docs/saving.md": "t
 SMALLER = [
     (r"vit_base_patch16_224\.augreg_in21k|vit_small_patch14_dinov2", "vit_nano"),  # which nobody has to download
     (r"--nproc-per-node \d+", "--nproc-per-node 2"),
-    (r"(--preset mist/\S+)", r"\1 --backbone vit_nano --method-options ranpac.width=50"),
+    (r"(--preset mist/\S+)", r"\1 --method-options ranpac.width=50"),
+    (r"(--preset mist/\S+)(?!\S|.*--backbone)", r"\1 --backbone vit_nano"),
 ]
 FEW = ["--seeds", "1", "--epochs", "2", "--workers", "0", "--device", "cpu"]
 FEW_IMAGES = [
@@ -72,6 +73,15 @@ def commands(text: str) -> list[str]:
     ]
 
 
+def with_options(words: list[str], options: list[str]) -> list[str]:
+    """Give a command these options, in the place of those that it has."""
+    kept, replaced = [], False
+    for word in words:
+        replaced = word in options if word.startswith("--") else replaced
+        kept += [] if replaced else [word]
+    return [*kept, *options]
+
+
 def mist(words: list[str], really: bool) -> None:
     if all(re.fullmatch(r"[a-z]+", word) for word in words) and not really:
         words = [*words, "--help"]  # a command's name
@@ -85,7 +95,7 @@ def mist(words: list[str], really: bool) -> None:
             parsers.make().parse_args(words)
             return
         out = words[words.index("--out") + 1] if "--out" in words else "runs/default"
-        words = [*words, *FEW, "--out", out, *([] if really else ["--print-config"])]
+        words = with_options(words, [*FEW, "--out", out, *([] if really else ["--print-config"])])
         shutil.rmtree(out, ignore_errors=True)
     elif words[0] == "sweep":
         assert read_grid(words[1]).axes
@@ -111,7 +121,8 @@ def torchrun(words: list[str], really: bool) -> None:
     else:
         data = [] if "--preset" in words else FEW_IMAGES
         shutil.rmtree("runs/processes", ignore_errors=True)
-        launch = [sys.executable, "-m", "torch.distributed.run", *words, *data, *FEW, "--out", "runs/processes"]
+        words = with_options(words, [*data, *FEW, "--out", "runs/processes"])
+        launch = [sys.executable, "-m", "torch.distributed.run", *words]
         done = run_process(launch, {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
         assert "Results, tables and figures" in done
 

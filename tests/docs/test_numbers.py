@@ -192,7 +192,8 @@ def test_what_the_prose_says_of_measurements_is_what_their_files_say(page: str) 
 DEFINED = [
     r"arXiv \d+\.\d+|\[\d{4}\.\d{5}",  # papers
     r"## \d\.|(?<= )[1-3]\. (?=[ta\*])",  # sections and lists
-    r"\d+ tasks of \d+|2, 3 and 4 processes|\d+ (seeds|images|processes|classes|non-Latin characters)|Rank 0",
+    r"\d+ tasks of \d+|2, 3 and 4 processes|\d+ (seeds|images|processes|classes)|Rank 0",
+    r"\d+ (non-Latin characters|Hebrew, Georgian|Thai and Armenian)",  # tests/data
     r"top 5 %|drops 90 %|0\.5 % of the weights|dynamics and 5 %|chosen for (5 %|0\.1)|rate of 5 %|here 10 % do",
     r"from 0 to 1\.|(exits|exit) with 1|\(1: nothing moved\)|from 1 as",
     r"16-bit|16 bits|\| (8|16) \||(is|the) 8 bytes|0\.4 bytes|takes 4\b|4 bytes more",  # test_state_bytes.py

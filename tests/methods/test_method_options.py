@@ -57,6 +57,7 @@ def test_options_reach_the_methods_that_have_them() -> None:
     ("given", "message"),
     [
         ("epochs", "expected NAME=VALUE"),
+        ("epochs=1 epochs=2", "method_options has 'epochs' twice; leave one out"),
         ("epocks=2", "did you mean 'epochs'"),
         ("seed=2", "unknown option"),
         ("l2p.lenght=2", "did you mean 'length'"),
@@ -65,4 +66,4 @@ def test_options_reach_the_methods_that_have_them() -> None:
 )
 def test_options_that_reach_nothing_are_named(given: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        options_by_method([given], ["l2p"])
+        options_by_method(given.split(), ["l2p"])

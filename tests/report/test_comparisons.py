@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from hand_made import BETTER, TWO_SEEDS, experiment_of, of_matrices
 
 from mist_ext.report import Experiment, as_text, parse_experiment, read_experiments
 from mist_ext.report.comparisons import compare
+from mist_ext.report.full_precision import json_text
 
 
 def test_numbers_are_means_and_sample_deviations_over_seeds() -> None:
@@ -84,6 +87,17 @@ def test_the_frozen_experiment_of_the_same_output_folder_comes_first(tmp_path: P
         _write(tmp_path / out / "mist", of_matrices("mist", matrices={1: [[30.0]]}))
     rows = compare(read_experiments([tmp_path / "a", tmp_path / "b"]))
     assert {row.label: row.gain.mean for row in rows if row.gain} == {"mist (a)": 20.0, "mist (b)": 10.0}
+
+
+def test_every_file_tells_runs_of_one_name_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / out for out in ("a/out", "b/out", "c")]
+    for folder in folders:
+        _write(folder / "digits-mist-simplecil", of_matrices("mist"))
+    experiments = read_experiments(folders)
+    labels = ["mist (a/out)", "mist (b/out)", "mist (c)"]
+    assert [row.label for row in compare(experiments)] == labels
+    assert [row["label"] for row in csv.DictReader(io.StringIO(as_text(experiments, "csv")))] == labels
+    assert [row["label"] for row in json.loads(json_text(compare(experiments)))["experiments"]] == labels
 
 
 def test_shorter_runs_are_named_and_left_out_of_the_means() -> None:

@@ -34,6 +34,7 @@ def test_folders_of_experiments_and_of_outputs_are_read_once_each(tmp_path: Path
         ("[1, 2]", "holds no results of a run"),
         ('{"accuracy": 3}', "no entry 'schema'"),
         ('{"schema": 2}', "schema 2, this version reads schema 1"),
+        ('{"schema": true}', "schema True, this version reads schema 1"),
         ('{"schema": 1}', "another version of mist_ext: Object missing required field `config`"),
         ('{"schema": 1, "config": {"data": {}}}', r"missing required field `name` - at `\$\.config\.data`"),
         ('{"schema": 1, "config": {}}', r"missing required field `data` - at `\$\.config`"),
@@ -56,6 +57,8 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path, con
         ("accuracy_seen", 1e308, r"Expected `float` <= 100\.0"),
         ("accuracy_per_task", [1.0], r"tasks\[1\]\.accuracy_per_task has 1 numbers, expected 2"),
         ("accuracy_per_task", [1.0, None], r"Expected `float`, got `null` - at .*accuracy_per_task\[1\]"),
+        ("classes", [], r"Expected `array` of length >= 1 - at .*classes"),
+        ("selection", [{"name": "w", "entries": 1, "selected": 1, "score_share": -1e100}], r"Expected `float` >= 0\.0"),
         ("classes", 5, "Expected `array`, got `int` - at .*classes"),
         ("seconds", {"tune": 1e308}, r"Expected `float` <= 1e\+100"),
         ("a_later_version_s", 1, "another version of mist_ext: Object contains unknown field `a_later_version_s`"),
@@ -66,6 +69,31 @@ def test_a_damaged_task_is_named(entry: str, value: Any, message: str) -> None:
     result["runs"][0]["tasks"][1][entry] = value
     with pytest.raises(ResultsError, match=message):
         parse_experiment(result, "x")
+
+
+@pytest.mark.parametrize(("entry", "value"), [("average_accuracy", 82.6), ("last_accuracy", 75.1), ("forgetting", 9.0)])
+def test_metrics_that_the_tasks_contradict_are_refused(entry: str, value: float) -> None:
+    result = of_matrices()
+    (run,) = result["runs"]
+    run |= {"average_accuracy": 82.5, "last_accuracy": 75.0, "forgetting": 10.0}
+    result["summary"] = {entry: {"mean": run[entry], "std": 0.0}}
+    parse_experiment(result, "x")
+    with pytest.raises(ResultsError, match=rf"x contradicts itself: summary\.{entry}\.std is 1\.0, but"):
+        parse_experiment(result | {"summary": {entry: {"std": 1.0}}}, "x")
+    run[entry] = value
+    with pytest.raises(ResultsError, match=rf"{entry} is {value}, but the tasks give .* - at `\$\.runs\[0\]`"):
+        parse_experiment(result, "x")
+
+
+def test_a_matrix_and_a_summary_without_tasks_and_a_second_run_of_a_seed_are_refused() -> None:
+    result = of_matrices()
+    (run,) = result["runs"]
+    with pytest.raises(ResultsError, match=r"accuracy_matrix is .*, but the tasks give"):
+        parse_experiment(result | {"runs": [{**run, "accuracy_matrix": [[90.0], [80.0, 71.0]]}]}, "x")
+    with pytest.raises(ResultsError, match=r"summary\.forgetting\.mean is 1\.0, but the tasks give None"):
+        parse_experiment(result | {"runs": [], "summary": {"forgetting": {"mean": 1.0}}}, "x")
+    with pytest.raises(ResultsError, match="there are 2 runs of seed 1, expected one"):
+        parse_experiment(result | {"runs": [run, run]}, "x")
 
 
 @pytest.mark.parametrize("part", ["data", "backbone", "tuner", "method"])

@@ -46,11 +46,12 @@ def test_streams_that_cannot_be_compared_stand_in_tables_of_their_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("width", [40, 60])
-def test_a_narrow_terminal_gets_more_tables_and_loses_no_number(width: int) -> None:
+@pytest.mark.parametrize("width", [30, 40, 60])
+def test_a_narrow_terminal_gets_more_tables_and_loses_no_number_and_no_name(width: int) -> None:
     experiments = experiments_of_two_tuners()
     text = printed(experiments, width)
     (whole,) = table(experiments).tables.tables
     assert max(map(len, text.splitlines())) <= width
     numbers = [line.cells[column].text for line in whole.lines for part in whole.parts.values() for column in part]
     assert all(number in text for number in numbers)
+    assert "…" not in text

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fewer_images import every_nth
 from PIL import Image
 from rich.console import Console
 from slow import first_is_quick
@@ -27,9 +27,7 @@ FROM_FEATURES = ("simplecil", "ranpac")
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> data.source.Source:
     """Every eighth image of the digits source, so that a run takes seconds."""
-    source = data.load("digits")
-    train, test = (part.subset(torch.arange(0, len(part), 8)) for part in (source.train, source.test))
-    few = replace(source, train=train, test=test)
+    few = every_nth(8)
     monkeypatch.setattr(digits, "digits", lambda: few)
     return few
 

@@ -84,8 +84,8 @@ def test_the_step_is_named_the_last_checkpoint_is_good_and_resuming_ends_there_a
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tuner", "mist", "--lr", "1e10"], "lower --lr (1e+10)"),
-        (["--tuner", "gradient", "--lr", "1e10"], "lower --lr (1e+10)"),
+        (["--method", "simplecil", "--tuner", "mist", "--lr", "1e10"], "lower --lr (1e+10)"),
+        (["--method", "simplecil", "--tuner", "gradient", "--lr", "1e10"], "lower --lr (1e+10)"),
         (["--tuner", "none", "--method", "ease", "--method-options", "lr=1e10"], "--method-options lr=1e+09"),
     ],
 )
@@ -93,9 +93,7 @@ def test_the_command_ends_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as ending:
-        cli.main(
-            ["run", "--seeds", "1", "--epochs", "3", "--method", "simplecil", *options, "--out", str(tmp_path / "run")]
-        )
+        cli.main(["run", "--seeds", "1", "--epochs", "3", *options, "--out", str(tmp_path / "run")])
     assert ending.value.code == 2
     told = capsys.readouterr().err
     assert message in told

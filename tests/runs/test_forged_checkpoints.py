@@ -11,15 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from fewer_images import every_nth
 from rich.console import Console
 
 from mist_ext.config import Config, TuningOptions
+from mist_ext.data import digits
 from mist_ext.runs import benchmark, checkpoint
 from mist_ext.runs.interruption import Checkpointer, Interrupted
 from mist_ext.tuners.lora import LoRA
 from mist_ext.tuners.optimizer_state import load_state
 
 WEIGHT = "blocks.0.mlp.fc1.weight"
+
+
+@pytest.fixture(autouse=True)
+def few_digits(every_nth_digit: Callable[[int], None]) -> None:
+    every_nth_digit(8)
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +37,16 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     original = Checkpointer.save_if_due
 
     def save_if_due(self: Checkpointer) -> None:
-        if next(calls) > 20:
+        if next(calls) > 4:
             seed_run = self.state()["state"]
             if seed_run["task"] == 1 and seed_run["tuner"]["optimizers"]:
                 self._stop = signal.SIGINT
         original(self)
 
-    options: dict[str, Any] = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "batch_size": 64}
+    options: dict[str, Any] = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "batch_size": 16}
+    few = every_nth(8)
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(digits, "digits", lambda: few)
         patched.setattr(Checkpointer, "save_if_due", save_if_due)
         with pytest.raises(Interrupted):
             benchmark.run(Config(**options, freeze_rate=0.01, out=str(out)), Console(file=io.StringIO()))

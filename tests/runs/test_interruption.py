@@ -19,7 +19,7 @@ from mist_ext.runs.interruption import Checkpointer, Interrupted
 def test_a_full_disk_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_nth_digit: Callable[[int], None]
 ) -> None:
-    every_nth_digit(8)
+    every_nth_digit(16)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

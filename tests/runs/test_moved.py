@@ -38,7 +38,7 @@ def images(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def weights(tmp_path: Path) -> Path:
     file = tmp_path / "weights" / "mine.safetensors"
     file.parent.mkdir()
-    shutil.copy(backbones.NANO_WEIGHTS, file)
+    shutil.copy(backbones.EMBEDDED["vit_nano"].weights, file)
     return file
 
 

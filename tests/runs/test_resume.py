@@ -42,7 +42,7 @@ PROCESSES = multiprocessing.get_context("fork")  # torch is loaded already
 @pytest.fixture(autouse=True)
 def few_digits(every_nth_digit: Callable[[int], None]) -> None:
     """Few images and no figures, so that a run takes seconds."""
-    every_nth_digit(8)
+    every_nth_digit(16)
 
 
 def run(folder: Path, **options) -> None:
@@ -129,7 +129,7 @@ def test_a_stop_in_every_epoch_changes_nothing(case: str, tmp_path: Path, monkey
     if options["tuner"] == ["lora"]:
         pytest.importorskip("peft")
     run(tmp_path / "whole", **options)
-    every = 10 if case == "diagnosis" else 4  # features are extracted without a stop, or anew
+    every = 6
     calls = iter(range(100))
     original = Checkpointer.save_if_due
 
@@ -278,7 +278,7 @@ def test_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stopped(tmp_path, monkeypatch)
     few = digits.digits()
     monkeypatch.setattr(digits, "digits", lambda: replace(few, test=few.test.subset(torch.arange(20))))
-    with pytest.raises(ValueError, match=r"it has 158 training and 20 test images.*it had 158 training and 68 test"):
+    with pytest.raises(ValueError, match=r"it has 79 training and 20 test images.*it had 79 training and 34 test"):
         go_on(tmp_path)
 
 

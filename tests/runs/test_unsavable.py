@@ -20,7 +20,7 @@ from mist_ext.tuners.mist import MIST
 
 @pytest.fixture(autouse=True)
 def few_digits(every_nth_digit: Callable[[int], None]) -> None:
-    every_nth_digit(8)
+    every_nth_digit(16)
 
 
 @pytest.fixture

@@ -65,6 +65,21 @@ def test_runs_are_shared_where_a_tuner_does_not_use_the_option(tuner: str, axis:
     assert len(make_grid({"axes": {"tuner": [tuner], axis: values, "seeds": [1]}}).points) == count
 
 
+@pytest.mark.parametrize(
+    ("axes", "count"),
+    [
+        ({"tuner": ["none"], "precision": ["fp32", "bf16"]}, 1),
+        ({"tuner": ["none"], "precision": ["fp32", "bf16", "bf16-pure"]}, 2),
+        ({"tuner": ["mist"], "precision": ["fp32", "bf16"]}, 2),
+        ({"tuner": ["mist"], "wire": ["fp32", "bf16"]}, 1),
+        ({"tuner": ["none"], "data": ["digits", "folder:x"], "image_memory": [1, 2]}, 3),
+    ],
+)
+def test_runs_are_shared_where_an_option_changes_nothing(axes: dict, count: int) -> None:
+    points = make_grid({"axes": {**axes, "seeds": [1]}}).points
+    assert len(points) == len({repr(point.options) for point in points}) == count
+
+
 CHANGED = {"score_objective": "ce", "lora_layers": "fc", "whole": "qkv", "dynamics": "published", "in_backward": True}
 CHANGED |= {"layers": "attn", "tune_objective": "ce", "epochs": 4, "batch_size": 5, "lora_rank": 2, "lora_alpha": 3}
 
@@ -180,8 +195,9 @@ def test_the_first_seed_alone_keeps_classifiers() -> None:
         ({"axes": {"rate": [math.nan]}}, r"axes\.rate has nan, expected a finite number for rate"),
         (
             {"axes": {"rate": [{"rate": 0.05, "class_order_seed": 1}, {"rate": 0.1, "class_order_seed": 2}]}},
-            r"axes\.rate of the grid ties class_order_seed to rate, which tuner 'none' does not use: .* of its own",
+            r"ties class_order_seed to rate, which changes nothing with tuner 'none' on 'digits': .* of its own",
         ),
+        ({"fixed": {"shard": True}, "axes": {"rate": [0.1]}}, "shard is True, but each run of a sweep is a single"),
         (None, "expected fixed"),
     ],
 )

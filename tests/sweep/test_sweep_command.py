@@ -15,8 +15,10 @@ import yaml
 from rich.console import Console
 
 from mist_ext import data
+from mist_ext.cli import main
 from mist_ext.sweep import pool, run
-from mist_ext.sweep.grid import Point, make_grid
+from mist_ext.sweep.grid import make_grid
+from mist_ext.sweep.point import Point
 from mist_ext.system import lock
 
 SMALLEST = {"method": ["simplecil"], "classes_per_task": 5, "epochs": 2, "save": "none"}
@@ -62,7 +64,7 @@ def is_running(folder: Path) -> bool:
 @pytest.mark.parametrize("jobs", [1, 3, 20])
 def test_so_many_runs_are_at_work_as_jobs_are_given(jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(point: Point, folder: Path, environment: dict) -> subprocess.Popen:
-        work = f"import time; time.sleep({0.2 + 0.1 * point.seed})"
+        work = f"import time; time.sleep({0.1 + 0.05 * point.seed})"
         return subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE)
 
     monkeypatch.setattr(pool, "_start", start)
@@ -73,17 +75,18 @@ def test_so_many_runs_are_at_work_as_jobs_are_given(jobs: int, tmp_path: Path, m
     assert max(at_work) == min(jobs, 5)
 
 
-def test_a_mistake_is_answered_before_any_work(tmp_path: Path) -> None:
+def test_a_mistake_is_answered_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     for axes, message in (
         ({"rat": [0.1]}, "did you mean 'rate'"),
         ({"backbone": ["vit_nano", "vit_nanno"], "seeds": [1]}, "did you mean 'vit_nano'"),
     ):
-        status, output, errors = sweep(written(tmp_path, axes), "--out", str(out))
-        assert status == 2
-        assert message in errors
-        assert "Traceback" not in errors
-        assert output == ""
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep", written(tmp_path, axes), "--out", str(out)])
+        assert ended.value.code == 2
+        said = capsys.readouterr()
+        assert message in said.err
+        assert said.out == ""
         assert not out.exists()
 
 

@@ -109,6 +109,17 @@ def test_seeds_with_other_classes_do_not_pair() -> None:
     assert rows[1].gain.n == 3
 
 
+def test_each_precision_is_compared_with_the_frozen_backbone_of_its_own() -> None:
+    axes = {"tuner": ["none", "mist"], "precision": ["fp32", "bf16", "bf16-pure"], "seeds": [1]}
+    grid = make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes})
+    last = {("none", "bf16-pure"): 70.0, ("mist", "fp32"): 81.0, ("mist", "bf16"): 82.0, ("mist", "bf16-pure"): 73.0}
+    results = [
+        (point, experiments(point, {"simplecil": last.get((point.axes["tuner"], point.axes.get("precision")), 80.0)}))
+        for point in grid.points
+    ]
+    assert [row.gain.mean for row in make_outcomes(results) if row.gain] == [1.0, 2.0, 3.0]
+
+
 def test_every_form_of_the_table_has_the_same_numbers() -> None:
     grid, results = made_up()
     table = SweepTable(grid, make_outcomes(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"}, SHARING)
@@ -179,6 +190,20 @@ def test_a_sweep_without_a_diagnosis_does_not_speak_of_it() -> None:
     assert not any("drift" in form for form in (markdown(table.tables), table.json(), csv_text(table.tables)))
 
 
+@pytest.mark.parametrize(
+    ("methods", "axes", "expected"),
+    [
+        (1, {"tuner": ["mist"], "seeds": [1, 2]}, "2 experiments of the grid from 2 runs: 2 tunings of a backbone."),
+        (1, {"tuner": ["none"], "seeds": [1]}, "1 experiment of the grid from 1 run: 0 tunings of a backbone."),
+        (1, {"tuner": ["none"], "rate": [0.1, 0.2], "seeds": [1]}, "0 tunings of a backbone: methods share"),
+        (2, {"tuner": ["mist"], "seeds": [1]}, "1 tuning of a backbone instead of 2: methods share"),
+    ],
+)
+def test_what_was_shared_is_told_where_something_was(methods: int, axes: dict, expected: str) -> None:
+    grid = make_grid({"fixed": {"method": ["simplecil", "ranpac"][:methods]}, "axes": axes})
+    assert expected in notes(SweepTable(grid, [], {}, {}, sharing([])))[0]
+
+
 def test_a_seed_that_is_missing_is_named() -> None:
     grid, results = made_up()
     table = SweepTable(grid, make_outcomes(results[:-1]), {}, {}, sharing([]))
@@ -244,6 +269,16 @@ def test_the_table_fits_its_terminal_and_shows_every_number(width: int, with_dia
     assert r"failed: digits-[/red]\x1b: ValueError: [no] \x1b" in map(printable, notes(table))
     tables = sum(line.split()[:2] == ["method", "tuner"] for line in shown.splitlines())
     assert (tables == 1 + with_diagnosis) == (width == 200)
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths() -> None:
+    axes = {"data": ["folder:a/x", "folder:b/x"], "tuner": ["none"], "seeds": [1]}
+    grid = make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes})
+    results = [(point, experiments(point, {"simplecil": 80.0})) for point in grid.points]
+    table = SweepTable(grid, make_outcomes(results), {}, {}, SHARING)
+    lines = list(csv.DictReader(io.StringIO(csv_text(table.tables))))
+    assert [line["data"] for line in lines] == axes["data"]
+    assert lines[0]["last_accuracy_mean"] == "80.0"
 
 
 def test_names_in_a_table_are_no_markup_and_no_formulas() -> None:

@@ -15,8 +15,8 @@ from mist_ext.data.source import Images
 from mist_ext.data.stream import Batches
 from mist_ext.seeding import draw_seed
 from mist_ext.tuners import create, named
-from mist_ext.tuners.objective import TwoViews
 from mist_ext.tuners.tuner import TuningOptions
+from mist_ext.tuners.views import TwoViews
 
 COUNT, BATCH = 20, 8  # three batches, the last one short
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
@@ -94,7 +94,7 @@ def test_lora_s_adapters_follow_torch_s_sgd() -> None:
 def single_batch(t: Any) -> tuple[Tensor, Tensor]:
     """The single two-view batch of a first epoch that holds all images."""
     pixels, labels = next(iter(Batches(images(), COUNT, (t.seed, "order", 0, 0))))
-    return TwoViews((32, 32))(pixels, draw_seed(t.seed, "views", 0, 0, 0)), labels
+    return TwoViews()(pixels, draw_seed(t.seed, "views", 0, 0, 0)), labels
 
 
 @needs_peft

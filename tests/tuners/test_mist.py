@@ -20,8 +20,8 @@ from mist_ext.optim import SparseSGD
 from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
 from mist_ext.tuners.mist import MIST
-from mist_ext.tuners.objective import TwoViews
 from mist_ext.tuners.tuner import TuningOptions
+from mist_ext.tuners.views import TwoViews
 
 COUNT, BATCH = 20, 8  # three batches, the last one short
 
@@ -61,7 +61,7 @@ def spied(t: MIST) -> list[Selection]:
 
 def losses(t: MIST, task: int, epoch: int, data: Images) -> Any:
     """The losses of an epoch's batches, written out."""
-    views = TwoViews((32, 32))
+    views = TwoViews()
     order = (t.seed, "order", task, epoch)
     for step, (pixels, labels) in enumerate(Batches(data, BATCH, order)):
         both = views(pixels, draw_seed(t.seed, "views", task, epoch, step))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mist_ext.tuners.objective import MutualInformation, TwoViews, mutual_information_loss
+from mist_ext.tuners.objective import MutualInformation, mutual_information_loss
 
 
 def slow_loss(z: list[list[float]], labels: list[int], temperature: float) -> float:
@@ -69,51 +69,3 @@ def test_the_module_projects_and_normalises() -> None:
 def test_two_rows_a_label_are_required(rows: int, labels: int) -> None:
     with pytest.raises(ValueError, match=rf"z has shape \[{rows}, 4\], expected \[{2 * labels}, d\]"):
         mutual_information_loss(torch.ones(rows, 4), torch.zeros(labels, dtype=torch.int64))
-
-
-def images(count: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-
-
-def test_the_first_half_is_the_input_and_the_second_is_another_view() -> None:
-    x = images(20)
-    both = TwoViews((16, 16))(x, seed=1)
-    assert both.shape == (40, 3, 16, 16)
-    assert torch.equal(both[:20], x)
-    assert (both[20:] != x).flatten(1).any(dim=1).all()
-    assert both.min() >= 0
-    assert both.max() <= 1
-
-
-def test_views_follow_the_seed_and_leave_the_global_generator_alone() -> None:
-    views, x = TwoViews((16, 16)), images(8)
-    before = torch.random.get_rng_state()
-    first, again, other = views(x, 1), views(x, 1), TwoViews((16, 16))(x, 2)
-    assert torch.equal(before, torch.random.get_rng_state())
-    torch.rand(3)
-    assert torch.equal(first, again)
-    assert torch.equal(first, views(x, 1))
-    assert not torch.equal(first[8:], other[8:])
-
-
-def test_every_sample_is_augmented_on_its_own() -> None:
-    x = images(1).repeat(32, 1, 1, 1)
-    augmented = TwoViews((16, 16))(x, seed=3)[32:]
-    different = (augmented.flatten(1)[:, None] != augmented.flatten(1)[None]).any(dim=2)
-    assert different[~torch.eye(32, dtype=torch.bool)].all()
-
-
-def test_flips_greys_and_crops_come_as_often_as_they_should() -> None:
-    n, side = 2000, 32
-    ramp = torch.linspace(0.2, 0.8, side).expand(n, 3, side, side)
-    tinted = ramp * torch.tensor([1.0, 0.8, 0.5])[:, None, None]
-    augmented = TwoViews((side, side))(tinted, seed=4)[n:]
-    rise = augmented[:, 0, 16, 20] - augmented[:, 0, 16, 12]
-    grey = torch.isclose(augmented[:, 0], augmented[:, 2], atol=1e-4).flatten(1).all(dim=1)
-    assert abs((rise < 0).double().mean() - 0.5) < 4 * math.sqrt(0.25 / n)
-    assert abs(grey.double().mean() - 0.25) < 4 * math.sqrt(0.1875 / n)
-    # The crop's width in parts of the image's: the area is 0.3 to 1, the ratio 3/4 to 4/3.
-    width = rise[~grey].abs() / (8 * 0.6 / (side - 1))
-    narrowest = math.sqrt(0.3 * 3 / 4)
-    assert 0.93 * narrowest < width.min() < 1.1 * narrowest
-    assert 0.95 < width.max() < 1.001

@@ -19,8 +19,9 @@ from mist_ext.optim import LargestGradientSGD, SparseSGD
 from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
 from mist_ext.tuners import create
-from mist_ext.tuners.objective import CrossEntropy, TwoViews, mutual_information_loss
+from mist_ext.tuners.objective import CrossEntropy, mutual_information_loss
 from mist_ext.tuners.tuner import Tuned, Tuner, TuningOptions
+from mist_ext.tuners.views import TwoViews
 
 COUNT, BATCH = 20, 8  # three batches, the last one short
 
@@ -49,7 +50,7 @@ def values(model: nn.Module) -> dict[str, Tensor]:
 def views(t: Tuner, task: int, epoch: int, data: Images) -> Any:
     """The two-view batches of an epoch and their labels."""
     for step, (pixels, labels) in enumerate(Batches(data, BATCH, (t.seed, "order", task, epoch))):
-        yield TwoViews((32, 32))(pixels, draw_seed(t.seed, "views", task, epoch, step)), labels
+        yield TwoViews()(pixels, draw_seed(t.seed, "views", task, epoch, step)), labels
 
 
 def selections(t: Any) -> list[Selection]:

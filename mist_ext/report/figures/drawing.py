@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from mist_ext.report.figures.fonts import add_fallbacks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +63,9 @@ class Drawing:
 
     def _saved(self, form: str, metadata: dict[str, Any]) -> bytes:
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format=form, bbox_inches=self._extent, metadata=metadata)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # one for every character of every name
+            self.figure.savefig(buffer, format=form, bbox_inches=self._extent, metadata=metadata)
         return buffer.getvalue()
 
     @cached_property
@@ -69,6 +74,7 @@ class Drawing:
 
         Found once for both formats, and the layout with it, since that takes as long as drawing.
         """
+        add_fallbacks(self.figure)
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
         return self.figure.get_tightbbox().padded(_MARGIN)

@@ -42,7 +42,7 @@ class Terminal:
             yield Text(printable(table.title), style="bold")
             for part in table.parts.values():
                 for columns in _pieces(part, fits):
-                    yield _rich(table, columns)
+                    yield _rich(table, columns, narrow=not fits(columns))
         for note in self.tables.notes:
             yield Text(printable(note.text), style="yellow" if note.warning else "")
         yield Text(self.tables.legend, style="dim")
@@ -56,15 +56,20 @@ def _pieces(columns: Sequence[int], fits: Callable[[Sequence[int]], bool]) -> It
         columns = columns[count:]
 
 
-def _rich(table: Table, columns: Sequence[int], measured: bool = False) -> RichTable:
-    """Return a table of all lines' names and some of their columns; a first name is not repeated line by line."""
+def _rich(table: Table, columns: Sequence[int], measured: bool = False, narrow: bool = False) -> RichTable:
+    """Return a table of all lines' names and some of their columns; a first name is not repeated line by line.
+
+    Where it is too ``narrow`` even so, names and headings are broken anywhere, and numbers are whole.
+    """
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
     for position in table.names:
         longest = max(len(line.cells[position].text) for line in table.lines)
         heading = Text(table.columns[position].heading)
-        made.add_column(heading, no_wrap=longest <= _LONG, max_width=_LONG if measured else None)
+        no_wrap = longest <= _LONG and not narrow
+        made.add_column(heading, overflow="fold", no_wrap=no_wrap, max_width=_LONG if measured else None)
     for position in columns:
-        made.add_column(Text(table.columns[position].heading), justify="right", no_wrap=True)
+        heading = Text(table.columns[position].heading.replace(" ", "\n" if narrow else " "))
+        made.add_column(heading, justify="right", overflow="fold", no_wrap=True)
     previous = ""
     for line in table.lines:
         first, *others = (

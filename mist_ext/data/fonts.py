@@ -1,4 +1,4 @@
-"""Renders single characters from the fonts that matplotlib ships (for the scripts in this folder)."""
+"""Single characters, rendered from a font's file or from those that matplotlib ships."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ LATIN_FONTS = (
 
 
 @cache
-def _font(name: str) -> ImageFont.FreeTypeFont:
+def _font(name: str | Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), 160)
 
 
-def render(character: str, font: str) -> Image.Image:
-    """One character, white on black, centred, its longer side ``BOX`` pixels.
+def render(character: str, font: str | Path) -> Image.Image:
+    """Render one character, white on black, centred, its longer side ``BOX`` pixels.
 
     Parameters
     ----------
     character : str
         A single character.
-    font : str
-        File name of a font that matplotlib ships.
+    font : str or Path
+        File name of a font that matplotlib ships, or the absolute path of any other.
 
     Returns
     -------

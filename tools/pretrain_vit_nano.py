@@ -1,8 +1,9 @@
 """Pre-trains ``vit_nano`` on rendered Latin letters and writes ``vit_nano.safetensors`` (fp16).
 
-Run from the checkout's root as ``python -m mist_ext.assets.pretrain_vit_nano``. Data: upper- and lower-case
-Latin letters in the fonts of ``LATIN_FONTS``, distorted by ``mist_ext.data.distort``, every image drawn anew;
-no digits and no other script. Supervised cross-entropy. The accuracy is measured on renderings whose
+    python tools/pretrain_vit_nano.py
+
+Data: upper- and lower-case Latin letters in the fonts of ``LATIN_FONTS``, distorted by ``mist_ext.data.distort``, every
+image drawn anew; no digits and no other script. Supervised cross-entropy. The accuracy is measured on renderings whose
 distortions were drawn separately; it is stored in the file's metadata.
 """
 
@@ -12,33 +13,15 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mist_ext.assets.fonts import LATIN_FONTS, render
-from mist_ext.backbones import NANO_WEIGHTS, create
+from mist_ext.backbones import EMBEDDED, create
 from mist_ext.data.distort import DRAWS, distort, soften
-
-# Letters that distortion (size and place included) makes alike share a class.
-CLASSES = (
-    *("Cc", "IiJjl", "Kk", "Oo", "Pp", "Ss", "Uu", "Vv", "Ww", "Xx", "Yy", "Zz"),
-    *"ABDEFGHLMNQRTabdefghmnqrt",
-)
-STRENGTH = 0.75  # of the letters' distortion; the glyphs data set is distorted more
-
-
-def letters() -> Tensor:
-    """Ink of all classes: float32 ``[classes, renderings, side, side]`` in [0, 1]."""
-    renderings = max(len(members) for members in CLASSES) * len(LATIN_FONTS)
-    ink = []
-    for members in CLASSES:
-        images = [np.asarray(render(letter, font)) for letter in members for font in LATIN_FONTS]
-        # Classes of fewer letters repeat theirs, so that every class has the same number of rows.
-        ink.append(np.stack([images[i % len(images)] for i in range(renderings)]))
-    return torch.from_numpy(np.stack(ink)).to(torch.float32) / 255
+from mist_ext.data.fonts import LATIN_FONTS
+from mist_ext.data.letters import CLASSES, STRENGTH, render_letters
 
 
 def batch(ink: Tensor, labels: Tensor, generator: torch.Generator, strength: float = STRENGTH) -> Tensor:
@@ -67,13 +50,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=NANO_WEIGHTS)
+    parser.add_argument("--out", type=Path, default=EMBEDDED["vit_nano"].weights)
     arguments = parser.parse_args()
 
     torch.manual_seed(arguments.seed)
     drawn = torch.Generator().manual_seed(arguments.seed)
     held_out = 1_000_003 + arguments.seed
-    ink = letters()
+    ink = render_letters()
     backbone = create("vit_nano", weights="none")
     model = nn.Sequential(backbone, nn.Linear(128, len(CLASSES)))
     # Muon on the blocks' matrices: per step the loss falls much faster than with AdamW alone.
@@ -109,7 +92,7 @@ def main() -> None:
     backbone.load_state_dict(half)  # the accuracy is that of the weights as they are shipped
     reached = accuracy(model, ink, torch.Generator().manual_seed(held_out), per_class=200)
     metadata = {
-        "architecture": "timm VisionTransformer, 32x32 input, patch 8, width 128, depth 6, heads 4",
+        "architecture": EMBEDDED["vit_nano"].description,
         "data": f"rendered Latin letters, {len(CLASSES)} classes, {len(LATIN_FONTS)} fonts",
         "distortion_strength": str(STRENGTH),
         "held_out_accuracy": f"{reached:.2f}",

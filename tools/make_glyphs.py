@@ -1,7 +1,8 @@
 """Makes ``glyphs.npz``: base bitmaps of 100 characters, none of which looks like a Latin letter or a digit.
 
-Run from the checkout's root as ``python -m mist_ext.assets.make_glyphs [--sheet SHEET.png]``. The bitmaps
-come from DejaVu Sans and DejaVu Sans Bold, which matplotlib ships (free licence, ``LICENSE_DEJAVU`` there).
+    python tools/make_glyphs.py [--sheet SHEET.png]
+
+The bitmaps come from DejaVu Sans and DejaVu Sans Bold, which matplotlib ships (free licence, ``LICENSE_DEJAVU`` there).
 They are shipped rather than rendered at load time because a rendering varies with the font library's version.
 
 The characters were picked by eye from those that pass a measurement, which is repeated here: the correlation
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from mist_ext.assets.fonts import BOX, LATIN_FONTS, SIDE, render
+from mist_ext.data.fonts import BOX, LATIN_FONTS, SIDE, render
+from mist_ext.data.glyphs import ASSET
 
 STYLES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
 LIMIT = 0.82
@@ -108,7 +110,7 @@ def sheet(bitmaps: NDArray[np.uint8]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the base bitmaps of the glyphs data set.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "glyphs.npz")
+    parser.add_argument("--out", type=Path, default=ASSET)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the characters")
     arguments = parser.parse_args()
     bitmaps = np.stack([np.stack([np.asarray(render(chr(c), font)) for font in STYLES]) for c in CODE_POINTS])

@@ -1,0 +1,111 @@
+"""The renditions: what their classes are, what a rendition does, and that every image is a function of its place."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from characters import HELD_OUT, script
+from torch import Tensor
+
+from mist_ext.data import load, renditions
+from mist_ext.data.draws import image_draws
+from mist_ext.data.renditions import ASSETS, DRAWS, FINE, RENDITIONS, draw, make
+from mist_ext.data.source import Source
+
+STREAMS = {"renditions": {"HEBREW", "GEORGIAN", "TIFINAGH", "ETHIOPIC"}, "renditions_dev": {"THAI", "ARMENIAN"}}
+DIGEST = (
+    "import torch; torch.set_num_threads(1);"
+    "import hashlib; from mist_ext.data import load; s = load('renditions_dev');"
+    "print(hashlib.sha256(b''.join(p.pixels.numpy().tobytes() for p in (s.train, s.test))).hexdigest())"
+)
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return load("renditions_dev")
+
+
+def bitmaps(name: str) -> Tensor:
+    with np.load(ASSETS / f"{name}.npz", allow_pickle=False) as asset:
+        return torch.from_numpy(asset["bitmaps"])
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_classes_are_letters_of_scripts_that_no_backbone_was_shown(name: str) -> None:
+    with np.load(ASSETS / f"{name}.npz", allow_pickle=False) as asset:
+        characters = [chr(code) for code in asset["code_points"]]
+    assert len(set(characters)) == 100
+    assert {script(character) for character in characters} == STREAMS[name] <= set(HELD_OUT)
+    assert all(unicodedata.category(character)[0] == "L" for character in characters)
+    assert bitmaps(name).shape == (100, 8, 48, 48)
+    assert (ASSETS / f"{name}.npz").stat().st_size < 5e5
+
+
+def test_a_hundred_balanced_classes_in_ten_tasks(source: Source) -> None:
+    assert len(set(source.class_names)) == 100
+    assert source.train.labels.bincount().tolist() == [40] * 100
+    assert source.test.labels.bincount().tolist() == [20] * 100
+    assert source.train.pixels.shape == (4000, 3, 32, 32)
+    assert source.tasks == 10
+
+
+def test_another_process_with_another_thread_count_gets_the_same_images(source: Source) -> None:
+    done = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True)
+    pixels = b"".join(part.pixels.numpy().tobytes() for part in (source.train, source.test))
+    assert done.stdout.strip() == hashlib.sha256(pixels).hexdigest()
+
+
+def test_an_image_depends_on_its_own_draws_and_ink_alone() -> None:
+    draws = torch.rand(24, DRAWS, generator=torch.Generator().manual_seed(0))
+    ink = bitmaps("renditions_dev")[:24, 0].float() / 255
+    together = draw(ink, draws)
+    assert torch.equal(draw(ink[5:6], draws[5:6])[0], together[5])
+    assert torch.equal(draw(ink.flip(0), draws.flip(0)), together.flip(0))
+
+
+def test_parts_and_seeds_have_other_images() -> None:
+    some = bitmaps("renditions_dev")[:3]
+    images = [make(some, seed, part, 2).pixels for seed, part in ((1, 0), (1, 1), (2, 0))]
+    assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+    assert torch.equal(make(some, 1, 0, 1).pixels, images[0][::2])  # more images leave the first as they are
+
+
+def test_every_class_comes_in_every_rendition(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = dict.fromkeys(RENDITIONS, 0)
+
+    def counted(name: str) -> Callable[..., Tensor]:
+        def rendition(ink: Tensor, *rest: Tensor) -> Tensor:
+            counts[name] += len(ink)
+            return ink
+
+        return rendition
+
+    monkeypatch.setattr(renditions, "RENDITIONS", {name: counted(name) for name in RENDITIONS})
+    for label in range(3):
+        counts.update(dict.fromkeys(counts, 0))
+        rows = [image_draws(2512, 0, label, sample, DRAWS) for sample in range(40)]
+        draw(torch.rand(40, 48, 48), torch.from_numpy(np.stack(rows)))
+        assert sum(counts.values()) == 40
+        assert min(counts.values()) > 0
+
+
+@pytest.mark.parametrize("name", RENDITIONS)
+def test_a_rendition_shows_the_character_and_not_as_a_filled_one(name: str) -> None:
+    ink = torch.zeros(6, FINE, FINE)
+    ink[:, 12:52, 20:30] = 1  # a bar
+    drawing = torch.Generator().manual_seed(1)
+    stroke = RENDITIONS[name](ink, torch.rand(6, 6, generator=drawing), torch.rand(6, FINE, FINE, generator=drawing))
+    assert stroke.shape == ink.shape
+    assert stroke.abs().max() <= 1.001
+    far = torch.ones_like(ink, dtype=torch.bool)
+    far[:, 2:62, 10:40] = False
+    assert stroke[far].abs().max() < 0.05  # nothing far from the bar
+    assert (stroke.abs() > 0.3).flatten(1).sum(1).min() > 60  # what can be seen of it
+    assert (stroke - ink).abs().mean(dim=(1, 2)).min() > 0.005
