@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mist_ext.data.source import BrokenImage, Source
-from mist_ext.data.views import Views, end_with_the_parent, worker_context
+from mist_ext.data.views import Views
+from mist_ext.data.workers import end_with_the_parent, worker_context, workers_start
 from mist_ext.distributed import ranks
 from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.seeding import draw_seed, generator
@@ -283,7 +284,9 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         broken = ""
         try:
-            for pixels, labels in self._loader:
+            with workers_start():
+                batches = iter(self._loader)
+            for pixels, labels in batches:
                 pixels = pixels.to(self.device, non_blocking=True)
                 if isinstance(self.images, TaskImages):
                     pixels = self.images.views.normalised(pixels)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import mmap
-import multiprocessing
-import os
-import signal
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -17,11 +12,7 @@ from torch import Tensor
 
 from mist_ext.data.source import ImageSet, pixels_of
 from mist_ext.data.transforms import Transform
-
-FORKS = sys.platform == "linux"  # forked worker processes share the cached images
-
-_ending = mmap.mmap(-1, 1)  # shared with forked workers: whether this process ends
-atexit.register(_ending.__setitem__, 0, 1)
+from mist_ext.data.workers import FORKS
 
 
 class ImageCache:
@@ -184,18 +175,3 @@ class Views:
             return images
         mean, std = (values.to(pixels.device) for values in (self._mean, self._std))
         return images.sub_(mean).div_(std)
-
-
-def end_with_the_parent(_worker: int) -> None:
-    """Let a worker ignore Ctrl-C, and end by SIGTERM only once its parent ends.
-
-    Signals reach the whole process group, but the parent needs its workers to finish the current step. When it ends, it
-    sends them SIGTERM and waits for them, also for those that an error has left behind.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0) if _ending[0] else None)
-
-
-def worker_context(workers: int) -> multiprocessing.context.BaseContext | None:
-    """Return how worker processes start: forked on Linux, where they share cached images; None for torch's default."""
-    return multiprocessing.get_context("fork") if workers and FORKS else None

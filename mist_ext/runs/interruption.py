@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -77,7 +76,6 @@ class Checkpointer:
         self._asked = 0.0
         self._saved = time.monotonic()
         self._previous: dict[int, Any] = {}
-        self._process = os.getpid()
 
     def __enter__(self) -> Checkpointer:
         if threading.current_thread() is threading.main_thread():
@@ -91,8 +89,6 @@ class Checkpointer:
             signal.signal(number, handler)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a worker that was forked, and has not begun yet
-            return
         if self._stop is not None:
             if time.monotonic() - self._asked < TWICE:
                 return
