@@ -1,4 +1,4 @@
-"""Which characters ``vit_mini`` is pre-trained on, rendered from the system's fonts.
+"""Which characters ``vit_nano.scripts`` is pre-trained on, rendered from the system's fonts.
 
 On Debian ``apt-get install fonts-noto-core fonts-noto-extra`` (licence: SIL Open Font License 1.1). The scripts of the
 streams that come with the package, and every typeface but Noto, are left out: no backbone has seen them.

@@ -66,4 +66,4 @@ class Embedded:
         return backbone
 
 
-EMBEDDED = {one.name: one for one in (Embedded("vit_nano", 128, 6, 4),)}
+EMBEDDED = {one.name: one for one in (Embedded("vit_nano", 128, 6, 4), Embedded("vit_nano.scripts", 128, 6, 4))}

@@ -172,9 +172,13 @@ def renditions_dev() -> Source:
     return _source("renditions_dev", 2512)
 
 
-def _source(name: str, seed: int) -> Source:
+def bitmaps_of(name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the letters of a data set of this file: uint8 ``[classes, typefaces, side, side]``, and their names."""
     with np.load(ASSETS / f"{name}.npz", allow_pickle=False) as asset:
-        bitmaps = torch.from_numpy(asset["bitmaps"])
-        names = tuple(f"U+{code:04X}" for code in asset["code_points"])
+        return torch.from_numpy(asset["bitmaps"]), tuple(f"U+{code:04X}" for code in asset["code_points"])
+
+
+def _source(name: str, seed: int) -> Source:
+    bitmaps, names = bitmaps_of(name)
     train, test = make(bitmaps, seed, 0, TRAIN_PER_CLASS), make(bitmaps, seed, 1, TEST_PER_CLASS)
     return Source(name, names, train, test, tasks=10)

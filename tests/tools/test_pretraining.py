@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pretrain_vit_mini
+import pretrain_on_scripts
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,27 +15,27 @@ from safetensors.torch import load_file
 def few_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four classes of random ink, so that no font is needed."""
     ink = torch.randint(256, (4, 2, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(pretrain_vit_mini, "choose", lambda: ["a", "b", "c", "d"])
-    monkeypatch.setattr(pretrain_vit_mini, "render_classes", lambda characters: ink)
+    monkeypatch.setattr(pretrain_on_scripts, "choose", lambda: ["a", "b", "c", "d"])
+    monkeypatch.setattr(pretrain_on_scripts, "render_classes", lambda characters: ink)
 
 
 def train(folder: Path, *options: str) -> None:
     files = [f"--{name}={folder / name}" for name in ("state", "log", "out")]
-    pretrain_vit_mini.main([*files, "--steps=6", "--batch=8", "--save-every=2", *options])
+    pretrain_on_scripts.main([*files, "--steps=6", "--batch=8", "--save-every=2", *options])
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     train(tmp_path / "whole")
-    step, steps = pretrain_vit_mini.Training.step, iter(range(100))
+    step, steps = pretrain_on_scripts.Training.step, iter(range(100))
 
-    def stopped(self: pretrain_vit_mini.Training, *arguments: torch.Tensor) -> float:
+    def stopped(self: pretrain_on_scripts.Training, *arguments: torch.Tensor) -> float:
         if next(steps) == 3:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
-    monkeypatch.setattr(pretrain_vit_mini.Training, "step", stopped)
+    monkeypatch.setattr(pretrain_on_scripts.Training, "step", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "out").exists()

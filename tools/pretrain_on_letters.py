@@ -1,6 +1,6 @@
 """Pre-trains ``vit_nano`` on rendered Latin letters and writes ``vit_nano.safetensors`` (fp16).
 
-    python tools/pretrain_vit_nano.py
+    python tools/pretrain_on_letters.py
 
 Data: upper- and lower-case Latin letters in the fonts of ``LATIN_FONTS``, distorted by ``mist_ext.data.distort``, every
 image drawn anew; no digits and no other script. Supervised cross-entropy. The accuracy is measured on renderings whose

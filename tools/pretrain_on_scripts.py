@@ -1,12 +1,15 @@
-"""Pre-trains ``vit_mini`` on rendered characters of many scripts and writes ``vit_mini.safetensors`` (fp16).
+"""Pre-trains ``vit_nano.scripts`` on rendered characters of many scripts and writes its weights (fp16).
 
     apt-get install fonts-noto-core fonts-noto-extra
-    python tools/pretrain_vit_mini.py --state STATE.pt --log LOG.jsonl
+    python tools/pretrain_on_scripts.py --state STATE.pt --log LOG.jsonl
 
 Data: the characters of ``characters.py``, distorted by ``mist_ext.data.distort``, every image drawn anew. Supervised
 cross-entropy. Every draw is keyed by its step, and the state is saved every ``--save-every`` steps, so the same command
 goes on after an interruption, and the weights do not depend on it. The log has the loss, and the accuracy on
 renderings whose distortions were drawn separately.
+
+Muon for the blocks' matrices, AdamW for the rest. Of a ViT 192 wide the loss was 4.24 after 160 steps of 256 images,
+with AdamW for everything 5.32 (learning rate 2e-3 both, chance 7.55).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import io
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +26,19 @@ import torch
 import torch.nn.functional as F
 from characters import choose, render_classes
 from safetensors.torch import save_file
+from timm.optim import muon
 from torch import Tensor, nn
 
-from mist_ext.backbones.embedded import Embedded
+from mist_ext.backbones import EMBEDDED
 from mist_ext.data.distort import DRAWS, distort, soften
 from mist_ext.seeding import draw_seed
 from mist_ext.system.files import write_atomically
 
-MINI = Embedded("vit_mini", width=192, depth=6, heads=6)
+BACKBONE = EMBEDDED["vit_nano.scripts"]
 STRENGTH = 0.75  # of the characters' distortion
+
+# In bfloat16, which many CPUs emulate, orthogonalising takes longer than all the rest of a step.
+muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 def images_of(bitmaps: Tensor, labels: Tensor, seed: int, strength: float = STRENGTH) -> Tensor:
@@ -60,14 +68,20 @@ class Training:
 
     def __init__(self, classes: int, steps: int, lr: float, seed: int) -> None:
         torch.manual_seed(seed)
-        self.backbone = MINI.create()
-        self.model = nn.Sequential(self.backbone, nn.Linear(MINI.width, classes))
-        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
-        others = [p for p in self.model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-            betas=(0.9, 0.95),
-            fused=True,
+        self.backbone = BACKBONE.create()
+        self.model = nn.Sequential(self.backbone, nn.Linear(BACKBONE.width, classes))
+        blocks = [p for name, p in self.backbone.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+        inside = {id(p) for p in blocks}
+        others = [p for p in self.model.parameters() if id(p) not in inside]
+        self.optimizer = muon.Muon(
+            [
+                {"params": blocks, "use_muon": True, "weight_decay": 0.05},
+                {"params": [p for p in others if p.ndim >= 2], "use_fallback": True, "weight_decay": 0.05},
+                {"params": [p for p in others if p.ndim < 2], "use_fallback": True, "weight_decay": 0.0},
+            ],
+            lr,
+            nesterov=True,
+            betas=(0.9, 0.95),  # of AdamW, which the others fall back to
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, lr, total_steps=steps, pct_start=0.05, cycle_momentum=False
@@ -108,8 +122,8 @@ class Training:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Pre-train vit_mini on rendered characters of many scripts.")
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser = argparse.ArgumentParser(description="Pre-train vit_nano.scripts on rendered characters of many scripts.")
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -117,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, required=True, help="where training is saved, and goes on from")
     parser.add_argument("--log", type=Path, required=True, help="JSON lines are added to it")
     parser.add_argument("--save-every", type=int, default=100, help="steps")
-    parser.add_argument("--out", type=Path, default=MINI.weights)
+    parser.add_argument("--out", type=Path, default=BACKBONE.weights)
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -151,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     training.backbone.load_state_dict(half)  # the accuracy is that of the weights as they are shipped
     reached = accuracy(training.model, bitmaps, options.seed, per_class=5)
     metadata = {
-        "architecture": MINI.description,
+        "architecture": BACKBONE.description,
         "data": f"rendered characters of many scripts, {total} classes, Noto typefaces",
         "distortion_strength": str(STRENGTH),
         "held_out_accuracy": f"{reached:.2f}",
