@@ -16,6 +16,9 @@ from mist_ext.distributed.shard import is_sharded
 from mist_ext.kernels import ops
 from mist_ext.parameters import with_names
 
+NEVER = -math.inf
+"""The score of an entry that is not selected, whatever the rate."""
+
 
 def selected_count(n: int, rate: float) -> int:
     """Return how many of ``n`` entries a rate selects: n - ceil((n - 1) (1 - rate)), at least one if there is one.
@@ -29,43 +32,53 @@ def selected_count(n: int, rate: float) -> int:
 
 
 def highest(scores: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
-    """Return the positions of the highest scores of each tensor: int32, ascending."""
+    """Return the positions of the highest scores of each tensor, those of `NEVER` left out: int32, ascending."""
     names = list(scores)
-    counts = [selected_count(score.numel(), rate) for score in scores.values()]
+    dense = [score.contiguous() for score in scores.values()]
     try:
-        return dict(zip(names, ops.select([score.contiguous() for score in scores.values()], counts), strict=True))
+        index = ops.select(dense, [selected_count(score.numel(), rate) for score in dense])
     except RuntimeError as error:
         raise ValueError(with_names(error, names)) from error
+    allowed = [entries[score.view(-1)[entries.long()] != NEVER] for score, entries in zip(dense, index, strict=True)]
+    return dict(zip(names, allowed, strict=True))
 
 
 def select(
-    scores: Mapping[str, Tensor], rate: float, expression: re.Pattern[str] | None
+    scores: Mapping[str, Tensor], rate: float, expression: re.Pattern[str] | None, vectors: bool
 ) -> tuple[dict[str, Tensor | None], dict[str, tuple[int, ...]], dict[str, SelectionShard]]:
     """Select the highest scores of each tensor that is not fully selected, or this rank's part of them.
 
     Returns index, shape and shards of the `Selection`. A sharded tensor is gathered, one at a time.
     """
-    sparse = [name for name, score in scores.items() if not is_fully_selected(name, score, expression)]
+    sparse = [name for name, score in scores.items() if not is_fully_selected(name, score, expression, vectors)]
     index: dict[str, Tensor | None] = dict.fromkeys(scores)
     index.update(highest({name: scores[name] for name in sparse if not is_sharded(scores[name])}, rate))
     shape = {name: tuple(score.shape) for name, score in scores.items()}
     shards = {}
     filled = [name for name in sparse if scores[name].numel()]
-    zero = [name for name in filled if not is_sharded(scores[name]) and not scores[name].any()]
+    zero = [name for name in filled if not is_sharded(scores[name]) and _is_zero(scores[name])]
     for name, score in scores.items():
         if is_sharded(score):
             if name in sparse:
                 gathered = score.full_tensor()  # type: ignore[attr-defined]
-                zero += [] if gathered.any() else [name]
+                zero += [name] if _is_zero(gathered) else []
                 index.update(highest({name: gathered}, rate))
             index[name], shape[name], shards[name] = local_selection(name, index[name], score)
     warn_of_zero_scores(zero, len(filled))
     return index, shape, shards
 
 
-def is_fully_selected(name: str, tensor: Tensor, expression: re.Pattern[str] | str | None) -> bool:
+def _is_zero(score: Tensor) -> bool:
+    """Return whether all scores are 0 among those that may be selected, if any may."""
+    allowed = score[score != NEVER]
+    return bool(allowed.numel()) and not allowed.any()
+
+
+def is_fully_selected(
+    name: str, tensor: Tensor, expression: re.Pattern[str] | str | None, vectors: bool = True
+) -> bool:
     """Return whether `Selection.from_scores` selects a tensor fully."""
-    return tensor.ndim <= 1 or (expression is not None and re.search(expression, name) is not None)
+    return (vectors and tensor.ndim <= 1) or (expression is not None and re.search(expression, name) is not None)
 
 
 def same_index(one: Tensor | None, other: Tensor | None) -> bool:

@@ -122,19 +122,24 @@ class Selection(Mapping[str, "Tensor | None"]):
         return sum(self.total_count(name) for name in self.by_score) / total if total else 0.0
 
     @classmethod
-    def from_scores(cls, scores: Mapping[str, Tensor], rate: float, whole: str | None = None) -> Selection:
+    def from_scores(
+        cls, scores: Mapping[str, Tensor], rate: float, whole: str | None = None, vectors: bool = True
+    ) -> Selection:
         """Select in each tensor the entries with the highest scores, ties by lowest position.
 
         Parameters
         ----------
         scores : mapping of str to Tensor
             float32, of the parameters' shapes (`Sensitivity.scores`). Sharded ones are gathered one tensor after the
-            other, so that all ranks select what one device would, and each keeps its part.
+            other, so that all ranks select what one device would, and each keeps its part. An entry of score minus
+            infinity is never selected.
         rate : float
             The fraction selected, as `selected_count` turns it into a number.
         whole : str, optional
-            A regular expression; tensors with at most one dimension and those whose name it matches anywhere are
-            fully selected. An empty one matches no name.
+            A regular expression; tensors whose name it matches anywhere are fully selected. An empty one matches no
+            name.
+        vectors : bool
+            Whether tensors with at most one dimension are fully selected, whatever their name.
 
         Raises
         ------
@@ -151,10 +156,12 @@ class Selection(Mapping[str, "Tensor | None"]):
         if not isinstance(scores, Mapping):
             raise TypeError(f"scores is a {type(scores).__name__}, expected a mapping as sensitivity.scores() returns")
         expression = pattern("whole", whole) if whole else None
-        return cls(*select(scores, rate, expression))
+        return cls(*select(scores, rate, expression, vectors))
 
     @classmethod
-    def random(cls, named_parameters: Pairs, rate: float, seed: int, whole: str | None = None) -> Selection:
+    def random(
+        cls, named_parameters: Pairs, rate: float, seed: int, whole: str | None = None, vectors: bool = True
+    ) -> Selection:
         """Select in each tensor as many entries as `from_scores` would, at random.
 
         ``seed`` alone decides which; the other arguments and errors are those of `from_scores`.
@@ -162,13 +169,15 @@ class Selection(Mapping[str, "Tensor | None"]):
         generator = torch.Generator().manual_seed(seed)
         pairs = named_pairs(named_parameters)
         scores = {name: shard_like(torch.rand(p.shape, generator=generator), p) for name, p in pairs}
-        return cls.from_scores(scores, rate, whole)
+        return cls.from_scores(scores, rate, whole, vectors)
 
     @classmethod
-    def magnitude(cls, named_parameters: Pairs, rate: float, whole: str | None = None) -> Selection:
+    def magnitude(
+        cls, named_parameters: Pairs, rate: float, whole: str | None = None, vectors: bool = True
+    ) -> Selection:
         """Select in each tensor the entries with the largest absolute value; otherwise as `from_scores`."""
         scores = {name: p.detach().abs().float() for name, p in named_pairs(named_parameters)}
-        return cls.from_scores(scores, rate, whole)
+        return cls.from_scores(scores, rate, whole, vectors)
 
     @classmethod
     def whole(cls, named_parameters: Pairs) -> Selection:

@@ -179,3 +179,13 @@ def test_a_nan_score_names_the_parameter(device: torch.device) -> None:
     scores["second"][1, 2] = float("nan")
     with pytest.raises(ValueError, match=r"'second'.* is NaN at entry 5"):
         Selection.from_scores(scores, 0.5)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])
+def test_an_entry_of_score_minus_infinity_is_never_selected(device: torch.device, rate: float) -> None:
+    score = torch.arange(40.0, device=device).view(8, 5)
+    score[2:6] = -torch.inf
+    selected = Selection.from_scores({"a": score}, rate)["a"]
+    allowed = [*range(10), *range(30, 40)]
+    assert selected is not None
+    assert selected.tolist() == sorted(allowed[-selected_count(40, rate) :])

@@ -5,7 +5,8 @@
 
 Licences: culmus and the Thai fonts GPL 2 with an exception for documents that embed them, FreeFont GPL 3 with the same
 exception, DejaVu that of Bitstream Vera, Abyssinica SIL OFL 1.1. Bitmaps are shipped rather than rendered at load time,
-because a rendering varies with the font library's version. Noto, which ``vit_nano.scripts`` is pre-trained on, is left out.
+because a rendering varies with the font library's version. Noto, which ``vit_nano.scripts`` was pre-trained on, is left
+out.
 """
 
 from __future__ import annotations

@@ -130,7 +130,8 @@ class TuningOptions:
     )
     whole: str = option(
         "bias|norm",
-        "Regular expression: tensors whose name it matches are fully selected, as are those of at most one dimension.",
+        "Regular expression: tensors whose name it matches are fully selected; in exact dynamics those of at most one "
+        "dimension too.",
         group="MIST",
         pattern=True,
         tuners=SPARSE,

@@ -19,6 +19,6 @@ class Magnitude(SparseTuner):
 
     def select(self, images: Dataset, tuned: Tuned) -> Selection:
         """Take the largest entries of each tensor."""
-        selection = Selection.magnitude(self.named_parameters(), self.options.rate, self.fully_selected)
+        selection = Selection.magnitude(self.named_parameters(), **self.rule)
         tuned.selection = tensor_records(selection, self.backbone)
         return selection

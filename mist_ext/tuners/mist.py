@@ -12,6 +12,7 @@ from mist_ext.config import TuningOptions
 from mist_ext.distributed import agreement, partial_sums
 from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import local
+from mist_ext.indices import NEVER
 from mist_ext.kernels import ops
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
@@ -45,13 +46,13 @@ class MIST(SparseTuner):
     def select(self, images: Dataset, tuned: Tuned) -> Selection:
         """Select the entries with the highest scores, and among them those to freeze when the task ends."""
         scores = self.score(images)
-        for name, bits in self.history.frozen.items():  # behind every entry that may be tuned, even one of score 0
+        for name, bits in self.history.frozen.items():
             own = local(scores[name]).view(-1)
-            own[ops.unpack_bits(bits.to(self.device), len(own))] = -1
-        selection = Selection.from_scores(scores, self.options.rate, self.fully_selected)
+            own[ops.unpack_bits(bits.to(self.device), len(own))] = NEVER
+        selection = Selection.from_scores(scores, **self.rule)
         if self.options.freeze_rate:
             by_score = {name: scores[name] for name in selection.by_score}
-            self.to_freeze = Selection.from_scores(by_score, self.options.freeze_rate)
+            self.to_freeze = Selection.from_scores(by_score, self.options.freeze_rate, vectors=False)
         tuned.selection = tensor_records(selection, self.backbone, scores)
         return selection
 

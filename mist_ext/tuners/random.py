@@ -17,6 +17,6 @@ class Random(SparseTuner):
     def select(self, images: Dataset, tuned: Tuned) -> Selection:
         """Draw the entries to tune."""
         seed = draw_seed(self.seed, "selection", self.task)
-        selection = Selection.random(self.named_parameters(), self.options.rate, seed, self.fully_selected)
+        selection = Selection.random(self.named_parameters(), seed=seed, **self.rule)
         tuned.selection = tensor_records(selection, self.backbone)
         return selection

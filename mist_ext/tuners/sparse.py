@@ -74,6 +74,15 @@ class SparseTuner(ContrastiveTuner):
         """The pattern of the tensors to select fully: the options' own, and the objectives' layers."""
         return "|".join(filter(None, (self.options.whole, r"^projector\.", r"^classifier\.")))
 
+    @property
+    def rule(self) -> dict[str, Any]:
+        """How much of which tensors is selected, as `Selection.from_scores` takes it.
+
+        In published dynamics a vector that is neither a bias nor of a norm, such as LayerScale's, is selected by score.
+        """
+        exact = self.options.dynamics == "exact"
+        return {"rate": self.options.rate, "whole": self.fully_selected, "vectors": exact}
+
     def tune(self, images: Dataset) -> Tuned:
         with all_frozen_but([p for _, p in self.tunable()], self.backbone.parameters()):
             tuned = self.begin_task(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -244,6 +245,38 @@ def test_frozen_entries_come_behind_others_of_score_zero() -> None:
     assert selections[0]["patch_embed.proj.weight"].tolist() == list(range(50, 50 + selected_count(len(flags), 0.05)))
 
 
+@pytest.mark.parametrize("dynamics", ["exact", "published"])
+def test_a_frozen_entry_is_never_selected_even_where_all_others_are(dynamics: str, same_bits: Callable) -> None:
+    t = tuner(rate=1.0, keep=1.0, freeze_rate=0.1, dynamics=dynamics, weight_decay=0.01)
+    selections = spied(t)
+    t.tune(images())
+    flags = {name: ops.unpack_bits(bits, t.history.strikes[name].numel()) for name, bits in t.history.frozen.items()}
+    before = values(t.backbone)
+    t.tune(images(seed=1))
+    after = values(t.backbone)
+    for name, frozen in flags.items():
+        assert torch.equal(selections[-1][name].long(), (~frozen).nonzero().flatten())
+        expected = nn.Parameter(before[name].flatten()[frozen])
+        if dynamics == "published":  # torch's SGD decays what has no gradient too
+            decay = torch.optim.SGD([expected], t.options.lr, t.options.momentum, weight_decay=0.01)
+            for _ in range(-(-COUNT // BATCH)):
+                expected.grad = torch.zeros_like(expected)
+                decay.step()
+        assert same_bits(after[name].flatten()[frozen], expected.detach())
+
+
+def test_once_every_entry_is_frozen_the_rest_is_tuned() -> None:
+    t = tuner(freeze_rate=1.0, rate=1.0)
+    t.tune(images())
+    before = values(t.backbone)
+    tuned = t.tune(images(seed=1))
+    moved = {name for name, value in values(t.backbone).items() if not torch.equal(value, before[name])}
+    assert moved <= {name for name in before if re.search("bias|norm", name)}
+    assert moved
+    assert tuned.selected_fraction == 0
+    assert all(record.score_selected in (None, 0) for record in tuned.selection if record.name.endswith("qkv.weight"))
+
+
 def test_without_a_freeze_rate_nothing_is_frozen() -> None:
     t = tuner(epochs=1, freeze_rate=0.0)
     t.tune(images())
@@ -283,3 +316,20 @@ def test_bf16_precision_keeps_float32_parameters() -> None:
     t.tune(images())
     assert all(p.dtype == torch.float32 for p in t.backbone.parameters())
     assert any(not torch.equal(before[name], p) for name, p in t.backbone.named_parameters())
+
+
+@pytest.mark.parametrize("dynamics", ["exact", "published"])
+def test_layer_scale_is_selected_by_score_in_published_dynamics_alone(dynamics: str) -> None:
+    torch.manual_seed(0)
+    scaled = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=40, depth=2, num_heads=2, num_classes=0, init_values=0.1
+    )
+    t = MIST(scaled, TuningOptions(epochs=2, batch_size=BATCH, freeze_rate=0.05, dynamics=dynamics), 1)  # type: ignore[arg-type]
+    selections = spied(t)
+    t.tune(images())
+    by_score = {name for name in selections[0].by_score if scaled.get_parameter(name).ndim == 1}
+    gammas = {name for name in values(scaled) if "gamma" in name}
+    assert len(gammas) == 4
+    assert by_score == (gammas if dynamics == "published" else set())
+    assert {name for name in t.history.frozen if "gamma" in name} == by_score
+    assert all(selections[0].count(name) == selected_count(40, 0.05) for name in by_score)
