@@ -106,3 +106,31 @@ def preset(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[s
         if method in values["method"] and not named & {target, option}:
             others.insert(0, text)
     return values | ({"method_options": others} if own else {})
+
+
+def check_methods(name: str, values: Mapping[str, Any]) -> None:
+    """Raise ValueError if a method would run with what a preset has for its own, where it was published with other.
+
+    Parameters
+    ----------
+    name : str
+        Of the preset.
+    values : mapping
+        All options of the run. What differs from the preset was given, and is taken as meant.
+    """
+    own = PRESETS[name]
+    if set(values["tuner"]) == {"none"}:
+        return
+    for other, settings in PRESETS.items():
+        (method,) = settings["method"]
+        same = all(settings.get(key) == own.get(key) for key in ("data", "dynamics", "tuner"))
+        if not same or method not in values["method"]:
+            continue
+        differing = [key for key in settings if key not in ("method", "method_options")]
+        differing = [key for key in differing if settings[key] != own.get(key) == values[key]]
+        if differing:
+            theirs, ours = (", ".join(f"{key} {of[key]:g}" for key in differing) for of in (settings, own))
+            raise ValueError(
+                f"preset {name!r} has {ours}, but {method} was published with {theirs}; run it by itself with --preset "
+                f"{other}, or give these options"
+            )

@@ -128,6 +128,7 @@ class Config(TuningOptions):
         registry.check_data(self.data)
         if self.preset is not None:
             presets.preset(self.preset)
+            presets.check_methods(self.preset, vars(self))
         for kind, given, known in (
             ("tuner", self.tuner, registry.TUNERS),
             ("method", self.method, registry.METHODS),

@@ -26,6 +26,10 @@ Command = Callable[..., tuple[int, str, str]]
         (["run", "--data", "folder:"], "expected folder:PATH"),
         (["run", "--pres", "mist/cifar100"], "unknown option '--pres'; did you mean '--preset'"),
         (["run", "--preset"], "--preset"),
+        (
+            ["run", "--preset", "mist/cub200", "--method", "ranpac", "simplecil"],
+            "simplecil was published with batch_size",
+        ),
         (["run", "--test-fraction", "1.5"], "test_fraction is 1.5, expected less than 1"),
         (["data", "check", "digits", "--test-fraction", "0"], "test_fraction is 0.0, expected a share between 0 and 1"),
         (["predict", ".", __file__, "--top", "0"], "top is 0, expected at least 1"),

@@ -94,3 +94,29 @@ def test_a_preset_s_options_of_methods_stand_below_those_that_are_given(given: d
     options = Config(**presets.preset("mist/cifar100", given))
     assert options.method_options == chosen
     assert Config(**presets.preset("mist/cifar100", asdict(options))) == options  # as a run's config.yaml gives them
+
+
+@pytest.mark.parametrize(
+    ("name", "methods", "message"),
+    [
+        (
+            "mist/cub200",
+            ["ranpac", "simplecil"],
+            "has batch_size 56, freeze_rate 0.0005, but simplecil was published with batch_size 32, freeze_rate 1e-09; "
+            "run it by itself with --preset mist/cub200-simplecil, or give these options",
+        ),
+        ("mist/cub200", ["simplecil"], "--preset mist/cub200-simplecil,"),
+        ("mist/imagenet_r-simplecil-exact", ["simplecil", "ranpac"], "--preset mist/imagenet_r-exact,"),
+    ],
+)
+def test_no_method_runs_with_what_was_published_for_another(name: str, methods: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config(**presets.preset(name, {"method": methods})).check()
+    given = {"method": methods, "batch_size": 40, "freeze_rate": 0.0}
+    Config(**presets.preset(name, given)).check()
+    Config(**presets.preset(name, {"method": methods, "tuner": ["none"]})).check()  # which uses none of them
+
+
+@pytest.mark.parametrize("methods", [["ranpac"], ["ranpac", "fecam"], ["ranpac", "ranpac_adapter"]])
+def test_methods_without_published_settings_take_those_of_the_preset(methods: list[str]) -> None:
+    Config(**presets.preset("mist/cub200", {"method": methods})).check()

@@ -15,6 +15,7 @@ from mist_ext.config import Config, presets
 from mist_ext.runs import benchmark
 
 SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0}
+SHARED = {"batch_size": 48, "freeze_rate": 1e-3}  # by methods of which each has its own published ones
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0}
 )
 def test_a_preset_runs_from_files_to_table(data: str, layout, classes: list[int], tmp_path: Path) -> None:
     layout(tmp_path / "data")
-    chosen = presets.preset(f"mist/{data}-exact", {**SMALL, "method": ["simplecil", "ranpac"]})
+    chosen = presets.preset(f"mist/{data}-exact", {**SMALL, **SHARED, "method": ["simplecil", "ranpac"]})
     chosen["method_options"] = ["ranpac.width=200"]
     options = Config(**chosen, data_root=str(tmp_path / "data"), out=str(tmp_path / "run"))
     benchmark.run(options, Console(file=io.StringIO()))
