@@ -1,6 +1,7 @@
 """Makes backbones by name, as feature extractors: the embedded ones and the models of timm.
 
-``vit_nano``, 1.2 million parameters, was pre-trained on rendered Latin letters only (``tools/pretrain_vit_nano.py``).
+``vit_nano``, 1.2 million parameters, was pre-trained on rendered Latin letters only (``tools/pretrain_on_letters.py``),
+``vit_nano.scripts``, the same network, on 1,894 letters of many scripts (``tools/pretrain_on_scripts.py``).
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ def create(name: str, weights: str = "pretrained") -> nn.Module:
     Parameters
     ----------
     name : str
-        ``"vit_nano"`` or the name of a timm model.
+        ``"vit_nano"``, ``"vit_nano.scripts"`` or the name of a timm model.
     weights : str
-        ``"pretrained"`` (shipped for ``vit_nano``; otherwise timm's, which are downloaded unless cached),
+        ``"pretrained"`` (shipped for the first two; otherwise timm's, which are downloaded unless cached),
         ``"none"`` for random weights, or the path of a local ``.safetensors``, ``.npz`` (Google's JAX
         format) or ``.pth``/``.pt``/``.bin`` file. A classifier's weights in a file are left out.
 

@@ -76,7 +76,9 @@ class Config(TuningOptions):
         4.0, "Decoded images are kept in at most this many GB.", group="data", at_least=0, at_most=1e9, needs=FILES
     )
     backbone: str = option(
-        "vit_nano", "vit_nano, or the name of any timm model that gives a feature vector.", group="backbone"
+        "vit_nano",
+        "vit_nano, vit_nano.scripts, or the name of any timm model that gives a feature vector.",
+        group="backbone",
     )
     weights: str = option(
         "pretrained", "pretrained, none, or a local .safetensors, .npz or .pth file.", group="backbone", null="none"

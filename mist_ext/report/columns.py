@@ -15,7 +15,10 @@ from mist_ext.system.costs import PHASES
 
 ACCURACY, BACKBONE, MEMORY = "Accuracy, %", "The backbone", "Peak memory, MiB"
 
-LEGEND = "A_avg, A_last in %, forgetting and gain in percentage points, mean ± std over seeds."
+LEGEND = (
+    "A_avg, A_last, and A_tt, which is the accuracy on a task's own classes right after it, in %; forgetting and gain "
+    "in percentage points; mean ± std over seeds."
+)
 BACKBONE_LEGEND = (
     "drift: cosine between the features of earlier tasks' test images before and after tuning on a task, mean over "
     "tasks, 1 where nothing moves; letters: % of held-out Latin letters that a linear probe recognises after the last "
@@ -41,11 +44,11 @@ def line(columns: Sequence[Shown], one: Comparison, anchor: str = "") -> Line:
 
 def accuracies(comparisons: Sequence[Comparison]) -> list[Shown]:
     """Return the metrics and the gain; where any experiment has a published accuracy, it stands beside its own."""
-    published = any(one.experiment.expected for one in comparisons)
+    published = [one.experiment.expected for one in comparisons if one.experiment.expected]
     columns = []
     for metric, heading in METRICS.items():
         columns.append(_metric(metric, heading, comparisons))
-        if published and metric != "forgetting":
+        if any(getattr(expected, metric, None) is not None for expected in published):
             columns.append(_published(metric, heading))
     return [*columns, Shown(Column("gain over none", ACCURACY), _gain)]
 

@@ -115,6 +115,11 @@ class Experiment(ExperimentRecord, kw_only=True):
         """Return the accuracy on the classes seen after each task, over seeds."""
         return [metrics.mean_std(values) for values in zip(*(run.seen for run in self.counted), strict=True)]
 
+    def learnt_by_task(self) -> list[Spread]:
+        """Return the accuracy on each task's own classes right after it, over seeds."""
+        rows = zip(*(run.matrix for run in self.counted), strict=True)
+        return [metrics.mean_std([row[-1] for row in of_task]) for of_task in rows]
+
     def mean_matrix(self) -> list[list[float]]:
         """Return the accuracy matrix, averaged over seeds."""
         rows = zip(*(run.matrix for run in self.counted), strict=True)

@@ -13,7 +13,12 @@ from typing import NamedTuple
 Matrix = Sequence[Sequence[float]]
 
 # What every run is measured by: the names in files, and as tables have them.
-METRICS = {"average_accuracy": "A_avg", "last_accuracy": "A_last", "forgetting": "forgetting"}
+METRICS = {
+    "average_accuracy": "A_avg",
+    "last_accuracy": "A_last",
+    "learning_accuracy": "A_tt",
+    "forgetting": "forgetting",
+}
 
 
 class Spread(NamedTuple):
@@ -83,6 +88,20 @@ def last_accuracy(seen: Sequence[float]) -> float:
     if not seen:
         raise ValueError("no accuracy to take the last of: no task has been evaluated")
     return float(seen[-1])
+
+
+def learning_accuracy(matrix: Matrix) -> float:
+    """Return A_tt, the mean over tasks of the accuracy on a task's own classes right after it was learnt.
+
+    The task's test samples may be taken for any class seen so far. In percent, from the accuracy matrix's diagonal.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is empty or no lower triangle.
+    """
+    _check(matrix)
+    return mean_std([row[-1] for row in matrix]).mean
 
 
 def forgetting(matrix: Matrix) -> float:

@@ -117,6 +117,7 @@ class RunRecord(Struct, forbid_unknown_fields=True):
     tasks: list[TaskRecord]
     average_accuracy: Percent | None = None
     last_accuracy: Percent | None = None
+    learning_accuracy: Percent | None = None
     forgetting: Measured | None = None
     accuracy_matrix: list[list[Percent]] | None = None
 
@@ -153,22 +154,24 @@ class RunRecord(Struct, forbid_unknown_fields=True):
         return {
             "average_accuracy": metrics.average_accuracy(self.seen),
             "last_accuracy": metrics.last_accuracy(self.seen),
+            "learning_accuracy": metrics.learning_accuracy(self.matrix),
             "forgetting": metrics.forgetting(self.matrix),
         }
 
 
-class Expected(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What was published for an experiment's protocol, in percent; None where it was not published.
+class Expected(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What was published for an experiment's protocol, in percent; what was not is absent.
 
     Attributes
     ----------
-    average_accuracy, last_accuracy : float or None
+    average_accuracy, last_accuracy, learning_accuracy : float or None
     source : str
         Where it was published.
     """
 
     average_accuracy: Percent | None = None
     last_accuracy: Percent | None = None
+    learning_accuracy: Percent | None = None
     source: str
 
 

@@ -113,6 +113,7 @@ class ExperimentResults:
         matrix, seen = run.matrix, run.seen
         run.average_accuracy = metrics.average_accuracy(seen)
         run.last_accuracy = metrics.last_accuracy(seen)
+        run.learning_accuracy = metrics.learning_accuracy(matrix)
         run.forgetting = metrics.forgetting(matrix)
         run.accuracy_matrix = matrix
         self._write()

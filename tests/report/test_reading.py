@@ -71,11 +71,14 @@ def test_a_damaged_task_is_named(entry: str, value: Any, message: str) -> None:
         parse_experiment(result, "x")
 
 
-@pytest.mark.parametrize(("entry", "value"), [("average_accuracy", 82.6), ("last_accuracy", 75.1), ("forgetting", 9.0)])
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("average_accuracy", 82.6), ("last_accuracy", 75.1), ("learning_accuracy", 80.5), ("forgetting", 9.0)],
+)
 def test_metrics_that_the_tasks_contradict_are_refused(entry: str, value: float) -> None:
     result = of_matrices()
     (run,) = result["runs"]
-    run |= {"average_accuracy": 82.5, "last_accuracy": 75.0, "forgetting": 10.0}
+    run |= {"average_accuracy": 82.5, "last_accuracy": 75.0, "learning_accuracy": 80.0, "forgetting": 10.0}
     result["summary"] = {entry: {"mean": run[entry], "std": 0.0}}
     parse_experiment(result, "x")
     with pytest.raises(ResultsError, match=rf"x contradicts itself: summary\.{entry}\.std is 1\.0, but"):

@@ -24,6 +24,12 @@ def test_average_and_last_accuracy() -> None:
     assert metrics.last_accuracy([90.0, 77.5, 82.5]) == 82.5
 
 
+def test_learning_accuracy_is_that_of_each_task_right_after_it() -> None:
+    assert metrics.learning_accuracy(MATRIX) == pytest.approx((90 + 80 + 95) / 3)
+    with pytest.raises(ValueError, match="no task has been evaluated"):
+        metrics.learning_accuracy([])
+
+
 def test_forgetting_is_the_loss_from_the_best_earlier_accuracy() -> None:
     # Task 0 lost 90 - 75, task 1 lost 80 - 60; the last task cannot be forgotten yet.
     assert metrics.forgetting(MATRIX) == pytest.approx(17.5)

@@ -13,6 +13,7 @@ from slow import first_is_quick
 
 from mist_ext import data
 from mist_ext.config import Config
+from mist_ext.results.metrics import METRICS
 from mist_ext.runs import benchmark
 from mist_ext.system.costs import PHASES, SHARED_EXTRACTION
 from mist_ext.system.memory import NotEnoughMemory
@@ -75,7 +76,7 @@ def test_a_run_leaves_results_configuration_log_and_figures(tmp_path: Path) -> N
             assert [len(row) for row in one["accuracy_matrix"]] == [1, 2]
             assert one["last_accuracy"] == one["tasks"][-1]["accuracy_seen"]
             assert sorted(label for task in one["tasks"] for label in task["classes"]) == list(range(10))
-        assert set(experiment["summary"]) == {"average_accuracy", "last_accuracy", "forgetting"}
+        assert set(experiment["summary"]) == set(METRICS)
         files = {path.name for path in (tmp_path / name).iterdir()}
         kinds = ("accuracy", "matrix", "costs", "forgetting") + (("selection",) if "mist" in name else ())
         figures = {f"{kind}.{form}" for kind in kinds for form in ("png", "svg")}

@@ -1,4 +1,4 @@
-"""An experiment's accuracy on the classes seen, after each task."""
+"""An experiment's accuracy on the classes seen, after each task, and on the task's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def has_figure(_experiment: Experiment) -> bool:
 
 
 def draw(experiment: Experiment) -> Drawing:
-    """Draw the mean, a band of one standard deviation, and every seed thin."""
+    """Draw the mean, a band of one standard deviation, every seed thin, and what was right of each task after it."""
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     tasks = list(range(1, experiment.tasks + 1))
@@ -30,6 +30,10 @@ def draw(experiment: Experiment) -> Drawing:
             axes.plot(tasks, run.seen, ".-", color=colour, linewidth=0.8, alpha=0.55, markersize=4, label=label)
     name = f"mean of {count} seeds" if count > 1 else f"seed {experiment.counted[0].seed}"
     axes.plot(tasks, means, color=colour, linewidth=2.2, marker="o", markersize=6, label=name)
+    learnt = [spread.mean for spread in experiment.learnt_by_task()]
+    axes.plot(
+        tasks, learnt, "s:", color="0.35", linewidth=1.2, markersize=4, label="a task's own classes, right after it"
+    )
     end = (tasks[-1], means[-1])
     axes.annotate(f"{end[1]:.1f}", end, (8, 0), textcoords="offset points", va="center", color=colour)
     accuracy_axes(axes, experiment.tasks)
@@ -38,6 +42,7 @@ def draw(experiment: Experiment) -> Drawing:
     axes.legend(frameon=False, fontsize="small", loc="best")
     description = (
         f"Accuracy on all classes seen, {experiment.title}, mean of {plural(count, 'seed')}: {means[0]:.2f} % "
-        f"after task 1, {means[-1]:.2f} % after task {tasks[-1]}."
+        f"after task 1, {means[-1]:.2f} % after task {tasks[-1]}; on a task's own classes right after it "
+        f"{sum(learnt) / len(learnt):.2f} % on average."
     )
     return Drawing("accuracy", "Accuracy over tasks", description, figure)
