@@ -1,4 +1,4 @@
-"""The command ``mist``: run, sweep, predict, report, data, info."""
+"""The command ``mist``: run, sweep, predict, report, compare, data, info."""
 
 from __future__ import annotations
 
@@ -139,6 +139,23 @@ def report_command(options: Namespace) -> int:
     return 0
 
 
+def compare_command(options: Namespace) -> int:
+    """Print a run beside the authors' logs; return 1 if they differ."""
+    from rich.console import Console
+
+    from mist_ext import report
+    from mist_ext.report.log_comparison import compare_with_logs
+    from mist_ext.report.renderers.terminal import Terminal
+
+    tolerances = {name: typed(getattr(options, name), float, f"{name} is") for name in ("tolerance", "loss_tolerance")}
+    for name, value in tolerances.items():
+        if not value >= 0:
+            raise ValueError(f"{name} is {value:g}, expected a number of 0 or more")
+    tables, agree = compare_with_logs(report.read_experiments([options.run]), **tolerances)
+    Console().print(Terminal(tables))
+    return 0 if agree else 1
+
+
 def data_command(options: Namespace) -> int:
     """Examine a data set; return 1 if something is wrong."""
     from rich.console import Console
@@ -165,6 +182,7 @@ COMMANDS = {
     "sweep": sweep_command,
     "predict": predict_command,
     "report": report_command,
+    "compare": compare_command,
     "data": data_command,
     "info": info_command,
 }

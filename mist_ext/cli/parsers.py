@@ -75,6 +75,7 @@ def make() -> Parser:
     _sweep(commands.add_parser("sweep", help="run every point of a grid of options, and compare them"))
     _predict(commands.add_parser("predict", help="name what is on images, with a trained classifier"))
     _report(commands.add_parser("report", help="table and figures of finished or interrupted runs"))
+    _compare(commands.add_parser("compare", help="a run of MIST task by task beside the authors' own run log"))
     data = commands.add_parser("data", help="examine a data set on the disk")
     actions = data.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _check(actions.add_parser("check", help="layout, counts, unreadable images, images in both parts"))
@@ -166,6 +167,22 @@ def _report(parser: Parser) -> None:
     )
     parser.add_argument(
         "--no-figures", action="store_true", help="write the tables and the page alone; figures take longest"
+    )
+
+
+def _compare(parser: Parser) -> None:
+    """Take a run, and how far it may be from the log."""
+    parser.description = (
+        "Print accuracies and mean losses of a run of --preset mist/imagenet_r or mist/imagenet_r-simplecil, task by "
+        "task, beside those of the run logs that MIST's authors published. Exit status 1 if a task differs by more "
+        "than the tolerance, and by more than two standard deviations where there are several seeds."
+    )
+    parser.add_argument("run", metavar="RUN", help="output folder of mist run, or an experiment's folder")
+    parser.add_argument(
+        "--tolerance", default=2.0, metavar="POINTS", help="how far accuracies may be apart, in points (default: 2)"
+    )
+    parser.add_argument(
+        "--loss-tolerance", default=0.2, metavar="LOSS", help="how far the mean loss may be apart (default: 0.2)"
     )
 
 

@@ -56,7 +56,8 @@ def flat(one: Comparison, diagnosed: bool) -> dict[str, Any]:
         line |= _parts(name, spread, Spread)
     line |= {f"{phase}_seconds": spent for phase, spent in experiment.seconds.items()}
     line |= {f"{phase}_peak_memory_bytes": peak for phase, peak in experiment.peak_memory.items()}
-    return line | {f"expected_{part}": getattr(experiment.expected, part, None) for part in Expected.__struct_fields__}
+    parts = [part for part in Expected.__struct_fields__ if part != "accuracy_seen"]  # which is a curve
+    return line | {f"expected_{part}": getattr(experiment.expected, part, None) for part in parts}
 
 
 def named(value: Spread | Gain | None) -> dict[str, Any] | None:

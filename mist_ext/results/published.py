@@ -7,6 +7,7 @@ from typing import Any
 
 from mist_ext.config import Config, presets
 from mist_ext.data import published_splits
+from mist_ext.results import authors_logs
 
 _ZHOU = "result table of the EASE repository (Zhou et al., arXiv 2403.12030), ViT-B/16-IN21K"
 # A_avg and A_last in percent, for the data sets in the order of `presets.ZHOU_CLASSES_PER_TASK`.
@@ -31,32 +32,72 @@ _PROTOCOL = (
     "backbone",
     "weights",
     "precision",
-    "tuner",
     "method",
-    "method_options",
+)
+# The log of MIST holds for these besides.
+TUNING = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "projector_lr",
+    "momentum",
+    "weight_decay",
+    "score_objective",
+    "tune_objective",
+    "rate",
+    "keep",
+    "dynamics",
+    "whole",
+    "layers",
+    "strike_factor",
+    "freeze_rate",
 )
 
 
 def expected(options: Config, split: str) -> dict[str, Any] | None:
-    """Return what was published for an experiment's protocol: average and last accuracy in percent, and the source.
+    """Return what was published for an experiment's protocol: accuracies in percent, and the source.
 
     None where nothing was, or where an option that it depends on was changed.
 
     Parameters
     ----------
     options : Config
+        With one tuner and one method.
     split : str
         Which published split of the data set is there, in words (`published_splits`), or nothing.
     """
-    if options.preset is None or not options.preset.startswith("zhou/"):
-        return None
-    default = dataclasses.replace(type(options)(), **presets.preset(options.preset))
-    if options.normalize == "published":  # which auto stands for, as these are published data sets
-        options = dataclasses.replace(options, normalize=default.normalize)
-    if any(getattr(options, name) != getattr(default, name) for name in _PROTOCOL):
+    if options.preset is None or changed(options):
         return None
     if split != published_splits.SPLITS[options.data][0].words:  # the official CUB, or only a part
         return None
-    column = list(presets.ZHOU_CLASSES_PER_TASK).index(options.data)
-    average, last = _ZHOU_ACCURACIES[options.method[0]][column]
-    return {"average_accuracy": average, "last_accuracy": last, "source": _ZHOU}
+    (method,) = options.method
+    if options.preset.startswith("zhou/"):
+        column = list(presets.ZHOU_CLASSES_PER_TASK).index(options.data)
+        average, last = _ZHOU_ACCURACIES[method][column]
+        return {"average_accuracy": average, "last_accuracy": last, "source": _ZHOU}
+    if options.tuner == ["mist"] and method in authors_logs.methods():
+        log = authors_logs.log_of(method)
+        if log.preset == options.preset:
+            return {
+                "average_accuracy": log.A_avg,
+                "last_accuracy": log.A_last,
+                "learning_accuracy": log.A_tt,
+                "accuracy_seen": log.accuracy_seen_per_task,
+                "source": authors_logs.SOURCE,
+            }
+    return None
+
+
+def changed(options: Config) -> list[str]:
+    """Return which options of an experiment, of those that its figures depend on, are not its preset's."""
+    assert options.preset is not None
+    default = dataclasses.replace(type(options)(), **presets.preset(options.preset))
+    if options.normalize == "published":  # which auto stands for, as these are published data sets
+        options = dataclasses.replace(options, normalize=default.normalize)
+    names = _PROTOCOL if options.tuner == ["none"] else (*_PROTOCOL, *TUNING)
+    found = [name for name in names if getattr(options, name) != getattr(default, name)]
+    if not set(options.tuner) <= set(default.tuner):
+        found.append("tuner")
+    (method,) = options.method
+    own = [text.removeprefix(f"{method}.") for text in default.method_options]
+    return [*found, *(["method_options"] if options.method_options != own else [])]

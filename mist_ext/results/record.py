@@ -165,6 +165,8 @@ class Expected(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
     Attributes
     ----------
     average_accuracy, last_accuracy, learning_accuracy : float or None
+    accuracy_seen : list of float or None
+        On the classes seen so far, after each task.
     source : str
         Where it was published.
     """
@@ -172,14 +174,22 @@ class Expected(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
     average_accuracy: Percent | None = None
     last_accuracy: Percent | None = None
     learning_accuracy: Percent | None = None
+    accuracy_seen: list[Percent] | None = None
     source: str
 
 
 class DataRecord(Struct, forbid_unknown_fields=True):
-    """The data set and its stream of tasks; classes are numbered as their names are listed."""
+    """The data set and its stream of tasks; classes are numbered as their names are listed.
+
+    Attributes
+    ----------
+    split : str
+        Which published split the images are, in words; empty where they are none.
+    """
 
     name: str
     layout: str
+    split: str
     tasks: Count
     classes_per_task: Count
     class_names: list[str]

@@ -143,11 +143,13 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
     arguments = {option: value for option, value in method_options(options, name, 0).items() if option != "seed"}
     source = stream.source
     split = published_splits.matching(source.name, len(source.train), len(source.test))
-    found = expected(options, "" if split is None else split.words)
+    words = "" if split is None else split.words
+    found = expected(options, words)
     return Described(
         data=DataRecord(
             name=utf8(data),
             layout=utf8(source.layout),
+            split=words,
             tasks=len(stream),
             classes_per_task=len(stream.tasks[0].classes),
             class_names=list(map(utf8, source.class_names)),

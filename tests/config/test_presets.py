@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from statistics import fmean
 
 import pytest
 
@@ -10,7 +11,7 @@ from mist_ext.config import Config, presets
 from mist_ext.data import published_splits
 from mist_ext.methods import create
 from mist_ext.methods.options import options_by_method
-from mist_ext.results import published
+from mist_ext.results import authors_logs, published
 
 OFFICIAL = published_splits.SPLITS["cifar100"][0].words
 DATA = ("cifar100", "imagenet_r", "imagenet_a", "cub200", "cars196")
@@ -68,6 +69,45 @@ def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
     assert published.expected(replace(options, batch_size=7, workers=3), OFFICIAL) == found  # does not depend on these
     assert published.expected(options, "") is None  # a part of the images
     assert published.expected(Config(**presets.preset("mist/cifar100")), OFFICIAL) is None
+
+
+@pytest.mark.parametrize("method", authors_logs.methods())
+def test_the_authors_logs_stand_beside_mist_in_their_protocol_alone(method: str) -> None:
+    name = authors_logs.log_of(method).preset
+    (split,) = published_splits.SPLITS["imagenet_r"]
+    options = Config(**presets.preset(name))
+    own = [text.removeprefix(f"{method}.") for text in options.method_options]  # as an experiment's are
+    options = replace(options, tuner=["mist"], method_options=own)
+    found = published.expected(options, split.words)
+    assert found is not None
+    log = authors_logs.log_of(method)
+    assert (found["average_accuracy"], found["last_accuracy"]) == (log.A_avg, log.A_last)
+    assert (found["learning_accuracy"], found["accuracy_seen"]) == (log.A_tt, log.accuracy_seen_per_task)
+    assert "not the paper's tables" in found["source"]
+    assert published.expected(replace(options, seeds=[1, 2]), split.words) == found
+    for change in (
+        {"tuner": ["none"]},
+        {"tuner": ["random"]},
+        {"lr": 1e-3},
+        {"dynamics": "exact"},
+        {"rate": 0.05},
+        {"freeze_rate": 0.1},
+        {"batch_size": 48},
+        {"method_options": ["width=7"]},
+        {"classes_per_task": 10},
+        {"preset": f"{name}-exact"},
+    ):
+        assert published.expected(replace(options, **change), split.words) is None
+    assert published.expected(options, "") is None
+
+
+def test_the_logs_are_consistent_with_themselves() -> None:
+    for method in authors_logs.methods():
+        log = authors_logs.log_of(method)
+        assert fmean(log.accuracy_seen_per_task) == pytest.approx(log.A_avg, abs=0.006)
+        assert log.accuracy_seen_per_task[-1] == log.A_last
+        assert fmean(log.accuracy_new_classes_per_task) == pytest.approx(log.A_tt, abs=0.006)
+        assert [len(epochs) for epochs in log.loss_per_task_and_epoch] == [20] * 10
 
 
 def test_no_expectation_stands_beside_the_official_birds() -> None:

@@ -49,6 +49,7 @@ def results(
             "data": {
                 "name": data,
                 "layout": "digits",
+                "split": "",
                 "tasks": longest,
                 "classes_per_task": 2,
                 "class_names": list(map(str, range(200))),

@@ -34,6 +34,9 @@ def draw(experiment: Experiment) -> Drawing:
     axes.plot(
         tasks, learnt, "s:", color="0.35", linewidth=1.2, markersize=4, label="a task's own classes, right after it"
     )
+    if experiment.expected and experiment.expected.accuracy_seen:
+        published = experiment.expected.accuracy_seen
+        axes.plot(range(1, len(published) + 1), published, "--", color="black", linewidth=1.2, label="the authors' log")
     end = (tasks[-1], means[-1])
     axes.annotate(f"{end[1]:.1f}", end, (8, 0), textcoords="offset points", va="center", color=colour)
     accuracy_axes(axes, experiment.tasks)
