@@ -12,6 +12,7 @@ from mist_ext.config import presets
 from mist_ext.config.option import option
 from mist_ext.config.tuning import TuningOptions
 from mist_ext.registry import EMBEDDED
+from mist_ext.system.bounded_files import read_text
 from mist_ext.system.suggest import unknown
 
 FILES = ("a data set of image files, not an embedded one", lambda options: options.data not in EMBEDDED)
@@ -19,6 +20,8 @@ NAMED = (
     "a data set that is looked for below data_root, such as cifar100",
     lambda options: options.data not in EMBEDDED and not options.data.startswith(registry.FOLDER),
 )
+
+MOST_ORDER_BYTES = 2**24
 
 
 @dataclass
@@ -48,6 +51,17 @@ class Config(TuningOptions):
     )
     classes_per_task: int | None = option(
         None, "New classes a task; by default the data set's own split.", group="data"
+    )
+    first_task_classes: int | None = option(
+        None,
+        "Classes of the first task, such as 50 for B50-Inc10; by default as many as of the others.",
+        group="data",
+    )
+    class_order: list[str] = option(
+        [],
+        "A file with all classes in the order in which tasks bring them, a name or number (from 0) on each line; in "
+        "YAML a list will do. By default --class-order-seed's.",
+        group="data",
     )
     evaluate_on: Literal["test", "validation"] = option(
         "test",
@@ -124,6 +138,15 @@ class Config(TuningOptions):
         needs=("out", lambda options: options.out is not None),
     )
 
+    def __post_init__(self) -> None:
+        """Give every option its type, and read a file with a class order, so that nothing depends on it later."""
+        super().__post_init__()
+        if len(self.class_order) == 1:
+            (path,) = self.class_order
+            self.class_order = [line for line in map(str.strip, read_text(path, MOST_ORDER_BYTES).splitlines()) if line]
+            if len(self.class_order) < 2:
+                raise ValueError(f"{path} names {len(self.class_order)} classes, expected all, one on each line")
+
     def check(self) -> None:
         """Raise ValueError for the first name that is unknown or value that is out of range."""
         super().check()
@@ -146,6 +169,8 @@ class Config(TuningOptions):
             registry.TUNERS.check(name)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
             raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
+        if self.class_order and self.class_order_seed is not None:
+            raise ValueError("class_order and class_order_seed both fix the order of the classes; leave one out")
         seconds(self.checkpoint_every)
         if self.out == "":
             raise ValueError("out is '', expected a folder; leave it out for one below runs/ with date and time")

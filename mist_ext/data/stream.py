@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mist_ext.data.class_order import given, permuted
 from mist_ext.data.source import BrokenImage, Source
 from mist_ext.data.views import Views
 from mist_ext.data.workers import end_with_the_parent, worker_context, workers_start
@@ -125,8 +125,8 @@ class Task:
 class Stream:
     """The tasks of a data source, in order.
 
-    The class order is the published one: a permutation of the sorted classes by NumPy's legacy generator (the field
-    uses seed 1993). Every task has ``classes_per_task`` classes, the last one what remains.
+    Unless it is given, the class order is the published one: a permutation of the sorted classes by NumPy's legacy
+    generator (the field uses seed 1993). Every task has ``classes_per_task`` classes, the last one what remains.
 
     Parameters
     ----------
@@ -136,11 +136,15 @@ class Stream:
     class_order_seed : int
     views : tuple of Views, optional
         Of the source's training and test part; by default as `views_of` makes them.
+    first_task_classes : int, optional
+        Where the first task has another number of classes.
+    class_order : sequence of str
+        Every class's name, or its number, in order; the seed's order if empty.
 
     Raises
     ------
     ValueError
-        If there are not that many classes.
+        If there are not that many classes, or the order names one twice, leaves one out, or names another.
     """
 
     def __init__(
@@ -149,19 +153,27 @@ class Stream:
         classes_per_task: int | None,
         class_order_seed: int,
         views: tuple[Views, Views] | None = None,
+        first_task_classes: int | None = None,
+        class_order: Sequence[str] = (),
     ) -> None:
         self.source = source
         classes = len(source.class_names)
         step = math.ceil(classes / source.tasks) if classes_per_task is None else classes_per_task
         if not 1 <= step <= classes:
             raise ValueError(f"classes_per_task is {step}, expected 1 to {classes}, the classes of {source.name!r}")
-        self.class_order: list[int] = np.random.RandomState(class_order_seed).permutation(classes).tolist()
+        first = step if first_task_classes is None else first_task_classes
+        if not 1 <= first <= classes:
+            raise ValueError(f"first_task_classes is {first}, expected 1 to {classes}, the classes of {source.name!r}")
+        self.classes_per_task = step
+        self.class_order = (
+            given(class_order, source.class_names) if class_order else permuted(classes, class_order_seed)
+        )
         position = torch.empty(classes, dtype=torch.int64)
         position[self.class_order] = torch.arange(classes)
         parts = views_of(source) if views is None else views
         self.tasks = []
-        for number, start in enumerate(range(0, classes, step)):
-            of_task = range(start, min(start + step, classes))
+        for number, start in enumerate([0, *range(first, classes, step)]):
+            of_task = range(start, min(start + (step if number else first), classes))
             train, test = (TaskImages(part, position, of_task) for part in parts)
             self.tasks.append(Task(number, of_task, train, test))
 

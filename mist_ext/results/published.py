@@ -25,6 +25,8 @@ _ZHOU_ACCURACIES = {
 _PROTOCOL = (
     "data",
     "classes_per_task",
+    "first_task_classes",
+    "class_order",
     "class_order_seed",
     "normalize",
     "evaluate_on",

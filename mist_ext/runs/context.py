@@ -81,7 +81,14 @@ class RunContext:
         views = views_of(
             source, spec.size, normalisation, round(options.image_memory * 1e9 / ranks.on_this_machine()), workers
         )
-        streams = partial(Stream, source, options.classes_per_task, views=views)
+        streams = partial(
+            Stream,
+            source,
+            options.classes_per_task,
+            views=views,
+            first_task_classes=options.first_task_classes,
+            class_order=options.class_order,
+        )
         rows = max(len(task.train) for task in streams(0))  # a wrong number of classes is found before any work
         for name, learner in learners.items():
             needed = learner.memory(rows, int(backbone.num_features), len(source.class_names))  # type: ignore[arg-type]

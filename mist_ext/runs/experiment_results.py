@@ -151,7 +151,7 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
             layout=utf8(source.layout),
             split=words,
             tasks=len(stream),
-            classes_per_task=len(stream.tasks[0].classes),
+            classes_per_task=stream.classes_per_task,
             class_names=list(map(utf8, source.class_names)),
             evaluated_on=options.evaluate_on,
             normalize=options.normalize,

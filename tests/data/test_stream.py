@@ -143,3 +143,20 @@ def test_images_are_resampled_to_the_size_that_the_backbone_takes() -> None:
     torch.testing.assert_close(image.mean(), images[0][0].mean(), atol=1e-3, rtol=0)
     same = Stream(source, None, 1993, views_of(source, 16))
     assert torch.equal(same.tasks[0].train[0][0], images[0][0])
+
+
+@pytest.mark.parametrize(
+    ("first", "size", "sizes"),
+    [(50, 10, [50, *[10] * 5]), (40, 25, [40, 25, 25, 10]), (100, 10, [100]), (1, 99, [1, 99])],
+)
+def test_the_first_task_may_have_another_size(first: int, size: int, sizes: list[int]) -> None:
+    stream = Stream(source(), size, 1993, first_task_classes=first)
+    assert [len(task.classes) for task in stream] == sizes
+    assert [position for task in stream for position in task.classes] == list(range(100))
+    assert stream.class_order == Stream(source(), None, 1993).class_order
+
+
+@pytest.mark.parametrize("first", [0, 101])
+def test_an_impossible_first_task_is_refused(first: int) -> None:
+    with pytest.raises(ValueError, match=f"first_task_classes is {first}, expected 1 to 100"):
+        Stream(source(), 10, 1993, first_task_classes=first)
