@@ -145,6 +145,22 @@ class Method(ABC):
         return torch.cat([part.argmax(dim=1) for part in self._parts(features)])
 
     @torch.no_grad()
+    def predict_top(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Predict, and name the best few classes as well.
+
+        Arguments and errors as in `predict`.
+
+        Returns
+        -------
+        tuple of Tensor
+            What `predict` returns, and int64 ``[n, k]``: the ``count`` classes of the highest scores, or all classes
+            where fewer have been seen.
+        """
+        best = [(part.argmax(dim=1), part.topk(min(count, part.shape[1])).indices) for part in self._parts(features)]
+        predicted, top = zip(*best, strict=True)
+        return torch.cat(predicted), torch.cat(top)
+
+    @torch.no_grad()
     def scores(self, features: Tensor) -> Tensor:
         """Score every class seen so far: float64 ``[n, classes]``, the highest one is predicted.
 

@@ -115,6 +115,11 @@ class Experiment(ExperimentRecord, kw_only=True):
         """Return the accuracy on the classes seen after each task, over seeds."""
         return [metrics.mean_std(values) for values in zip(*(run.seen for run in self.counted), strict=True)]
 
+    def top5_by_task(self) -> list[Spread]:
+        """Return the same where an image counts if its class is among the best five."""
+        tasks = zip(*(run.tasks for run in self.counted), strict=True)
+        return [metrics.mean_std([task.top5_seen for task in of_all]) for of_all in tasks]
+
     def learnt_by_task(self) -> list[Spread]:
         """Return the accuracy on each task's own classes right after it, over seeds."""
         rows = zip(*(run.matrix for run in self.counted), strict=True)

@@ -34,6 +34,7 @@ def nested(one: Comparison) -> dict[str, Any]:
         "gain_over_none": named(one.gain),
         "expected": msgspec.to_builtins(experiment.expected),
         "accuracy_seen": [named(spread) for spread in experiment.seen_by_task()],
+        "top5_seen": [named(spread) for spread in experiment.top5_by_task()],
         "fractions": experiment.fractions,
         "backbone_change": {name: named(spread) for name, spread in experiment.backbone_change.items()},
         "seconds": experiment.seconds,

@@ -19,6 +19,7 @@ from mist_ext.results.published import TUNING
 from mist_ext.system.names import shown
 
 SEEN, NEW, LOSS = "All classes seen, %", "The task's own classes, %", "Loss, mean over epochs"
+TOP5 = "Among the best five of all classes seen, %"
 AGREES, WITHIN, DIFFERS = "agrees", "within the spread", "differs"
 
 
@@ -98,6 +99,7 @@ def beside(one: Experiment, log: AuthorsRun, task: int, tolerance: float, loss_t
     rows = [
         Beside(SEEN, one.seen_by_task()[task], log.accuracy_seen_per_task[task], tolerance, seeds),
         Beside(NEW, one.learnt_by_task()[task], log.accuracy_new_classes_per_task[task], tolerance, seeds),
+        Beside(TOP5, one.top5_by_task()[task], log.top5_seen_per_task[task], tolerance, seeds),
     ]
     ours = [run.tasks[task].losses for run in one.counted]
     epochs = [[*losses.get("score", []), *losses.get("tune", [])] for losses in ours]

@@ -74,6 +74,8 @@ class TaskRecord(Struct, forbid_unknown_fields=True):
         Their numbers in the data set.
     accuracy_seen : float
         On the classes seen so far, percent.
+    top5_seen : float
+        The same, where an image counts if its class is among the five of the highest scores.
     accuracy_per_task : list of float
         On each task so far, percent.
     accuracy_per_class : list of float or None
@@ -96,6 +98,7 @@ class TaskRecord(Struct, forbid_unknown_fields=True):
 
     classes: Annotated[list[int], Meta(min_length=1)]
     accuracy_seen: Percent
+    top5_seen: Percent
     accuracy_per_task: list[Percent]
     accuracy_per_class: list[Percent | None]
     seconds: dict[str, Cost | None]

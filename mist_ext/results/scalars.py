@@ -87,6 +87,7 @@ class Scalars:
 def _of_task(record: TaskRecord) -> Iterator[tuple[str, float]]:
     """Yield tags and values; what was not measured is left out."""
     yield "accuracy/seen", record.accuracy_seen
+    yield "accuracy/seen top 5", record.top5_seen
     for task, accuracy in enumerate(record.accuracy_per_task, 1):
         yield f"accuracy per task/{task}", accuracy
     for group, values in (("seconds", record.seconds), ("peak memory bytes", record.peak_memory_bytes)):

@@ -22,20 +22,34 @@ class Evaluation:
         bool ``[n]``, of every task's test images.
     labels : Tensor
         int64, of all test images, in the same order.
+    among_five : Tensor
+        bool, of all test images: whether the class is among the five of the highest scores.
     """
 
     correct: list[Tensor]
     labels: Tensor
+    among_five: Tensor
 
     @classmethod
     def of(cls, method: Method, tests: Sequence[Labelled]) -> Evaluation:
         """Let a method predict the test images of every task."""
-        return cls([method.predict(x) == y for x, y in tests], torch.cat([y for _, y in tests]))
+        predicted = [method.predict_top(x, 5) for x, _ in tests]
+        labels = [y for _, y in tests]
+        return cls(
+            [best == y for (best, _), y in zip(predicted, labels, strict=True)],
+            torch.cat(labels),
+            torch.cat([(top == y[:, None]).any(dim=1) for (_, top), y in zip(predicted, labels, strict=True)]),
+        )
 
     @property
     def accuracy(self) -> float:
         """On all test images."""
         return _percent(torch.cat(self.correct))
+
+    @property
+    def top5(self) -> float:
+        """On all test images, where one counts if its class is among the best five."""
+        return _percent(self.among_five)
 
     @property
     def per_task(self) -> list[float]:

@@ -178,6 +178,7 @@ class TaskLoop:
         return TaskRecord(
             classes=[seed_run.stream.class_order[position] for position in task.classes],
             accuracy_seen=metrics.accuracy_seen(matrix, [len(seen.test) for seen in seed_run.seen])[-1],
+            top5_seen=found.top5,
             accuracy_per_task=found.per_task,
             accuracy_per_class=found.per_class([position for seen in seed_run.seen for position in seen.classes]),
             seconds=seconds,

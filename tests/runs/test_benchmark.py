@@ -21,6 +21,7 @@ from mist_ext.system.memory import NotEnoughMemory
 TASK_ENTRIES = {
     "classes",
     "accuracy_seen",
+    "top5_seen",
     "accuracy_per_task",
     "accuracy_per_class",
     "losses",
