@@ -92,8 +92,9 @@ def world(seed: int, images: int) -> tuple[Images, Images, Images, Images]:
     """
     letters, _ = renditions.bitmaps_of("renditions_dev")
     some = letters[torch.randperm(len(letters), generator=torch.Generator().manual_seed(seed))[: OWN + OTHERS]]
-    parts = [renditions.make(some[:OWN], seed, 0, images)]
-    return *parts, *(renditions.make(some, seed, part, EVALUATED) for part in (0, 2, 1))
+    own = renditions.make(some[:OWN], seed, 0, images)
+    train = renditions.make(some, seed, 0, min(images, renditions.TRAIN_PER_CLASS))
+    return own, train, *(renditions.make(some, seed, part, EVALUATED) for part in (2, 1))
 
 
 @torch.inference_mode()

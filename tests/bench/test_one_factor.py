@@ -1,0 +1,87 @@
+"""The study of one factor at a time: its measures against hand-made features, and a small run of it that goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import one_factor
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_factor, "OWN", 3)
+    monkeypatch.setattr(one_factor, "OTHERS", 4)
+    monkeypatch.setattr(one_factor, "EVALUATED", 3)
+    monkeypatch.setattr(one_factor, "COMMON", {"epochs": 2, "batch_size": 8})
+
+
+def trial(**given: object) -> one_factor.Trial:
+    return {"what": "x", "tuner": "none", "backbone": "vit_nano", "images": 4, "seed": 1, **given}
+
+
+def test_the_nearest_mean_by_angle_is_predicted() -> None:
+    means = torch.tensor([[5.0, 0.0], [0.0, 1.0]])
+    features = torch.tensor([[1.0, 0.9], [0.9, 1.0], [1.0, 0.0]])
+    assert one_factor.accuracy(features, torch.tensor([7, 7, 7]), means, first=7) == 66.67
+
+
+def test_what_is_frozen_drifts_nowhere_and_stored_means_are_fresh() -> None:
+    found = one_factor.measure(trial())
+    for part in ("validation", "test"):
+        assert found[part]["drift"] == 0
+        assert found[part]["stale"] == found[part]["fresh"]
+    assert found["losses"] == []
+
+
+def test_tuning_moves_features_and_the_same_trial_has_the_same_end() -> None:
+    first, again = (one_factor.measure(trial(tuner="mist", epochs=3, batch_size=6, lr=0.01)) for _ in range(2))
+    assert first["test"]["drift"] > 0
+    assert len(first["losses"]) == 2
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_images_to_choose_by_and_to_test_on_are_others_than_those_to_tune_on() -> None:
+    own, train, validation, test = one_factor.world(1, 4)
+    assert own.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert [len(part.labels) for part in (train, validation, test)] == [28, 21, 21]
+    pixels = [{image.numpy().tobytes() for image in part.pixels} for part in (train, validation, test)]
+    assert not pixels[0] & pixels[1] | pixels[0] & pixels[2] | pixels[1] & pixels[2]
+
+
+@pytest.mark.slow
+def test_trials_that_a_file_has_are_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [{"what": "frozen", "tuner": "none"}, {"what": "MIST", "tuner": "mist"}]
+    monkeypatch.setattr(one_factor, "STUDIES", {"ladder": rows})
+    monkeypatch.setattr(one_factor, "ProcessPoolExecutor", InThisProcess)
+    file = tmp_path / "found.json"
+    command = ["one_factor.py", "ladder", "--backbone", "vit_nano", "--lr", "1e-3", "1e-2", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", command)
+    one_factor.main()
+    written = file.read_bytes()
+    assert len(json.loads(written)["trials"]) == 3
+    table = capsys.readouterr().out
+    assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:] == ["frozen", "MIST"]
+    one_factor.main()
+    assert file.read_bytes() == written
+    assert capsys.readouterr().out == table
+
+
+class InThisProcess:
+    """Stands in for a pool, whose processes would not have the small world of these tests."""
+
+    def __init__(self, *_arguments: object) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> object:
+        return self.pool
+
+    def __exit__(self, *_error: object) -> None:
+        self.pool.shutdown()
