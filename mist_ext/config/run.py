@@ -60,7 +60,7 @@ class Config(TuningOptions):
     class_order: list[str] = option(
         [],
         "A file with all classes in the order in which tasks bring them, a name or number (from 0) on each line; in "
-        "YAML a list will do. By default --class-order-seed's.",
+        "YAML a list will do. By default each seed, or class_order_seed, draws one.",
         group="data",
     )
     evaluate_on: Literal["test", "validation"] = option(

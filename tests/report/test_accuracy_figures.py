@@ -51,7 +51,7 @@ def test_the_figures_show_the_means_over_seeds(tmp_path: Path, monkeypatch: pyte
     write_figures(experiment_of(matrices=TWO_SEEDS), tmp_path)
     accuracy, matrix, _ = (figure.axes[0] for figure in figures)
     lines = [list(line.get_ydata()) for line in accuracy.get_lines()]
-    assert lines == [[90.0, 75.0], [94.0, 85.0], [92.0, 80.0]]
+    assert lines == [[90.0, 75.0], [94.0, 85.0], [92.0, 80.0], [92.0, 75.0]]  # the last: a task's own, right after it
     assert [tick.get_text() for tick in accuracy.get_xticklabels()] == ["1", "2"]
     assert "%" in accuracy.get_ylabel()
     assert {entry.get_position(): entry.get_text() for entry in matrix.texts} == {

@@ -48,6 +48,7 @@ def test_a_task_is_on_the_disk_as_soon_as_it_is_added_without_what_was_not_measu
     scalars.close()
     assert {tag: points[0] for tag, points in found.items()} == {
         "accuracy/seen": (2, 81.5),
+        "accuracy/seen top 5": (2, 100.0),
         "accuracy per task/1": (2, 80.0),
         "accuracy per task/2": (2, 83.0),
         "seconds/tune": (2, 2.5),
