@@ -54,8 +54,8 @@ class About:
         What it shares with the options that other tuners have in its place, such as learning rate.
     needs : tuple of str and callable, optional
         What else must be so for it to change anything: in words, and, of a run's options, whether it is.
-    null : str, optional
-        The word that YAML's null and Python's None stand for.
+    null : optional
+        What YAML's null and Python's None stand for.
     """
 
     help: str
@@ -68,7 +68,7 @@ class About:
     tuners: tuple[str, ...] | None = None
     role: str = ""
     needs: tuple[str, Callable[[Any], bool]] | None = None
-    null: str | None = None
+    null: Any = None
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError for a value that is out of bounds, or no regular expression."""

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mist_ext.config.option import about
+from mist_ext.config.tuning import TuningOptions
 from mist_ext.system.suggest import unknown
 
 _BACKBONE = "vit_base_patch16_224.augreg_in21k"
@@ -84,6 +86,8 @@ def _made() -> dict[str, dict[str, Any]]:
 
 
 PRESETS = _made()
+# Which tuners use an option of tuning.
+_USED = {name: {*(what.tuners or ())} for name, what in about(TuningOptions).items()}
 
 
 def preset(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -94,11 +98,15 @@ def preset(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[s
     Raises
     ------
     ValueError
-        If there is no such preset; the nearest names are suggested.
+        If there is no such preset; the nearest names are suggested. If a given method was published with other settings
+        than the preset's, which it would get.
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
+    _require_own_settings(name, given)
     values = {**PRESETS[name], "preset": name, **given}
+    if given.get("class_order") and "class_order_seed" not in given:
+        values["class_order_seed"] = None
     own, others = PRESETS[name].get("method_options", []), list(given.get("method_options", []))
     named = {text.partition("=")[0] for text in others}
     for text in reversed(own):
@@ -108,26 +116,22 @@ def preset(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[s
     return values | ({"method_options": others} if own else {})
 
 
-def check_methods(name: str, values: Mapping[str, Any]) -> None:
-    """Raise ValueError if a method would run with what a preset has for its own, where it was published with other.
-
-    Parameters
-    ----------
-    name : str
-        Of the preset.
-    values : mapping
-        All options of the run. What differs from the preset was given, and is taken as meant.
-    """
+def _require_own_settings(name: str, given: Mapping[str, Any]) -> None:
+    """Raise ValueError if a method would run with what a preset has for its own, where it was published with other."""
     own = PRESETS[name]
-    if set(values["tuner"]) == {"none"}:
-        return
+    values = {**own, **given}
+    if any(values.get(key) != own.get(key) for key in ("data", "dynamics")):
+        return  # which is nobody's published protocol
     for other, settings in PRESETS.items():
         (method,) = settings["method"]
         same = all(settings.get(key) == own.get(key) for key in ("data", "dynamics", "tuner"))
         if not same or method not in values["method"]:
             continue
-        differing = [key for key in settings if key not in ("method", "method_options")]
-        differing = [key for key in differing if settings[key] != own.get(key) == values[key]]
+        differing = [
+            key
+            for key in settings
+            if key in _USED and key not in given and settings[key] != own.get(key) and _USED[key] & {*values["tuner"]}
+        ]
         if differing:
             theirs, ours = (", ".join(f"{key} {of[key]:g}" for key in differing) for of in (settings, own))
             raise ValueError(

@@ -62,6 +62,7 @@ class Config(TuningOptions):
         "A file with all classes in the order in which tasks bring them, a name or number (from 0) on each line; in "
         "YAML a list will do. By default each seed, or class_order_seed, draws one.",
         group="data",
+        null=[],
     )
     evaluate_on: Literal["test", "validation"] = option(
         "test",
@@ -140,10 +141,15 @@ class Config(TuningOptions):
 
     def __post_init__(self) -> None:
         """Give every option its type, and read a file with a class order, so that nothing depends on it later."""
+        if isinstance(self.class_order, list | tuple):  # YAML has numbers as such
+            self.class_order = [str(each) if type(each) is int else each for each in self.class_order]
         super().__post_init__()
         if len(self.class_order) == 1:
             (path,) = self.class_order
-            self.class_order = [line for line in map(str.strip, read_text(path, MOST_ORDER_BYTES).splitlines()) if line]
+            if not path:
+                raise ValueError("class_order is '', expected a file with all classes, one on each line")
+            lines = read_text(path, MOST_ORDER_BYTES).removeprefix("\ufeff").splitlines()
+            self.class_order = [line for line in map(str.strip, lines) if line]
             if len(self.class_order) < 2:
                 raise ValueError(f"{path} names {len(self.class_order)} classes, expected all, one on each line")
 
@@ -153,7 +159,6 @@ class Config(TuningOptions):
         registry.check_data(self.data)
         if self.preset is not None:
             presets.preset(self.preset)
-            presets.check_methods(self.preset, vars(self))
         for kind, given, known in (
             ("tuner", self.tuner, registry.TUNERS),
             ("method", self.method, registry.METHODS),
@@ -170,7 +175,10 @@ class Config(TuningOptions):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
             raise ValueError(f"seeds is {self.seeds}, expected one or more different numbers from 0 to 2^32 - 1")
         if self.class_order and self.class_order_seed is not None:
-            raise ValueError("class_order and class_order_seed both fix the order of the classes; leave one out")
+            raise ValueError(
+                f"class_order and class_order_seed ({self.class_order_seed}) both fix the order of the classes; leave "
+                "one out, or set it to null"
+            )
         seconds(self.checkpoint_every)
         if self.out == "":
             raise ValueError("out is '', expected a folder; leave it out for one below runs/ with date and time")

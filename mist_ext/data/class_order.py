@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,14 +28,15 @@ def given(order: Sequence[str], names: Sequence[str]) -> list[int]:
     position = {name: number for number, name in enumerate(names)}
     if not position.keys() & set(order) and all(re.fullmatch("[0-9]{1,9}", each) for each in order):
         order = [names[int(each)] if int(each) < len(names) else each for each in order]
+    there = set(order)
     for each in order:
         if each not in position:
             raise unknown("class in class_order", each, names)
-    if repeated := [name for name in dict.fromkeys(order) if order.count(name) > 1]:
+    if repeated := [name for name, times in Counter(order).items() if times > 1]:
         raise ValueError(
             f"class_order has {_some(repeated)} more than once, expected each of {len(names)} classes once"
         )
-    if missing := [name for name in names if name not in set(order)]:
+    if missing := [name for name in names if name not in there]:
         raise ValueError(f"class_order lacks {_some(missing)}, expected each of {len(names)} classes once")
     return [position[name] for name in order]
 

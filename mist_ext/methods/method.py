@@ -145,20 +145,22 @@ class Method(ABC):
         return torch.cat([part.argmax(dim=1) for part in self._parts(features)])
 
     @torch.no_grad()
-    def predict_top(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Predict, and name the best few classes as well.
+    def best(self, features: Tensor, count: int) -> Tensor:
+        """Name the classes of the highest scores.
 
         Arguments and errors as in `predict`.
 
         Returns
         -------
-        tuple of Tensor
-            What `predict` returns, and int64 ``[n, k]``: the ``count`` classes of the highest scores, or all classes
-            where fewer have been seen.
+        Tensor
+            int64, ``[n, k]``, the best first, ties as in `predict`; k is ``count``, or the number of classes where that
+            is less. It is -1 where no further class has been seen.
         """
-        best = [(part.argmax(dim=1), part.topk(min(count, part.shape[1])).indices) for part in self._parts(features)]
-        predicted, top = zip(*best, strict=True)
-        return torch.cat(predicted), torch.cat(top)
+        parts = []
+        for part in self._parts(features):
+            scores, classes = (each[:, :count] for each in part.sort(dim=1, descending=True, stable=True))
+            parts.append(classes.masked_fill(scores == -torch.inf, -1))
+        return torch.cat(parts)
 
     @torch.no_grad()
     def scores(self, features: Tensor) -> Tensor:

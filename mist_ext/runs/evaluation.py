@@ -33,13 +33,9 @@ class Evaluation:
     @classmethod
     def of(cls, method: Method, tests: Sequence[Labelled]) -> Evaluation:
         """Let a method predict the test images of every task."""
-        predicted = [method.predict_top(x, 5) for x, _ in tests]
-        labels = [y for _, y in tests]
-        return cls(
-            [best == y for (best, _), y in zip(predicted, labels, strict=True)],
-            torch.cat(labels),
-            torch.cat([(top == y[:, None]).any(dim=1) for (_, top), y in zip(predicted, labels, strict=True)]),
-        )
+        among_five = [(method.best(x, 5) == y[:, None]).any(dim=1) for x, y in tests]
+        correct = [method.predict(x) == y for x, y in tests]
+        return cls(correct, torch.cat([y for _, y in tests]), torch.cat(among_five))
 
     @property
     def accuracy(self) -> float:

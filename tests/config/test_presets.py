@@ -123,7 +123,7 @@ def test_no_expectation_stands_beside_the_official_birds() -> None:
     ("given", "chosen"),
     [
         ({}, ["ranpac.width=10000"]),
-        ({"method": ["simplecil"]}, []),
+        ({"method": ["simplecil"], "tuner": ["none"]}, []),
         ({"method": ["ranpac", "ranpac_ssf"]}, ["ranpac.width=10000", "ranpac_ssf.width=10000"]),
         ({"method_options": ["width=500"]}, ["width=500"]),
         ({"method_options": ["ranpac.width=500"]}, ["ranpac.width=500"]),
@@ -151,10 +151,17 @@ def test_a_preset_s_options_of_methods_stand_below_those_that_are_given(given: d
 )
 def test_no_method_runs_with_what_was_published_for_another(name: str, methods: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Config(**presets.preset(name, {"method": methods})).check()
-    given = {"method": methods, "batch_size": 40, "freeze_rate": 0.0}
-    Config(**presets.preset(name, given)).check()
-    Config(**presets.preset(name, {"method": methods, "tuner": ["none"]})).check()  # which uses none of them
+        presets.preset(name, {"method": methods})
+    own = {"method": methods, "batch_size": 56, "freeze_rate": 5e-4}  # given, whatever they are
+    for given in (own, {"method": methods, "tuner": ["none"]}, {"method": methods, "data": "digits"}):
+        presets.preset(name, given)
+
+
+def test_only_what_a_chosen_tuner_uses_counts() -> None:
+    methods = ["ranpac", "simplecil"]
+    with pytest.raises(ValueError, match="has batch_size 56, but simplecil was published with batch_size 32; run"):
+        presets.preset("mist/cub200", {"method": methods, "tuner": ["full"]})
+    presets.preset("mist/cub200", {"method": methods, "tuner": ["full"], "batch_size": 56})
 
 
 @pytest.mark.parametrize("methods", [["ranpac"], ["ranpac", "fecam"], ["ranpac", "ranpac_adapter"]])

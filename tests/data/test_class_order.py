@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mist_ext.config import Config
+from mist_ext.config import Config, presets
 from mist_ext.data import class_order
 from mist_ext.report import read_experiments
 from mist_ext.runs import benchmark
@@ -74,6 +74,33 @@ def test_a_file_without_classes_is_refused(content: str, count: int, tmp_path: P
         Config(class_order=[str(file)])
 
 
+def test_yaml_may_have_numbers_and_null() -> None:
+    assert Config(class_order=[9, 8, "7"]).class_order == ["9", "8", "7"]  # type: ignore[list-item]
+    assert Config(class_order=None).class_order == []  # type: ignore[arg-type]
+
+
+def test_a_file_of_another_editor_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "order.txt"
+    file.write_bytes("\ufeff1\r\n0\r\n".encode())
+    assert Config(class_order=[str(file)]).class_order == ["1", "0"]
+
+
+def test_no_file_is_no_order() -> None:
+    with pytest.raises(ValueError, match="class_order is '', expected a file with all classes"):
+        Config(class_order=[""])
+
+
+def test_an_order_takes_the_place_of_a_preset_s_seed() -> None:
+    given = presets.preset("mist/imagenet_r", {"class_order": ["1", "0"]})
+    assert given["class_order_seed"] is None
+    Config(**given).check()
+
+
+def test_thousands_of_classes_are_ordered_at_once() -> None:
+    names = [f"class {number}" for number in range(50_000)]  # in a time that grows with their square: minutes
+    assert class_order.given(names[::-1], names) == list(range(50_000))[::-1]
+
+
 def test_two_rules_for_the_order_contradict_each_other() -> None:
-    with pytest.raises(ValueError, match="class_order and class_order_seed both fix the order"):
+    with pytest.raises(ValueError, match=r"class_order and class_order_seed \(1993\) both fix the order"):
         Config(class_order=["1", "0"], class_order_seed=1993).check()

@@ -195,7 +195,7 @@ DEFINED = [
     r"\d+ tasks of \d+|2, 3 and 4 processes|\d+ (seeds|images|processes|classes)|Rank 0",
     r"\d+ (non-Latin characters|Hebrew, Georgian|Thai and Armenian)",  # tests/data
     r"1,894 letters of over 80 scripts",  # tests/tools
-    r"number from 0,|exit status 1",
+    r"number from 0,|exit status is 1",
     r"top 5 %|drops 90 %|0\.5 % of the weights|dynamics and 5 %|chosen for (5 %|0\.1)|rate of 5 %|here 10 % do",
     r"from 0 to 1\.|(exits|exit) with 1|\(1: nothing moved\)|from 1 as",
     r"16-bit|16 bits|\| (8|16) \||(is|the) 8 bytes|0\.4 bytes|takes 4\b|4 bytes more",  # test_state_bytes.py
