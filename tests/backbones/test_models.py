@@ -28,19 +28,28 @@ def same_weights(first, second):
     return all(torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
 
 
-def test_the_embedded_backbone_gives_features_of_its_size():
-    backbone = create("vit_nano")
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_backbone_gives_features_of_its_size(name):
+    backbone = create(name)
     assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, backbone.num_features) == (2, 128)
     assert 1.1e6 < sum(p.numel() for p in backbone.parameters()) < 1.3e6
     assert all(p.dtype == torch.float32 for p in backbone.parameters())
     assert input_spec(backbone) == InputSpec(size=32, mean=(0, 0, 0), std=(1, 1, 1))
 
 
-def test_the_shipped_weights_are_small_half_precision_and_accurate():
-    assert EMBEDDED["vit_nano"].weights.stat().st_size < 3e6
-    with safe_open(EMBEDDED["vit_nano"].weights, "pt") as file:
+@pytest.mark.parametrize(
+    ("name", "data", "accuracy"), [("vit_nano", "letters", 90), ("vit_nano.scripts", "1894 classes", 85)]
+)
+def test_the_shipped_weights_are_small_half_precision_and_accurate(name, data, accuracy):
+    assert EMBEDDED[name].weights.stat().st_size < 3e6
+    with safe_open(EMBEDDED[name].weights, "pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
-        assert float(file.metadata()["held_out_accuracy"]) >= 90
+        assert float(file.metadata()["held_out_accuracy"]) >= accuracy
+        assert data in file.metadata()["data"]
+
+
+def test_the_embedded_backbones_have_weights_of_their_own():
+    assert not same_weights(create("vit_nano"), create("vit_nano.scripts"))
 
 
 @torch.inference_mode()
