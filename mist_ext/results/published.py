@@ -68,7 +68,7 @@ def expected(options: Config, split: str) -> dict[str, Any] | None:
     split : str
         Which published split of the data set is there, in words (`published_splits`), or nothing.
     """
-    if options.preset is None or changed(options):
+    if options.preset is None or options.data not in published_splits.SPLITS or changed(options):
         return None
     if split != published_splits.SPLITS[options.data][0].words:  # the official CUB, or only a part
         return None
@@ -90,16 +90,17 @@ def expected(options: Config, split: str) -> dict[str, Any] | None:
     return None
 
 
-def changed(options: Config) -> list[str]:
-    """Return which options of an experiment, of those that its figures depend on, are not its preset's."""
+def changed(options: Config) -> bool:
+    """Return whether an option of an experiment, of those that its figures depend on, is not its preset's."""
     assert options.preset is not None
     default = dataclasses.replace(type(options)(), **presets.preset(options.preset))
     if options.normalize == "published":  # which auto stands for, as these are published data sets
         options = dataclasses.replace(options, normalize=default.normalize)
     names = _PROTOCOL if options.tuner == ["none"] else (*_PROTOCOL, *TUNING)
-    found = [name for name in names if getattr(options, name) != getattr(default, name)]
-    if not set(options.tuner) <= set(default.tuner):
-        found.append("tuner")
     (method,) = options.method
     own = [text.removeprefix(f"{method}.") for text in default.method_options]
-    return [*found, *(["method_options"] if options.method_options != own else [])]
+    return (
+        any(getattr(options, name) != getattr(default, name) for name in names)
+        or not {*options.tuner} <= {*default.tuner}
+        or options.method_options != own
+    )

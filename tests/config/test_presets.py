@@ -101,6 +101,19 @@ def test_the_authors_logs_stand_beside_mist_in_their_protocol_alone(method: str)
     assert published.expected(options, "") is None
 
 
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_a_preset_run_as_it_is_has_an_expectation_or_none(name: str) -> None:
+    options = Config(**presets.preset(name))
+    for tuner in options.tuner:
+        for method in options.method:
+            own = [text.removeprefix(f"{method}.") for text in options.method_options]
+            one = replace(options, tuner=[tuner], method=[method], method_options=own)
+            split = published_splits.SPLITS[options.data][0].words if options.data in published_splits.SPLITS else ""
+            found = published.expected(one, split)
+            logged = method in authors_logs.methods() and authors_logs.log_of(method).preset == name
+            assert (found is not None) == (name.startswith("zhou/") or (logged and tuner == "mist"))
+
+
 def test_the_logs_are_consistent_with_themselves() -> None:
     for method in authors_logs.methods():
         log = authors_logs.log_of(method)
