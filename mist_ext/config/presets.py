@@ -87,7 +87,7 @@ def _made() -> dict[str, dict[str, Any]]:
 
 PRESETS = _made()
 # Which tuners use an option of tuning.
-_USED = {name: {*(what.tuners or ())} for name, what in about(TuningOptions).items()}
+_USED = {name: what.tuners or () for name, what in about(TuningOptions).items()}
 
 
 def preset(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -122,15 +122,19 @@ def _require_own_settings(name: str, given: Mapping[str, Any]) -> None:
     values = {**own, **given}
     if any(values.get(key) != own.get(key) for key in ("data", "dynamics")):
         return  # which is nobody's published protocol
+    methods, tuners = (v if isinstance(v, list | tuple) else [v] for v in (values["method"], values["tuner"]))
     for other, settings in PRESETS.items():
         (method,) = settings["method"]
         same = all(settings.get(key) == own.get(key) for key in ("data", "dynamics", "tuner"))
-        if not same or method not in values["method"]:
+        if not same or method not in methods:
             continue
         differing = [
             key
             for key in settings
-            if key in _USED and key not in given and settings[key] != own.get(key) and _USED[key] & {*values["tuner"]}
+            if key in _USED
+            and key not in given
+            and settings[key] != own.get(key)
+            and any(each in _USED[key] for each in tuners)
         ]
         if differing:
             theirs, ours = (", ".join(f"{key} {of[key]:g}" for key in differing) for of in (settings, own))

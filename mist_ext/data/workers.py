@@ -29,8 +29,10 @@ def worker_context(workers: int) -> multiprocessing.context.BaseContext | None:
 
 @contextmanager
 def workers_start() -> Iterator[None]:
-    """Hold signals back while workers are forked: torch lets SIGTERM kill a worker that `end_with_the_parent` has not
-    reached yet. A forked worker inherits the hold."""
+    """Hold signals back while workers are forked, which inherit the hold.
+
+    torch lets SIGTERM kill a worker that `end_with_the_parent` has not reached yet.
+    """
     if not FORKS:
         yield
         return

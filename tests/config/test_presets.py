@@ -175,6 +175,9 @@ def test_only_what_a_chosen_tuner_uses_counts() -> None:
     with pytest.raises(ValueError, match="has batch_size 56, but simplecil was published with batch_size 32; run"):
         presets.preset("mist/cub200", {"method": methods, "tuner": ["full"]})
     presets.preset("mist/cub200", {"method": methods, "tuner": ["full"], "batch_size": 56})
+    presets.preset("mist/cub200-simplecil", {"method": "ranpac_ssf"})  # a single one, as YAML may have it
+    with pytest.raises(ValueError, match="simplecil was published with batch_size 32, freeze_rate"):
+        presets.preset("mist/cub200", {"method": "simplecil", "tuner": "mist"})
 
 
 @pytest.mark.parametrize("methods", [["ranpac"], ["ranpac", "fecam"], ["ranpac", "ranpac_adapter"]])

@@ -61,7 +61,7 @@ def mist_run(tmp_path: Path) -> Callable[..., Path]:
         from rich.console import Console
 
         given = {"tuner": ["none"], "method": ["simplecil"], "seeds": [1], "out": str(tmp_path / "out")}
-        return benchmark.run(Config(**given, **options), Console(quiet=True))  # type: ignore[arg-type]
+        return benchmark.run(Config(**given, **options), Console(quiet=True))
 
     return run
 
@@ -75,8 +75,8 @@ def test_a_file_without_classes_is_refused(content: str, count: int, tmp_path: P
 
 
 def test_yaml_may_have_numbers_and_null() -> None:
-    assert Config(class_order=[9, 8, "7"]).class_order == ["9", "8", "7"]  # type: ignore[list-item]
-    assert Config(class_order=None).class_order == []  # type: ignore[arg-type]
+    assert Config(class_order=[9, 8, "7"]).class_order == ["9", "8", "7"]
+    assert Config(class_order=None).class_order == []
 
 
 def test_a_file_of_another_editor_is_read(tmp_path: Path) -> None:

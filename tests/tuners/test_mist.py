@@ -324,7 +324,7 @@ def test_layer_scale_is_selected_by_score_in_published_dynamics_alone(dynamics: 
     scaled = VisionTransformer(
         img_size=32, patch_size=8, embed_dim=40, depth=2, num_heads=2, num_classes=0, init_values=0.1
     )
-    t = MIST(scaled, TuningOptions(epochs=2, batch_size=BATCH, freeze_rate=0.05, dynamics=dynamics), 1)  # type: ignore[arg-type]
+    t = MIST(scaled, TuningOptions(epochs=2, batch_size=BATCH, freeze_rate=0.05, dynamics=dynamics), 1)
     selections = spied(t)
     t.tune(images())
     by_score = {name for name in selections[0].by_score if scaled.get_parameter(name).ndim == 1}
