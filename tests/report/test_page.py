@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from mist_ext.report import parse_experiment, read_experiments, write_report, write_summary
+from mist_ext.report.table import DASH
 
 Result = Callable[..., dict[str, Any]]
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -213,15 +214,20 @@ def test_the_documents_own_numbers_are_in_the_browsers_document(run: Path) -> No
 
 
 @needs_browser
-def test_a_click_sorts_a_table(run: Path) -> None:
+@pytest.mark.parametrize("heading", ["A_last", "A_tt"])
+def test_a_click_sorts_a_table(run: Path, heading: str) -> None:
     page = (run / "report.html").read_text(encoding="utf-8")
-    click = "<script>document.querySelectorAll('table.sortable th button')[4].click()</script></body>"
-    clicked = run / "clicked.html"
+    table = page[page.index("<thead>") : page.index("</thead>")]
+    column = [re.sub(r"<[^>]*>", "", name) for name in re.findall(r"<th[^>]*>(.*?)</th>", table)].index(heading)
+    click = f"<script>document.querySelectorAll('table.sortable th button')[{column}].click()</script></body>"
+    clicked = run / f"clicked_{heading}.html"
     clicked.write_text(page.replace("</body>", click), encoding="utf-8")
     document = browse(clicked, "--dump-dom")
     body = document[document.index("<tbody>") : document.index("</tbody>")]
     lines = [re.findall(r"<t[dh][^>]*>(?:<a[^>]*>)?([^ <]+)", line) for line in body.split("<tr>")[1:]]
-    last = [float(line[4]) for line in lines]
-    assert len(last) == 3
-    assert last == sorted(last, reverse=True)
+    values = [line[column] for line in lines]
+    assert len(values) == 3
+    numbers = [float(value) for value in values if value != DASH]
+    assert numbers == sorted(numbers, reverse=True)
+    assert values[len(numbers) :] == [DASH] * (3 - len(numbers))  # what has no number comes last
     assert 'aria-sort="descending"' in document
