@@ -103,6 +103,12 @@ class TuningOptions:
         at_least=0,
         tuners=TRAINING,
     )
+    schedule: Literal["constant", "cosine"] = option(
+        "constant",
+        "How learning rates go down within a task: cosine, from their full height to 0 at its end.",
+        group="tuner",
+        tuners=TRAINING,
+    )
     rate: float = option(
         0.05, "Fraction of each tensor's entries that is selected.", group="MIST", above=0, at_most=1, tuners=SPARSE
     )

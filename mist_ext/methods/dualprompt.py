@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from mist_ext.methods.hooks import Hook, prefixes, prompt_length
 from mist_ext.methods.prompted import Classifier, PromptedMethod, check_blocks
-from mist_ext.methods.training import Recipe, constant
+from mist_ext.methods.training import Recipe
+from mist_ext.tuners.schedules import constant
 
 
 class DualPrompt(PromptedMethod):

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from mist_ext.methods.hooks import Hook, pooled_prompt_tokens, prompt_length, prompt_tokens, token_count
 from mist_ext.methods.prompted import Classifier, PromptedMethod
-from mist_ext.methods.training import Recipe, constant
+from mist_ext.methods.training import Recipe
 from mist_ext.system.suggest import unknown
+from mist_ext.tuners.schedules import constant
 
 Head = Literal["prompt", "token"]
 

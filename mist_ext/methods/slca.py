@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 from mist_ext.methods.adaptation import TunedCopy, at_least_one
 from mist_ext.methods.gaussians import ClassGaussians
 from mist_ext.methods.trained import TrainedMethod
-from mist_ext.methods.training import Recipe, TaskHeads, fit, last_tenth
+from mist_ext.methods.training import Recipe, TaskHeads, fit
 from mist_ext.seeding import generator
+from mist_ext.tuners.schedules import last_tenth
 
 
 class SLCA(TrainedMethod, ClassGaussians):

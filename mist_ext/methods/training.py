@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,21 +16,7 @@ from mist_ext.distributed.gradients import add_up_
 from mist_ext.seeding import draw_seed
 from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor
-
-
-def cosine(progress: float) -> float:
-    """Return the learning rate's factor after a share of the epochs: half a cosine from 1 to 0."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def constant(progress: float) -> float:
-    """Return 1: no schedule."""
-    return 1.0
-
-
-def last_tenth(progress: float) -> float:
-    """Return 1, and 0.1 in the last tenth of the epochs."""
-    return 1.0 if progress < 0.9 else 0.1
+from mist_ext.tuners.schedules import cosine
 
 
 @dataclass(frozen=True)

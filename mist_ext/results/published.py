@@ -44,6 +44,7 @@ TUNING = (
     "projector_lr",
     "momentum",
     "weight_decay",
+    "schedule",
     "score_objective",
     "tune_objective",
     "rate",

@@ -21,6 +21,7 @@ from mist_ext.distributed.shard import is_sharded
 from mist_ext.results.record import Count
 from mist_ext.seeding import draw_seed
 from mist_ext.system.costs import Costs
+from mist_ext.tuners import schedules
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor, largest_norm
 from mist_ext.tuners.objective import CrossEntropy, MutualInformation
 from mist_ext.tuners.tuner import Tuned, Tuner
@@ -133,6 +134,27 @@ class ContrastiveTuner(Tuner):
         tuned, self.tuned = self.tuned, None
         self.classifier = None
         return tuned
+
+    @contextmanager
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Scale an optimiser's learning rates in the block, as the schedule has them for the batch at hand.
+
+        They are put back, so its state is that of no schedule, whenever it is saved.
+        """
+        assert self.tuned is not None
+        assert self._monitor is not None
+        epoch, batch = self.position
+        past = len(self.tuned.losses.get("tune", []))  # epochs that updated
+        progress = (past + batch / self._monitor.batches) / (self.options.epochs - epoch + past)
+        factor = getattr(schedules, self.options.schedule)(progress)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        try:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            yield
+        finally:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     @contextmanager
     def dense_exchange(self) -> Iterator[None]:

@@ -75,6 +75,7 @@ class EpochMonitor:
         parts: bool = False,
     ) -> None:
         self.diverged = diverged
+        self.batches = batches
         self._sizes = torch.zeros(2, batches, device=device)  # of losses and of what was written
         self._parts = parts and ranks.size() > 1
         self._seen = 0

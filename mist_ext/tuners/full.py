@@ -71,11 +71,12 @@ class Full(ContrastiveTuner):
         for epoch in range(self.position[0], epochs):
             for loss in self.epoch(images, epoch, "tune", f"tune {epoch + 1}/{epochs}", objective):
                 loss.backward()
-                if self.position[1] == 0:
-                    measure_step(self.values, sizes, sizes, optimizer.step, tuned)
-                    tuned.kept.append(tuned.selected_fraction)
-                else:
-                    optimizer.step()
+                with self.scheduled(optimizer):
+                    if self.position[1] == 0:
+                        measure_step(self.values, sizes, sizes, optimizer.step, tuned)
+                        tuned.kept.append(tuned.selected_fraction)
+                    else:
+                        optimizer.step()
                 optimizer.zero_grad()
 
     def _new_optimizer(self) -> torch.optim.SGD:

@@ -168,8 +168,33 @@ class SparseTuner(ContrastiveTuner):
         backbone = dict(self.backbone.named_parameters())
         if options.dynamics == "exact":
             values = {name: optimizer.state.get(p, {}).get("master", local(p)) for name, p in backbone.items()}
-            return _sparse_steps(optimizer, self._contexts(optimizer)), lambda: values
-        return _masked_steps(masked, dense, self.dense_exchange()), lambda: backbone
+            return self._sparse_steps(optimizer), lambda: values
+        return self._masked_steps(masked, dense), lambda: backbone
+
+    @contextmanager
+    def _sparse_steps(self, optimizer: SparseSGD) -> Iterator[TakeStep]:
+        def take_step(loss: Tensor) -> None:
+            with self.scheduled(optimizer):
+                loss.backward()
+                optimizer.step()
+            optimizer.zero_grad()
+
+        with ExitStack() as stack:
+            for context in self._contexts(optimizer):
+                stack.enter_context(context)
+            yield take_step
+
+    @contextmanager
+    def _masked_steps(self, masked: MaskedGradient, dense: torch.optim.SGD) -> Iterator[TakeStep]:
+        def take_step(loss: Tensor) -> None:
+            loss.backward()
+            masked.apply_()
+            with self.scheduled(dense):
+                dense.step()
+            dense.zero_grad()
+
+        with self.dense_exchange():
+            yield take_step
 
     def _contexts(self, optimizer: SparseSGD) -> list[AbstractContextManager]:
         """Return what the steps of a sparse optimiser are taken within."""
@@ -214,30 +239,3 @@ class SparseTuner(ContrastiveTuner):
         if odd := sorted(selection.keys() - parameters.keys()):
             raise ValueError(f"the selection names {odd[0]!r}, which is no parameter")
         return selection
-
-
-@contextmanager
-def _sparse_steps(optimizer: SparseSGD, contexts: list[AbstractContextManager]) -> Iterator[TakeStep]:
-    def take_step(loss: Tensor) -> None:
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    with ExitStack() as stack:
-        for context in contexts:
-            stack.enter_context(context)
-        yield take_step
-
-
-@contextmanager
-def _masked_steps(
-    masked: MaskedGradient, dense: torch.optim.SGD, exchange: AbstractContextManager
-) -> Iterator[TakeStep]:
-    def take_step(loss: Tensor) -> None:
-        loss.backward()
-        masked.apply_()
-        dense.step()
-        dense.zero_grad()
-
-    with exchange:
-        yield take_step

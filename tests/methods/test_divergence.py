@@ -15,8 +15,9 @@ from mist_ext.data.source import Images
 from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.trained import TrainedMethod
-from mist_ext.methods.training import Recipe, constant, fit
+from mist_ext.methods.training import Recipe, fit
 from mist_ext.tuners.divergence import Diverged
+from mist_ext.tuners.schedules import constant
 
 TRAINED = [name for name in METHODS if issubclass(named(name), TrainedMethod)]
 

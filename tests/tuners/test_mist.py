@@ -162,8 +162,9 @@ def test_published_dynamics_are_a_dense_loop_over_masked_gradients(same_bits: Ca
         assert same_bits(p, q), name
 
 
-def test_updating_in_backward_gives_the_same_bits(same_bits: Callable) -> None:
-    within, after = tuner(in_backward=True, keep=0.3), tuner(in_backward=False, keep=0.3)
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_updating_in_backward_gives_the_same_bits(schedule: str, same_bits: Callable) -> None:
+    within, after = (tuner(in_backward=early, keep=0.3, schedule=schedule) for early in (True, False))
     for t in (within, after):
         for task in range(2):
             tuned = t.tune(images(seed=task))
