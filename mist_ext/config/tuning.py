@@ -42,6 +42,13 @@ class TuningOptions:
         above=0,
         tuners=TRAINING,
     )
+    first_task_epochs: int | None = option(
+        None,
+        "--epochs of the first task, whose tuning all others build on; by default as many as in the others.",
+        group="tuner",
+        above=0,
+        tuners=TRAINING,
+    )
     batch_size: int = option(
         32,
         "Images a batch; the second view doubles them. The processes of a torchrun share a batch out among them.",

@@ -70,10 +70,13 @@ def unused(
         elif what.needs is not None and not what.needs[1](options):
             told[name] = f"{name} changes nothing: it needs {what.needs[0]}"
     untuned = [tuner for tuner in options.tuner if tuner in SPARSE]
-    if "epochs" in names and options.epochs == 1 and untuned:
-        told["epochs"] = (
-            f"epochs 1 tunes nothing by {_listed(untuned)}: the first epoch belongs to the selection; give 2 or more"
-        )
+    first = options.first_task_epochs
+    for name, where in (("epochs", "after the first task " if first else ""), ("first_task_epochs", "in that task ")):
+        if name in names and getattr(options, name) == 1 and untuned:
+            told[name] = (
+                f"{name} 1 tunes nothing {where}by {_listed(untuned)}: the first epoch belongs to the selection; "
+                "give 2 or more"
+            )
     return told
 
 

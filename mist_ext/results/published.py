@@ -39,6 +39,7 @@ _PROTOCOL = (
 # The log of MIST holds for these besides.
 TUNING = (
     "epochs",
+    "first_task_epochs",
     "batch_size",
     "lr",
     "projector_lr",

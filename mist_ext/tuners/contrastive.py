@@ -76,6 +76,11 @@ class ContrastiveTuner(Tuner):
         self.views = TwoViews()
 
     @property
+    def epochs(self) -> int:
+        """The epochs of the task at hand."""
+        return (self.task == 0 and self.options.first_task_epochs) or self.options.epochs
+
+    @property
     def lr(self) -> float:
         """The learning rate of what is trained, but for the objective's own layers."""
         return getattr(self.options, self.lr_option)
@@ -145,7 +150,7 @@ class ContrastiveTuner(Tuner):
         assert self._monitor is not None
         epoch, batch = self.position
         past = len(self.tuned.losses.get("tune", []))  # epochs that updated
-        progress = (past + batch / self._monitor.batches) / (self.options.epochs - epoch + past)
+        progress = (past + batch / self._monitor.batches) / (self.epochs - epoch + past)
         factor = getattr(schedules, self.options.schedule)(progress)
         rates = [group["lr"] for group in optimizer.param_groups]
         try:

@@ -112,7 +112,7 @@ class SparseTuner(ContrastiveTuner):
         steps, values = self._steps(selection)
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
         by_score = self.by_score(selection)
-        epochs, objective = self.options.epochs, self.options.tune_objective
+        epochs, objective = self.epochs, self.options.tune_objective
         parameters = self.named_parameters()
         selected = [p for name, p in parameters if name in selection]
         with all_frozen_but(selected, [p for _, p in parameters]), steps as take_step:

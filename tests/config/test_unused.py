@@ -38,6 +38,8 @@ from mist_ext.sweep.grid import make_grid
         ({"tuner": ["mist"], "tune_objective": "ce"}, "projector_lr", "it needs tune_objective mi"),
         ({"tune_objective": "ce", "tuner": ["full"]}, "projector_lr", "it needs tune_objective mi"),
         ({"epochs": 1}, "epochs", "epochs 1 tunes nothing by mist: the first epoch belongs to the selection; give 2"),
+        ({"epochs": 1, "first_task_epochs": 9}, "epochs", "epochs 1 tunes nothing after the first task by mist: the"),
+        ({"first_task_epochs": 1}, "first_task_epochs", "first_task_epochs 1 tunes nothing in that task by mist"),
         ({"epochs": 1, "tuner": ["random", "full", "gradient"]}, "epochs", "tunes nothing by random and gradient"),
         ({"dynamics": "published", "in_backward": False}, "in_backward", "it needs dynamics exact"),
         (

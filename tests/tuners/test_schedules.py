@@ -1,4 +1,4 @@
-"""Learning rates go down within a task as torch's own schedulers lower them, and are whole again at the next."""
+"""Learning rates go down within a task as torch's own schedulers lower them; the first task may be longer."""
 
 from __future__ import annotations
 
@@ -79,3 +79,14 @@ def test_a_cosine_is_torch_s_over_the_steps_of_each_task(name: str, options: dic
     assert cosine[:steps] == cosine[steps:]
     for found, wanted in zip(cosine[:steps], expected, strict=True):
         assert found == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "scoring"), [("mist", 1), ("full", 0)])
+def test_the_first_task_has_epochs_of_its_own(name: str, scoring: int) -> None:
+    base = rates(name)[0]
+    found = rates(name, first_task_epochs=5, epochs=2, schedule="cosine")
+    first, second = (epochs - scoring for epochs in (5, 2))
+    expected = [*torchs(base, first * BATCHES), *torchs(base, second * BATCHES)]
+    assert len(found) == len(expected)
+    for step, wanted in zip(found, expected, strict=True):
+        assert step == pytest.approx(wanted, rel=1e-12)
