@@ -234,7 +234,7 @@ def read_config(out: Path) -> Config:
             raise ValueError("it is empty")
         options = Config(**given, out=str(out))
         options.check()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{file} is damaged or of another version of mist_ext ({error}); start the run anew with --overwrite"
         ) from error

@@ -291,7 +291,12 @@ def test_a_key_that_stands_twice_is_named_with_its_place(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "it is empty"), ("nope: 5", "unknown option of .*run.yaml 'nope'"), ("[1]", "expected options with their")],
+    [
+        ("", "it is empty"),
+        ("nope: 5", "unknown option of .*run.yaml 'nope'"),
+        ("[1]", "expected options with their"),
+        ("class_order: [gone]", "No such file or directory: 'gone'"),
+    ],
 )
 def test_a_damaged_configuration_of_a_run_is_told_in_words(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(text)
