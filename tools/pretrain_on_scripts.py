@@ -1,16 +1,12 @@
 """Pre-trains ``vit_nano.scripts`` on rendered characters of many scripts and writes its weights (fp16).
 
     apt-get install fonts-noto-core fonts-noto-extra
-    python tools/pretrain_on_scripts.py --state letters.pt --log letters.jsonl
-    python tools/pretrain_on_scripts.py --start letters.pt --painting 1.5 --steps 600 --state STATE.pt --log LOG.jsonl
+    python tools/pretrain_on_scripts.py --state STATE.pt --log LOG.jsonl
 
-Data: the characters of ``characters.py``, distorted by ``mist_ext.data.distort``, every image drawn anew. First
-supervised cross-entropy alone. Then a linear layer has to paint the image from the features besides: they keep how a
-character looks (where it stands, its colours, its ground), as features of large models keep what no label asked for.
-
-Every draw is keyed by its step, and the state is saved every ``--save-every`` steps, so the same command goes on after
-an interruption, and the weights do not depend on it. The log has the loss, and the accuracy on renderings whose
-distortions were drawn separately.
+Data: the characters of ``characters.py``, distorted by ``mist_ext.data.distort``, every image drawn anew. Supervised
+cross-entropy. Every draw is keyed by its step, and the state is saved every ``--save-every`` steps, so the same command
+goes on after an interruption, and the weights do not depend on it. The log has the loss, and the accuracy on
+renderings whose distortions were drawn separately.
 
 Muon for the blocks' matrices, AdamW for the rest. Of a ViT 192 wide the loss was 4.24 after 160 steps of 256 images,
 with AdamW for everything 5.32 (learning rate 2e-3 both, chance 7.55).
@@ -34,7 +30,7 @@ from timm.optim import muon
 from torch import Tensor, nn
 
 from mist_ext.backbones import EMBEDDED
-from mist_ext.data.distort import DRAWS, SIDE, distort, soften
+from mist_ext.data.distort import DRAWS, distort, soften
 from mist_ext.seeding import draw_seed
 from mist_ext.system.files import write_atomically
 
@@ -68,28 +64,15 @@ def accuracy(model: nn.Module, bitmaps: Tensor, seed: int, per_class: int) -> fl
 
 
 class Training:
-    """The model, its optimiser and its schedule, as one state that is saved and goes on.
+    """The model, its optimiser and its schedule, as one state that is saved and goes on."""
 
-    Parameters
-    ----------
-    classes, steps : int
-    lr : float
-    seed : int
-        Of the weights.
-    painting : float
-        Weight of the painter's squared error, on pixels from -2 to 2; without a painter if 0.
-    """
-
-    def __init__(self, classes: int, steps: int, lr: float, seed: int, painting: float = 0.0) -> None:
+    def __init__(self, classes: int, steps: int, lr: float, seed: int) -> None:
         torch.manual_seed(seed)
-        self.painting = painting
         self.backbone = BACKBONE.create()
         self.model = nn.Sequential(self.backbone, nn.Linear(BACKBONE.width, classes))
-        self.painter = nn.Linear(BACKBONE.width, 3 * SIDE * SIDE) if painting else nn.Identity()
         blocks = [p for name, p in self.backbone.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
         inside = {id(p) for p in blocks}
-        everything = [*self.model.parameters(), *self.painter.parameters()]
-        others = [p for p in everything if id(p) not in inside]
+        others = [p for p in self.model.parameters() if id(p) not in inside]
         self.optimizer = muon.Muon(
             [
                 {"params": blocks, "use_muon": True, "weight_decay": 0.05},
@@ -104,15 +87,11 @@ class Training:
             self.optimizer, lr, total_steps=steps, pct_start=0.05, cycle_momentum=False
         )
         self.steps_done = 0
-        self.steps_before = 0  # of the training whose weights this one began with
 
     def step(self, images: Tensor, labels: Tensor) -> float:
         """Take one step; return its loss."""
-        features = self.backbone(images)
-        loss = F.cross_entropy(self.model[1](features), labels, label_smoothing=0.05)
-        if self.painting:
-            loss = loss + self.painting * F.mse_loss(self.painter(features), 4 * images.flatten(1) - 2)
-        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(images), labels, label_smoothing=0.05)
+        self.model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -124,9 +103,7 @@ class Training:
         """Return everything that training goes on from."""
         return {
             "steps_done": self.steps_done,
-            "steps_before": self.steps_before,
             "model": self.model.state_dict(),
-            "painter": self.painter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -138,9 +115,8 @@ class Training:
                 f"the state is of a training of {state['schedule']['total_steps']} steps, not of "
                 f"{self.schedule.total_steps}: give --steps as before, or another --state"
             )
-        self.steps_done, self.steps_before = state["steps_done"], state["steps_before"]
+        self.steps_done = state["steps_done"]
         self.model.load_state_dict(state["model"])
-        self.painter.load_state_dict(state["painter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 
@@ -152,8 +128,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="of torch; all cores if left out")
-    parser.add_argument("--start", type=Path, help="the state of another training, whose weights this one begins with")
-    parser.add_argument("--painting", type=float, default=0.0, help="weight of painting the image from its features")
     parser.add_argument("--state", type=Path, required=True, help="where training is saved, and goes on from")
     parser.add_argument("--log", type=Path, required=True, help="JSON lines are added to it")
     parser.add_argument("--save-every", type=int, default=100, help="steps")
@@ -163,20 +137,16 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
 
     bitmaps = render_classes(choose())
-    training = Training(len(bitmaps), options.steps, options.lr, options.seed, options.painting)
+    training = Training(len(bitmaps), options.steps, options.lr, options.seed)
     if options.state.is_file():
         training.load_state_dict(torch.load(options.state, weights_only=True))
         print(f"going on after step {training.steps_done}", flush=True)
-    elif options.start:
-        start = torch.load(options.start, weights_only=True)
-        training.model.load_state_dict(start["model"])
-        training.steps_before = start["steps_done"]
     total, losses, since = len(bitmaps), [], time.monotonic()
     while training.steps_done < options.steps:
-        seed = draw_seed(options.seed, "painting" if options.painting else "pre-training", training.steps_done)
+        seed = draw_seed(options.seed, "pre-training", training.steps_done)
         labels = torch.randint(total, (options.batch,), generator=torch.Generator().manual_seed(seed))
         # At full strength from the start the loss stays at chance for hundreds of steps.
-        strength = STRENGTH * (1.0 if options.start else min(1.0, 0.2 + 4 * training.steps_done / options.steps))
+        strength = STRENGTH * min(1.0, 0.2 + 4 * training.steps_done / options.steps)
         losses.append(training.step(images_of(bitmaps, labels, seed, strength), labels))
         if training.steps_done % options.save_every == 0 or training.steps_done == options.steps:
             rate = len(losses) * options.batch / (time.monotonic() - since)
@@ -199,8 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
         "data": f"rendered characters of many scripts, {total} classes, Noto typefaces",
         "distortion_strength": str(STRENGTH),
         "held_out_accuracy": f"{reached:.2f}",
-        "painting": str(options.painting),
-        "images_seen": str((training.steps_before + options.steps) * options.batch),
+        "images_seen": str(options.steps * options.batch),
     }
     save_file(half, options.out, metadata=metadata)
     print(f"held-out accuracy {reached:.2f} %, written to {options.out}")

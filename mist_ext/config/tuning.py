@@ -25,8 +25,12 @@ def _tunes_with(options: Any, objective: str) -> bool:
 
 
 EXCHANGING = (
-    "tuner mist, random or magnitude, and dynamics exact",
-    lambda options: options.dynamics == "exact" and _tuned_by(options, "mist", "random", "magnitude"),
+    "tuner mist, random or magnitude, dynamics exact, and drop gradients",
+    lambda options: (
+        options.dynamics == "exact"
+        and options.drop == "gradients"
+        and _tuned_by(options, "mist", "random", "magnitude")
+    ),
 )
 
 
@@ -127,6 +131,17 @@ class TuningOptions:
         at_most=1,
         tuners=SPARSE,
     )
+    drop: Literal["gradients", "updates"] = option(
+        "gradients",
+        "What a selected entry that is not kept loses: its gradient, as in MIST; or its update alone, while momentum "
+        "takes every gradient: as few weights change, and fewer steps do.",
+        group="MIST",
+        tuners=("mist", "random", "magnitude"),
+        needs=(
+            "dynamics exact, and momentum",
+            lambda options: options.dynamics == "exact" and options.momentum > 0,
+        ),
+    )
     dynamics: Literal["exact", "published"] = option(
         "exact",
         "exact: a dropped entry keeps value and momentum. published: the masked gradient goes to torch's dense SGD.",
@@ -202,8 +217,8 @@ class TuningOptions:
     exchange: Literal["sparse", "dense"] = option(
         "sparse",
         "What the processes of a torchrun exchange in a step: sparse, the gradients of the entries that it keeps; "
-        "dense, whole gradients, by PyTorch's DDP, as tuners without a selection, the tuner gradient and published "
-        "dynamics always do.",
+        "dense, whole gradients, by PyTorch's DDP, as tuners without a selection, the tuner gradient, published "
+        "dynamics and --drop updates always do.",
         group="several processes",
         needs=EXCHANGING,
     )

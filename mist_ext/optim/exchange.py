@@ -95,8 +95,11 @@ class SparseExchange:
         reduce: str = "mean",
     ) -> None:
         optimizer = unwrapped(optimizer, "SparseExchange")
-        if optimizer.NEEDS_DENSE_GRADIENTS:
-            raise ValueError(f"{type(optimizer).__name__} needs dense gradients, of which an exchange keeps few")
+        if optimizer.needs_dense_gradients:
+            raise ValueError(
+                f"{type(optimizer).__name__} needs dense gradients here, of which an exchange keeps few; reduce whole "
+                "ones, as DistributedDataParallel does, or leave drop at 'gradients'"
+            )
         if wire not in WIRES:
             raise ValueError(f"wire is {wire}, expected torch.float32 or torch.bfloat16")
         if reduce not in REDUCTIONS:

@@ -38,7 +38,8 @@ class LargestGradientSGD(SparseSGD):
         By `step`, for a gradient that is NaN; the message names the parameter.
     """
 
-    NEEDS_DENSE_GRADIENTS = True
+    DROPS = ("gradients",)  # a step knows no entries but those that it selects
+    needs_dense_gradients = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         for name, parameter in param_group["params"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -19,6 +20,9 @@ class SparseSGD(SparseOptimizer):
     Each step draws for every selected entry whether its gradient is kept. A dropped entry keeps its value and its
     momentum, and no weight decay is applied to it. For a kept one the order is `torch.optim.SGD`'s: decay, momentum,
     update. With ``keep=1`` and a selection of everything this is `torch.optim.SGD`.
+
+    With ``drop="updates"`` the momentum of every selected entry takes its gradient and decay in every step, and the
+    kept entries move along it. As few weights change, but no gradient is lost, so fewer steps do.
 
     State is compact: an int32 position and a float32 momentum for each selected entry, and for 16-bit parameters a
     float32 master copy of it, so that small updates are not rounded away.
@@ -46,6 +50,9 @@ class SparseSGD(SparseOptimizer):
         float32, ``[256]``.
     model : Module, optional
         Whose ``named_parameters()`` give the names of parameters that come without.
+    drop : str
+        What an entry that is not kept loses: ``"gradients"``, as in MIST, or ``"updates"`` alone. Without momentum
+        these are the same.
 
     Raises
     ------
@@ -57,6 +64,7 @@ class SparseSGD(SparseOptimizer):
 
     STATE: ClassVar = {"momentum": torch.float32}
     NOT_NEGATIVE = ("lr", "momentum", "weight_decay")
+    DROPS: ClassVar[tuple[str, ...]] = ("gradients", "updates")
 
     def __init__(
         self,
@@ -71,9 +79,19 @@ class SparseSGD(SparseOptimizer):
         scale_code: Mapping[str, Tensor] | None = None,
         scale_table: Tensor | None = None,
         model: nn.Module | None = None,
+        drop: str = "gradients",
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "keep": keep}
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "keep": keep, "drop": drop}
         super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table, model)
+
+    @property
+    def needs_dense_gradients(self) -> bool:
+        return any(group["drop"] == "updates" and group["momentum"] for group in self.param_groups)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        super().check_group(group)
+        if group["drop"] not in self.DROPS:
+            raise ValueError(f"drop is {group['drop']!r}, expected {' or '.join(map(repr, self.DROPS))}")
 
     def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
         return self.STATE if group["momentum"] else {}
@@ -81,4 +99,12 @@ class SparseSGD(SparseOptimizer):
     def update(
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device
     ) -> None:
-        ops.drop_apply_sgd_(momentum_buffer=state.get("momentum", []), momentum=group["momentum"], **shared)
+        momenta, momentum = state.get("momentum", []), group["momentum"]
+        if group["drop"] == "updates" and momentum:
+            # A step of learning rate 0 that keeps everything: all gradients and decays enter the momenta.
+            still = {"lr": torch.zeros((), device=device), "threshold": ops.keep_threshold(1.0)}
+            ops.drop_apply_sgd_(momentum_buffer=momenta, momentum=momentum, **shared | still)
+            # A gradient over infinity is none: kept entries move along their momenta as they are.
+            shared |= {"grad_scale": torch.full((), math.inf, device=device), "weight_decay": 0.0}
+            momentum = 1.0
+        ops.drop_apply_sgd_(momentum_buffer=momenta, momentum=momentum, **shared)

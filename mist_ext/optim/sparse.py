@@ -49,7 +49,6 @@ class SparseOptimizer(Optimizer):
 
     STATE: ClassVar[dict[str, torch.dtype]] = {}  # of the rule's own state, all that there may be
     NOT_NEGATIVE: tuple[str, ...] = ("lr", "weight_decay")
-    NEEDS_DENSE_GRADIENTS = False  # whether `update` looks at gradients that the keep rule drops
     _step_supports_amp_scaling = True  # GradScaler hands over its scale and its verdict as tensors
 
     def __init__(
@@ -76,6 +75,11 @@ class SparseOptimizer(Optimizer):
         if unknown := sorted(self.scale_code.keys() - selection.keys()):
             raise ValueError(f"scale_code names {unknown[0]!r}, which is not in the selection")
         super().__init__(groups, defaults | {"step": torch.tensor(step, dtype=torch.int64)})
+
+    @property
+    def needs_dense_gradients(self) -> bool:
+        """Whether `update` looks at gradients of entries that the keep rule drops."""
+        return False
 
     def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
         """Return names and dtypes of the rule's own state that a group needs, one value a selected entry."""

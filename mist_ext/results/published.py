@@ -50,6 +50,7 @@ TUNING = (
     "tune_objective",
     "rate",
     "keep",
+    "drop",
     "dynamics",
     "whole",
     "layers",

@@ -67,7 +67,7 @@ class SparseTuner(ContrastiveTuner):
     @property
     def exchange(self) -> str:
         """What the ranks exchange in a step of the sparse optimiser."""
-        return self.options.exchange
+        return self.options.exchange if self.options.drop == "gradients" else "dense"
 
     @property
     def fully_selected(self) -> str:
@@ -208,7 +208,7 @@ class SparseTuner(ContrastiveTuner):
         return contexts
 
     def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
-        return SparseSGD(self.groups(self.options.lr), selection, **options)
+        return SparseSGD(self.groups(self.options.lr), selection, drop=self.options.drop, **options)
 
     def state_dict(self) -> dict[str, Any]:
         return {

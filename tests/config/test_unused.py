@@ -41,6 +41,8 @@ from mist_ext.sweep.grid import make_grid
         ({"epochs": 1, "first_task_epochs": 9}, "epochs", "epochs 1 tunes nothing after the first task by mist: the"),
         ({"first_task_epochs": 1}, "first_task_epochs", "first_task_epochs 1 tunes nothing in that task by mist"),
         ({"epochs": 1, "tuner": ["random", "full", "gradient"]}, "epochs", "tunes nothing by random and gradient"),
+        ({"dynamics": "published", "drop": "updates"}, "drop", "it needs dynamics exact, and momentum"),
+        ({"momentum": 0.0, "drop": "updates"}, "drop", "it needs dynamics exact, and momentum"),
         ({"dynamics": "published", "in_backward": False}, "in_backward", "it needs dynamics exact"),
         (
             {"tuner": ["none"], "method": ["ranpac"], "checkpointing": True},
@@ -82,9 +84,12 @@ def test_an_option_that_counts_is_not_told(options: dict[str, Any], name: str) -
     assert not unused(Config(**options), [name])
 
 
-@pytest.mark.parametrize("options", [{"tuner": ["full"]}, {"tuner": ["mist"], "dynamics": "published"}])
+@pytest.mark.parametrize("options", [{"tuner": ["full"]}, {"dynamics": "published"}, {"drop": "updates"}])
 def test_several_processes_exchange_what_a_selection_keeps_alone(options: dict[str, Any]) -> None:
-    assert "mist, random or magnitude, and dynamics exact" in unused(Config(**options), ["wire"], 2)["wire"]
+    assert (
+        "mist, random or magnitude, dynamics exact, and drop gradients"
+        in unused(Config(**{"tuner": ["mist"], **options}), ["wire"], 2)["wire"]
+    )
     assert not unused(Config(tuner=["mist"]), ["wire"], 2)
 
 

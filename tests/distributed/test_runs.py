@@ -32,6 +32,7 @@ from mist_ext.runs.interruption import Checkpointer, Interrupted
             (4, {}),
             (2, {"in_backward": False}),
             (2, {"exchange": "dense"}),
+            (2, {"drop": "updates", "schedule": "cosine"}),
             (4, {"tuner": ["full"]}),
             (2, {"dynamics": "published"}),
             (2, {"score_objective": "ce", "tune_objective": "ce"}),

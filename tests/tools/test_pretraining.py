@@ -8,7 +8,6 @@ from pathlib import Path
 import pretrain_on_scripts
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 
@@ -25,17 +24,10 @@ def train(folder: Path, *options: str) -> None:
     pretrain_on_scripts.main([*files, "--steps=6", "--batch=8", "--save-every=2", *options])
 
 
-@pytest.mark.parametrize("painting", [False, True])
-def test_an_interrupted_training_ends_with_the_same_weights(
-    painting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("whole", "stopped", "start"):
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    options = []
-    if painting:
-        train(tmp_path / "start")
-        options = ["--painting=1", f"--start={tmp_path / 'start' / 'state'}"]
-    train(tmp_path / "whole", *options)
+    train(tmp_path / "whole")
     step, steps = pretrain_on_scripts.Training.step, iter(range(100))
 
     def stopped(self: pretrain_on_scripts.Training, *arguments: torch.Tensor) -> float:
@@ -45,9 +37,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 
     monkeypatch.setattr(pretrain_on_scripts.Training, "step", stopped)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", *options)
+        train(tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "out").exists()
-    train(tmp_path / "stopped", *options)
+    train(tmp_path / "stopped")
     ours, theirs = (load_file(tmp_path / name / "out") for name in ("stopped", "whole"))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     log = (tmp_path / "stopped" / "log").read_text()
@@ -59,18 +51,3 @@ def test_a_state_of_another_length_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
     with pytest.raises(SystemExit, match="a training of 6 steps, not of 8"):
         train(tmp_path, "--steps=8")
-
-
-def test_painting_goes_on_from_the_letters_and_changes_what_is_learned(tmp_path: Path) -> None:
-    for name in ("letters", "painted", "more"):
-        (tmp_path / name).mkdir()
-    train(tmp_path / "letters")
-    start = f"--start={tmp_path / 'letters' / 'state'}"
-    train(tmp_path / "painted", start, "--painting=1")
-    train(tmp_path / "more", start, "--painting=2")
-    with safe_open(tmp_path / "painted" / "out", "pt") as weights:
-        assert weights.metadata()["images_seen"] == str(2 * 6 * 8)
-        assert weights.metadata()["painting"] == "1.0"
-    painted, more = (load_file(tmp_path / name / "out") for name in ("painted", "more"))
-    assert painted.keys() == more.keys()
-    assert any(not torch.equal(painted[key], more[key]) for key in more)

@@ -101,8 +101,9 @@ def test_the_entries_with_the_largest_squared_gradients_are_selected() -> None:
         assert len(set(highest) & set(selection[name].tolist())) >= 0.99 * k  # but for rounding at the border
 
 
-def test_a_twentieth_is_selected_and_about_half_a_percent_changes_in_a_step() -> None:
-    t = tuner(epochs=21, rate=0.05, keep=0.1)
+@pytest.mark.parametrize("drop", ["gradients", "updates"])
+def test_a_twentieth_is_selected_and_about_half_a_percent_changes_in_a_step(drop: str) -> None:
+    t = tuner(epochs=21, rate=0.05, keep=0.1, drop=drop)
     tuned = t.tune(images(count=BATCH))
     assert tuned.selected_fraction == pytest.approx(0.05, abs=0.001)
     assert len(tuned.kept) == len(tuned.changed) == 20
@@ -162,9 +163,9 @@ def test_published_dynamics_are_a_dense_loop_over_masked_gradients(same_bits: Ca
         assert same_bits(p, q), name
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_updating_in_backward_gives_the_same_bits(schedule: str, same_bits: Callable) -> None:
-    within, after = (tuner(in_backward=early, keep=0.3, schedule=schedule) for early in (True, False))
+@pytest.mark.parametrize(("schedule", "drop"), [("constant", "gradients"), ("cosine", "updates")])
+def test_updating_in_backward_gives_the_same_bits(schedule: str, drop: str, same_bits: Callable) -> None:
+    within, after = (tuner(in_backward=early, keep=0.3, schedule=schedule, drop=drop) for early in (True, False))
     for t in (within, after):
         for task in range(2):
             tuned = t.tune(images(seed=task))
