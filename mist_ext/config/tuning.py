@@ -281,6 +281,11 @@ class TuningOptions:
                         f"{name} is {getattr(self, name)!r}, but exchange is 'dense': PyTorch's DDP reduces whole fp32 "
                         f"gradients, before the step; leave {name} out, or use exchange sparse"
                     )
+        if self.shard and self.drop == "updates":
+            raise ValueError(
+                "shard is True, but drop is 'updates', for which the processes would exchange the whole gradients of "
+                "the objective's own layers, as sharded runs do not; leave shard out, or drop gradients"
+            )
         if self.shard and self.exchange == "dense":
             raise ValueError(
                 "shard is True, but exchange is 'dense': FSDP2 itself reduces the gradients of a backbone that is "

@@ -33,7 +33,7 @@ from mist_ext.runs.interruption import Interrupted
             ),  # there are fewer batches to extract features from than ranks, so some go through none of their own
             (2, {"in_backward": False, "checkpointing": True}),
             (2, {"score_objective": "ce", "tune_objective": "ce"}),
-            (3, {"tuner": ["random"], "drop": "updates"}),
+            (3, {"tuner": ["random"]}),
             (2, {"tuner": ["none", "magnitude"]}),
         ]
     ),
@@ -119,6 +119,7 @@ def test_a_sharded_run_goes_on_with_another_number_of_processes(
         ({"method": ["slca"]}, "shard is True, but method 'slca' trains whole tensors"),
         ({"dynamics": "published"}, "shard is True, but published dynamics have torch's dense optimiser"),
         ({"exchange": "dense"}, "shard is True, but exchange is 'dense'"),
+        ({"drop": "updates"}, "shard is True, but drop is 'updates'"),
         (
             {"backbone": "resnet18", "weights": "none"},
             "shard spreads a backbone block by block, but back",
