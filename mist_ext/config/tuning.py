@@ -48,7 +48,7 @@ class TuningOptions:
     )
     first_task_epochs: int | None = option(
         None,
-        "--epochs of the first task, whose tuning all others build on; by default as many as in the others.",
+        "Passes over the images of the first task, on whose tuning the others build; by default as many as in those.",
         group="tuner",
         above=0,
         tuners=TRAINING,

@@ -146,6 +146,9 @@ class ContrastiveTuner(Tuner):
 
         They are put back, so its state is that of no schedule, whenever it is saved.
         """
+        if self.options.schedule == "constant":
+            yield
+            return
         assert self.tuned is not None
         assert self._monitor is not None
         epoch, batch = self.position

@@ -86,7 +86,7 @@ def test_the_state_of_another_run_is_refused_with_the_difference(kind, options, 
 def test_the_state_of_another_kind_of_optimiser_is_refused() -> None:
     model = network()
     ours, theirs = (make(model.named_parameters(), selected(model)) for make in (SparseSGD, SparseAdamW))
-    with pytest.raises(ValueError, match=r"group 0 has no 'momentum': the state is another kind of optimiser's"):
+    with pytest.raises(ValueError, match=r"group 0 has no 'drop': the state is another kind of optimiser's"):
         ours.load_state_dict(theirs.state_dict())
     dense = torch.optim.SGD(model.named_parameters())
     with pytest.raises(ValueError, match=r"group 0 has no 'identity'"):
