@@ -10,6 +10,8 @@ import one_factor
 import pytest
 import torch
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +87,10 @@ class InThisProcess:
 
     def __exit__(self, *_error: object) -> None:
         self.pool.shutdown()
+
+
+def test_the_table_of_the_page_is_that_of_the_file() -> None:
+    trials = json.loads((ROOT / "bench" / "results" / "one_factor.json").read_text(encoding="utf-8"))["trials"]
+    page = (ROOT / "docs" / "dropping.md").read_text(encoding="utf-8")
+    assert one_factor.table(trials, {one_factor.key(trial): trial for trial in trials}) in page
+    assert {trial["seed"] for trial in trials} == {1}
