@@ -95,11 +95,7 @@ class SparseExchange:
         reduce: str = "mean",
     ) -> None:
         optimizer = unwrapped(optimizer, "SparseExchange")
-        if optimizer.needs_dense_gradients:
-            raise ValueError(
-                f"{type(optimizer).__name__} needs dense gradients here, of which an exchange keeps few; reduce whole "
-                "ones, as DistributedDataParallel does, or leave drop at 'gradients'"
-            )
+        _refuse_dense(optimizer)
         if wire not in WIRES:
             raise ValueError(f"wire is {wire}, expected torch.float32 or torch.bfloat16")
         if reduce not in REDUCTIONS:
@@ -156,6 +152,7 @@ class SparseExchange:
     def take(self, part: Part, gradients: list[Tensor]) -> None:
         """Pack the kept gradients of some parameters of a group; send them if they are next in the agreed order."""
         self._refuse_scaler()
+        _refuse_dense(self.optimizer)
         self._taken[part.number, tuple(part.chosen)] = self._pack(part, gradients)
         self._send()
         while self._in_flight and self._in_flight[0].ended:
@@ -262,6 +259,15 @@ class SparseExchange:
         self._taken.clear()
         self._sent.clear()
         self._in_flight.clear()
+
+
+def _refuse_dense(optimizer: SparseOptimizer) -> None:
+    """Raise ValueError for an optimiser that needs dense gradients, as one may from some step on."""
+    if optimizer.needs_dense_gradients:
+        raise ValueError(
+            f"{type(optimizer).__name__} needs dense gradients here, of which an exchange keeps few; reduce whole "
+            "ones, as DistributedDataParallel does, or leave drop at 'gradients'"
+        )
 
 
 def _ranks(ranks: list[int]) -> str:

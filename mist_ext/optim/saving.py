@@ -66,7 +66,9 @@ def matched(optimizer: SparseOptimizer, state_dict: Mapping[str, Any]) -> tuple[
     for number, group in enumerate(saved):
         for key in (IDENTITY, "param_names", *optimizer.options):
             if key not in group:
-                raise ValueError(f"group {number} has no {key!r}: the state is another kind of optimiser's")
+                raise ValueError(
+                    f"group {number} has no {key!r}: the state is another kind of optimiser's or version's"
+                )
     where = {name: (number, i) for number, group in enumerate(saved) for i, name in enumerate(group["param_names"])}
     own = [name for group in optimizer.param_groups for name in group["param_names"]]
     _check_names(set(own), set(where))

@@ -22,7 +22,8 @@ class SparseSGD(SparseOptimizer):
     update. With ``keep=1`` and a selection of everything this is `torch.optim.SGD`.
 
     With ``drop="updates"`` the momentum of every selected entry takes its gradient and decay in every step, and the
-    kept entries move along it. As few weights change, but no gradient is lost, so fewer steps do.
+    kept entries move along it. As few weights change, but no gradient is lost, so fewer steps are needed. All selected
+    entries are then read and written back, from their masters where they have any.
 
     State is compact: an int32 position and a float32 momentum for each selected entry, and for 16-bit parameters a
     float32 master copy of it, so that small updates are not rounded away.
@@ -102,7 +103,7 @@ class SparseSGD(SparseOptimizer):
         momenta, momentum = state.get("momentum", []), group["momentum"]
         if group["drop"] == "updates" and momentum:
             # A step of learning rate 0 that keeps everything: all gradients and decays enter the momenta.
-            still = {"lr": torch.zeros((), device=device), "threshold": ops.keep_threshold(1.0)}
+            still = {"lr": torch.zeros_like(shared["lr"]), "threshold": ops.keep_threshold(1.0)}
             ops.drop_apply_sgd_(momentum_buffer=momenta, momentum=momentum, **shared | still)
             # A gradient over infinity is none: kept entries move along their momenta as they are.
             shared |= {"grad_scale": torch.full((), math.inf, device=device), "weight_decay": 0.0}

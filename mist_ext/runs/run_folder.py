@@ -232,9 +232,12 @@ def read_config(out: Path) -> Config:
         given = read_options(file, Config)
         if not given:
             raise ValueError("it is empty")
-        options = Config(**given, out=str(out))
+        try:
+            options = Config(**given, out=str(out))
+        except OSError as error:  # a class order that became the name of a file
+            raise ValueError(f"class_order: {error}") from error
         options.check()
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{file} is damaged or of another version of mist_ext ({error}); start the run anew with --overwrite"
         ) from error

@@ -76,7 +76,7 @@ class ContrastiveTuner(Tuner):
         self.views = TwoViews()
 
     @property
-    def epochs(self) -> int:
+    def task_epochs(self) -> int:
         """The epochs of the task at hand."""
         return (self.task == 0 and self.options.first_task_epochs) or self.options.epochs
 
@@ -153,7 +153,7 @@ class ContrastiveTuner(Tuner):
         assert self._monitor is not None
         epoch, batch = self.position
         past = len(self.tuned.losses.get("tune", []))  # epochs that updated
-        progress = (past + batch / self._monitor.batches) / (self.epochs - epoch + past)
+        progress = (past + batch / self._monitor.batches) / (self.task_epochs - epoch + past)
         factor = getattr(schedules, self.options.schedule)(progress)
         rates = [group["lr"] for group in optimizer.param_groups]
         try:

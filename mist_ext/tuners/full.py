@@ -67,7 +67,7 @@ class Full(ContrastiveTuner):
             self._optimizer = self._new_optimizer()
         optimizer = self._optimizer
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
-        epochs, objective = self.epochs, self.options.tune_objective
+        epochs, objective = self.task_epochs, self.options.tune_objective
         for epoch in range(self.position[0], epochs):
             for loss in self.epoch(images, epoch, "tune", f"tune {epoch + 1}/{epochs}", objective):
                 loss.backward()

@@ -64,10 +64,20 @@ class SparseTuner(ContrastiveTuner):
         self._saved_optimizers: dict[str, Any] = {}  # of a checkpoint, until the task goes on
         self.scale_table = torch.tensor(options.strike_factor, dtype=torch.float64).pow(torch.arange(256)).float()
 
+    @classmethod
+    def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
+        super().check(backbone, options)
+        if options.in_backward and options.drop == "updates" and ranks.size() > 1:
+            raise ValueError(
+                "in_backward is True, but drop is 'updates', for which several processes reduce whole gradients once "
+                "backward has ended; leave in_backward out, or drop gradients"
+            )
+
     @property
     def exchange(self) -> str:
         """What the ranks exchange in a step of the sparse optimiser."""
-        return self.options.exchange if self.options.drop == "gradients" else "dense"
+        drops_updates = self.options.drop == "updates" and self.options.momentum > 0
+        return "dense" if drops_updates else self.options.exchange
 
     @property
     def fully_selected(self) -> str:
@@ -112,7 +122,7 @@ class SparseTuner(ContrastiveTuner):
         steps, values = self._steps(selection)
         sizes = {name: p.numel() for name, p in self.backbone.named_parameters()}
         by_score = self.by_score(selection)
-        epochs, objective = self.epochs, self.options.tune_objective
+        epochs, objective = self.task_epochs, self.options.tune_objective
         parameters = self.named_parameters()
         selected = [p for name, p in parameters if name in selection]
         with all_frozen_but(selected, [p for _, p in parameters]), steps as take_step:

@@ -56,6 +56,12 @@ def test_a_run_of_several_processes_ends_as_that_of_one(
     assert results(tmp_path / "run") == results(one)
 
 
+def test_updates_are_not_dropped_within_backward_of_several_processes(tmp_path: Path) -> None:
+    for outcome in outcomes_of(2, lambda _: run(tmp_path / "run", drop="updates", in_backward=True)):
+        assert "in_backward is True, but drop is 'updates'" in str(outcome)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_narrow_wire_stays_close(alone: Callable[..., Path], tmp_path: Path) -> None:
     together(2, lambda _: run(tmp_path / "run", wire="bf16"))

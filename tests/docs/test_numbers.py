@@ -195,7 +195,7 @@ DEFINED = [
     r"\d+ tasks of \d+|2, 3 and 4 processes|\d+ (seeds|images|processes|classes)|Rank 0",
     r"\d+ (non-Latin characters|Hebrew, Georgian|Thai and Armenian)",  # tests/data
     r"1,894 letters of over 80 scripts",  # tests/tools
-    r"20 letters in|30 other letters|9 epochs in batches of 64 \(full tuning: 10\)|5 % of the weights by",  # one_factor
+    r"20 letters of|30 other letters|9 epochs in batches of 64 \(full tuning: 10\)|5 % of the weights by",  # one_factor
     r"number from 0,|exit status is 1",
     r"top 5 %|drops 90 %|0\.5 % of the weights|dynamics and 5 %|chosen for (5 %|0\.1)|rate of 5 %|here 10 % do",
     r"from 0 to 1\.|(exits|exit) with 1|\(1: nothing moved\)|from 1 as",

@@ -136,3 +136,19 @@ def test_settings_that_cannot_be_are_refused() -> None:
         SparseExchange(tiny(), wire=torch.float16)
     with pytest.raises(ValueError, match="reduce is 'max', expected 'sum' or 'mean'"):
         SparseExchange(tiny(), reduce="max")
+
+
+def test_momentum_that_is_switched_on_later_is_refused_before_anything_is_sent() -> None:
+    def work(_rank: int) -> list[float]:
+        model = nn.Linear(4, 4)
+        before = [p.detach().clone() for p in model.parameters()]
+        selection = Selection.whole(model.named_parameters())
+        optimizer = SparseSGD(model.named_parameters(), selection, momentum=0.0, drop="updates")
+        with SparseExchange(optimizer):
+            optimizer.param_groups[0]["momentum"] = 0.9
+            model(torch.ones(2, 4)).sum().backward()
+            with pytest.raises(ValueError, match="SparseSGD needs dense gradients here"):
+                optimizer.step()
+        return [float((p - q).abs().max()) for p, q in zip(model.parameters(), before, strict=True)]
+
+    assert processes.together(2, work) == [[0.0, 0.0]] * 2
