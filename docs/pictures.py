@@ -11,10 +11,10 @@ RESULTS = Path(__file__).parents[1] / "bench" / "results"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add every figure and the settings, where their links will lead to."""
-    for picture in [*sorted(RESULTS.rglob("*.png")), RESULTS / "settings.json"]:
-        place = f"results/{picture.relative_to(RESULTS).as_posix()}"
-        files.append(File.generated(config, place, abs_src_path=str(picture)))
+    """Add every figure and what pages link to besides, where their links will lead to."""
+    for shown in [*sorted(RESULTS.rglob("*.png")), RESULTS / "settings.json", RESULTS / "one_factor.json"]:
+        place = f"results/{shown.relative_to(RESULTS).as_posix()}"
+        files.append(File.generated(config, place, abs_src_path=str(shown)))
     return files
 
 
