@@ -134,7 +134,7 @@ class TuningOptions:
     drop: Literal["gradients", "updates"] = option(
         "gradients",
         "What a selected entry that is not kept loses: its gradient, as in MIST; or its update alone, while momentum "
-        "takes every gradient: as few weights change, and fewer steps are needed.",
+        "takes every gradient: as few weights change, and none of the gradients is lost.",
         group="MIST",
         tuners=("mist", "random", "magnitude"),
         needs=(

@@ -22,8 +22,8 @@ class SparseSGD(SparseOptimizer):
     update. With ``keep=1`` and a selection of everything this is `torch.optim.SGD`.
 
     With ``drop="updates"`` the momentum of every selected entry takes its gradient and decay in every step, and the
-    kept entries move along it. As few weights change, but no gradient is lost, so fewer steps are needed. All selected
-    entries are then read and written back, from their masters where they have any.
+    kept entries move along it. As few weights change, but no gradient is lost. All selected entries are then read
+    and written back, from their masters where they have any.
 
     State is compact: an int32 position and a float32 momentum for each selected entry, and for 16-bit parameters a
     float32 master copy of it, so that small updates are not rounded away.
@@ -106,6 +106,6 @@ class SparseSGD(SparseOptimizer):
             still = {"lr": torch.zeros_like(shared["lr"]), "threshold": ops.keep_threshold(1.0)}
             ops.drop_apply_sgd_(momentum_buffer=momenta, momentum=momentum, **shared | still)
             # A gradient over infinity is none: kept entries move along their momenta as they are.
-            shared |= {"grad_scale": torch.full((), math.inf, device=device), "weight_decay": 0.0}
+            shared = shared | {"grad_scale": torch.full((), math.inf, device=device), "weight_decay": 0.0}
             momentum = 1.0
         ops.drop_apply_sgd_(momentum_buffer=momenta, momentum=momentum, **shared)

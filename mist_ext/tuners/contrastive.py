@@ -154,15 +154,8 @@ class ContrastiveTuner(Tuner):
         epoch, batch = self.position
         past = len(self.tuned.losses.get("tune", []))  # epochs that updated
         progress = (past + batch / self._monitor.batches) / (self.task_epochs - epoch + past)
-        factor = getattr(schedules, self.options.schedule)(progress)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        try:
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        with schedules.scaled(optimizer, getattr(schedules, self.options.schedule)(progress)):
             yield
-        finally:
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
 
     @contextmanager
     def dense_exchange(self) -> Iterator[None]:

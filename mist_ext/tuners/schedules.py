@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.optim import Optimizer
 
 
 def constant(progress: float) -> float:
@@ -18,3 +22,16 @@ def cosine(progress: float) -> float:
 def last_tenth(progress: float) -> float:
     """Return 1, and 0.1 in the last tenth."""
     return 1.0 if progress < 0.9 else 0.1
+
+
+@contextmanager
+def scaled(optimizer: Optimizer, factor: float) -> Iterator[None]:
+    """Multiply the learning rate of every group by a factor while the block runs."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    try:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

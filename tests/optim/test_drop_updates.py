@@ -128,6 +128,16 @@ def test_scaled_gradients_are_divided_before_they_enter(same_bits) -> None:
     assert all(same_bits(p, q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
+def test_a_step_that_is_refused_leaves_the_momenta() -> None:
+    model = network()
+    optimizer = optimizer_of(model)
+    optimizer.param_groups[0]["lr"] = torch.tensor([0.1, 0.2])
+    give_gradients(model, 0)
+    with pytest.raises(RuntimeError, match="lr"):
+        optimizer.step()
+    assert not any(optimizer.state[p]["momentum"].any() for p in model.parameters())
+
+
 def test_what_cannot_be_is_refused() -> None:
     model = network()
     with pytest.raises(ValueError, match=r"drop is 'all', expected 'gradients' or 'updates'"):
