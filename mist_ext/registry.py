@@ -105,6 +105,7 @@ EMBEDDED = {
     "digits": "mist_ext.data.digits:digits",
     "glyphs": "mist_ext.data.glyphs:glyphs",
     "renditions": "mist_ext.data.renditions:renditions",
+    "renditions_again": "mist_ext.data.renditions:renditions_again",
     "renditions_dev": "mist_ext.data.renditions:renditions_dev",
 }
 ON_DISK = {

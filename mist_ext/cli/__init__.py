@@ -61,9 +61,10 @@ def run_command(options: Namespace) -> int:
         if Path(values.get("out") or options.resume) != Path(options.resume) or values.get("overwrite"):
             raise ValueError(f"--resume {options.resume} goes on in that folder; leave --out and --overwrite out")
         values.pop("out", None)
-    preset = option_value(Config, "preset", values.get("preset"), "preset is")
-    if preset is not None and options.resume is None:
-        values = presets.preset(preset, values)
+    if "preset" in values:
+        values["preset"] = option_value(Config, "preset", values["preset"], "preset is")
+    if options.resume is None:
+        values = presets.above_preset(values)
     if options.print_config:
         config = Config(**values)
         config.check()

@@ -105,8 +105,19 @@ def _made() -> dict[str, dict[str, Any]]:
 
 
 PRESETS = _made()
+MAIN_JOB = "embedded/renditions"
+"""What ``mist run`` does where it is not told on which data."""
 # Which tuners use an option of tuning.
 _USED = {name: what.tuners or () for name, what in about(TuningOptions).items()}
+
+
+def above_preset(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are given, above those of the preset that they name.
+
+    Where they name neither a preset nor data, the preset is `MAIN_JOB`. Errors as in `preset`.
+    """
+    name = given.get("preset", None if "data" in given else MAIN_JOB)
+    return dict(given) if name is None else preset(name, given)
 
 
 def preset(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:

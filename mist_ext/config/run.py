@@ -30,9 +30,10 @@ class Config(TuningOptions):
 
     data: str = option(
         "digits",
-        "Data set: digits, glyphs, renditions, renditions_dev; or below --data-root: cifar100, imagenet_r, imagenet_a, "
-        "cub200, cars196; or folder:PATH, a tree of class folders with train and test (or val), or one tree of class "
-        "folders; its images are turned as EXIF says and put on white, which published pipelines do not do.",
+        "Data set: digits, glyphs, renditions, renditions_again, renditions_dev; or below --data-root: cifar100, "
+        "imagenet_r, imagenet_a, cub200, cars196; or folder:PATH, a tree of class folders with train and test (or "
+        "val), or one tree of class folders; its images are turned as EXIF says and put on white, which published "
+        "pipelines do not do. By default renditions, with the preset embedded/renditions; in Python digits.",
         group="data",
     )
     data_root: str | None = option(
@@ -130,7 +131,9 @@ class Config(TuningOptions):
     )
     tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
     preset: str | None = option(
-        None, "Settings by name, such as mist/cifar100, as published; flags and YAML override them. By default none."
+        None,
+        "Settings by name, such as mist/cifar100, as published; flags and YAML override them. By default none, or "
+        "embedded/renditions where no data is named.",
     )
     out: str | None = option(None, "Output folder; by default runs/ with date and time.")
     overwrite: bool = option(

@@ -167,6 +167,11 @@ def renditions() -> Source:
     return _source("renditions", 2511)
 
 
+def renditions_again() -> Source:
+    """Return the letters of `renditions` in other images, by which nothing was chosen: does what was found hold?"""
+    return _source("renditions_again", 2513, letters="renditions")
+
+
 def renditions_dev() -> Source:
     """Return 100 Thai and Armenian letters in the same renditions: to choose settings on."""
     return _source("renditions_dev", 2512)
@@ -178,7 +183,7 @@ def bitmaps_of(name: str) -> tuple[Tensor, tuple[str, ...]]:
         return torch.from_numpy(asset["bitmaps"]), tuple(f"U+{code:04X}" for code in asset["code_points"])
 
 
-def _source(name: str, seed: int) -> Source:
-    bitmaps, names = bitmaps_of(name)
+def _source(name: str, seed: int, letters: str | None = None) -> Source:
+    bitmaps, names = bitmaps_of(letters or name)
     train, test = make(bitmaps, seed, 0, TRAIN_PER_CLASS), make(bitmaps, seed, 1, TEST_PER_CLASS)
     return Source(name, names, train, test, tasks=10)

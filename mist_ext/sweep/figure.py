@@ -1,13 +1,15 @@
-"""The last accuracy over the one numeric axis of a sweep."""
+"""The last accuracy over the one numeric axis of a sweep; where there is none, accuracies over tasks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mist_ext.report.figures.comparison import comparison
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import LABEL, OTHER_COLOURS, TUNER_COLOURS, open_axes, plain
+from mist_ext.report.figures.style import LABEL, OTHER_COLOURS, TUNER_COLOURS, label_colours, open_axes, plain
 from mist_ext.results import metrics
 from mist_ext.sweep.grid import Grid
 from mist_ext.sweep.outcomes import Outcome
@@ -31,12 +33,16 @@ def numeric_axis(grid: Grid) -> str | None:
 def draw(grid: Grid, outcomes: Sequence[Outcome]) -> Drawing | None:
     """Draw a panel for each method and value of the other axes: means, and a band of one std over seeds.
 
-    Tuners that do not use the axis are level lines. None where not exactly one numeric axis was swept, or nothing is
-    finished.
+    Tuners that do not use the axis are level lines. Where not exactly one numeric axis was swept, accuracies are drawn
+    over tasks, as a report draws them. None where nothing is finished, or there are more curves than colours.
     """
     axis = numeric_axis(grid)
     if axis is None or not any(axis in one.axes for one in outcomes):
-        return None
+        named = [replace(one, label=_label(one)) for one in outcomes if one.experiment.tasks]
+        colours = label_colours(named)
+        if not named or len(set(colours.values())) < len(colours):
+            return None
+        return replace(comparison(named), name="sweep", title="Accuracy over tasks")
     panels: dict[tuple[str, ...], list[Outcome]] = {}
     for one in outcomes:
         others = (shown(value, 40) for name, value in one.axes.items() if name not in (axis, "tuner"))
@@ -54,6 +60,12 @@ def draw(grid: Grid, outcomes: Sequence[Outcome]) -> Drawing | None:
         axes.set_title(plain(" · ".join(name)), fontsize="medium")
     _legend(figure, colours)
     return Drawing("sweep", f"Accuracy over {axis}", f"Last accuracy over {axis}. {'; '.join(findings)}.", figure)
+
+
+def _label(one: Outcome) -> str:
+    """Return a point's tuner, and where it is on the other axes."""
+    others = [f"{name} {value}" for name, value in one.axes.items() if name not in ("data", "tuner")]
+    return ", ".join([one.axes["tuner"], *others])
 
 
 def _curve(axes: Axes, axis: str, outcomes: Sequence[Outcome], colour: str) -> str:

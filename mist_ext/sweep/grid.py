@@ -98,7 +98,7 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
         if name not in choices:
             if "preset" in choices and name not in fixed:
                 raise ValueError(f"{source} has presets on an axis and names no {name}; add them")
-            values = fixed.pop(name, None) or _default(fixed, name)
+            values = fixed.pop(name, None) or _default(fixed, choices, name)
             _check_different(values, f"fixed.{name}")
             choices[name] = [(value, {name: [value]}) for value in values]
     others = sorted(set(choices) - {"data", *_SPLIT})
@@ -230,9 +230,11 @@ def _several(value: Any) -> list[Any]:
     return [one for each in value for one in _several(each)] if isinstance(value, list) else [value]
 
 
-def _default(fixed: dict[str, Any], name: str) -> Any:
-    basis = presets.preset(fixed["preset"]) if fixed.get("preset") else {}
-    return basis.get(name, getattr(Config(), name))
+def _default(fixed: dict[str, Any], choices: dict[str, list[tuple[Any, dict[str, Any]]]], name: str) -> Any:
+    """Return what `mist run` takes for an option that the grid does not name."""
+    varied = {option for axis in choices.values() for _, given in axis for option in given}
+    below = presets.above_preset(dict.fromkeys(varied & {"data"}) | fixed)
+    return below.get(name, getattr(Config(), name))
 
 
 def _joined(parts: Iterable[dict[str, Any]], source: str) -> dict[str, Any]:

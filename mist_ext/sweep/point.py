@@ -40,7 +40,7 @@ class Point:
 
 def make_point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     """Return the run at a point of the grid."""
-    options = Config(**presets.preset(values["preset"], values) if values.get("preset") else values)
+    options = Config(**presets.above_preset(values))
     axes = {"data": options.data, **{name: label for name, label in labels.items() if name != "seeds"}}
     try:
         options.check()

@@ -16,7 +16,7 @@ from mist_ext import data
 
 Command = Callable[..., tuple[int, str, str]]
 
-SMALL = ["--tuner", "none", "--method", "simplecil", "--seeds", "1"]
+SMALL = ["--data", "digits", "--tuner", "none", "--method", "simplecil", "--seeds", "1"]
 
 
 def test_info_names_versions_backend_and_devices(mist: Command) -> None:
@@ -37,7 +37,9 @@ def test_help_explains_every_option(mist: Command) -> None:
 
 
 def test_flags_come_after_the_yaml_file(mist: Command, tmp_path: Path) -> None:
-    (tmp_path / "my.yaml").write_text("tuner: [none]\nmethod: [simplecil]\nseeds: [5, 6]\nclasses_per_task: 2\n")
+    (tmp_path / "my.yaml").write_text(
+        "data: digits\ntuner: [none]\nmethod: [simplecil]\nseeds: [5, 6]\nclasses_per_task: 2\n"
+    )
     out = tmp_path / "out"
     status, output, errors = mist("run", str(tmp_path / "my.yaml"), "--seeds", "7", "--lr", "0.003", "--out", str(out))
     assert status == 0, errors

@@ -98,7 +98,9 @@ def test_a_value_in_yaml_works_as_the_flag_does(
     text: str, expected: dict[str, Any], asked: Callable[..., Config], tmp_path: Path
 ) -> None:
     (tmp_path / "my.yaml").write_text(text)
-    assert asked(str(tmp_path / "my.yaml")) == dataclasses.replace(Config(**yaml.safe_load(text) or {}), **expected)
+    assert asked(str(tmp_path / "my.yaml"), "--data", "digits") == dataclasses.replace(
+        Config(**yaml.safe_load(text) or {}), **expected
+    )
 
 
 @pytest.mark.parametrize(

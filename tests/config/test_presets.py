@@ -22,6 +22,14 @@ def test_every_preset_is_a_valid_configuration(name: str) -> None:
     Config(**presets.preset(name)).check()
 
 
+def test_the_main_job_lies_below_options_that_name_neither_data_nor_preset() -> None:
+    assert presets.above_preset({}) == presets.preset(presets.MAIN_JOB)
+    assert presets.above_preset({"lr": 0.1}) == {**presets.preset(presets.MAIN_JOB), "lr": 0.1}
+    for given in ({"data": "digits"}, {"preset": None}, {"data": "glyphs", "preset": None, "lr": 0.1}):
+        assert presets.above_preset(given) == given
+    assert presets.above_preset({"preset": "mist/cub200"}) == presets.preset("mist/cub200")
+
+
 def test_all_ten_published_configurations_are_there_and_their_exact_counterparts() -> None:
     for data in DATA:
         ranpac, simplecil = (Config(**presets.preset(f"mist/{data}{method}")) for method in ("", "-simplecil"))

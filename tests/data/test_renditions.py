@@ -77,6 +77,15 @@ def test_parts_and_seeds_have_other_images() -> None:
     assert torch.equal(make(some, 1, 0, 1).pixels, images[0][::2])  # more images leave the first as they are
 
 
+def test_renditions_again_has_the_same_letters_in_other_images() -> None:
+    once, again = load("renditions"), load("renditions_again")
+    assert (again.name, again.class_names, again.tasks) == ("renditions_again", once.class_names, 10)
+    for part in ("train", "test"):
+        ours, theirs = getattr(again, part), getattr(once, part)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert (ours.pixels != theirs.pixels).flatten(1).any(1).all()
+
+
 def test_every_class_comes_in_every_rendition(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = dict.fromkeys(RENDITIONS, 0)
 

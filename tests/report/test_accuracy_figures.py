@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +60,46 @@ def test_the_figures_show_the_means_over_seeds(tmp_path: Path, monkeypatch: pyte
     }  # fmt: skip
 
 
-def test_the_comparison_tells_tuners_by_colour_and_methods_by_line(
+def test_tuners_are_compared_by_colour_in_a_panel_for_each_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = drawn(monkeypatch)
     write_summary([*experiments_of_two_tuners(), experiment_of(data="glyphs")], tmp_path)
     (figure,) = (figure for figure in figures if figure.legends)
-    assert [axes.get_title().split(" ")[0] for axes in figure.axes] == ["digits", "glyphs"]
-    lines = figure.axes[0].get_lines()
-    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
-    assert len(looks) == len(lines) == 4
-    assert [len({look[part] for look in looks}) for part in range(3)] == [2, 2, 2]
+    titles = [axes.get_title().split("\n") for axes in figure.axes]
+    assert [(title.split(" ")[0], method) for title, method in titles] == [
+        ("digits", "ranpac"), ("digits", "simplecil"), ("glyphs", "simplecil")
+    ]  # fmt: skip
+    for axes, count in zip(figure.axes, (2, 2, 1), strict=True):
+        ends = {line.get_color(): line.get_ydata()[-1] for line in axes.get_lines()}
+        assert len(ends) == len(axes.get_lines()) == count
+        assert {text.get_color(): text.get_text() for text in axes.texts} == {
+            colour: f"{end:.1f}" for colour, end in ends.items()
+        }
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     names = [entry.get_text() for entry in figure.legends[0].get_texts()]
-    assert names == ["tuner", "none", "mist", " ", "method", "ranpac", "simplecil"]
+    assert names == ["tuner", "none", "mist"]
+
+
+def test_methods_behind_one_tuner_share_a_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = drawn(monkeypatch)
+    write_summary([experiment_of("none", method) for method in ("simplecil", "ranpac", "fecam")], tmp_path)
+    (figure,) = (figure for figure in figures if figure.legends)
+    (axes,) = figure.axes
+    assert len({(line.get_linestyle(), line.get_marker()) for line in axes.get_lines()}) == 3
+    names = [entry.get_text() for entry in figure.legends[0].get_texts()]
+    assert names == ["tuner", "none", " ", "method", "fecam", "ranpac", "simplecil"]
+
+
+def test_numbers_of_curves_that_end_together_stand_below_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = drawn(monkeypatch)
+    write_summary([experiment_of(tuner) for tuner in ("none", "mist", "full")], tmp_path)
+    (figure,) = (figure for figure in figures if figure.legends)
+    heights = sorted(text.get_position()[1] for text in figure.axes[0].texts)
+    low, high = figure.axes[0].get_ylim()
+    assert min(b - a for a, b in itertools.pairwise(heights)) > 0.05 * (high - low)
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_the_command_ends_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as ending:
-        cli.main(["run", "--seeds", "1", "--epochs", "3", *options, "--out", str(tmp_path / "run")])
+        cli.main(["run", "--data", "digits", "--seeds", "1", "--epochs", "3", *options, "--out", str(tmp_path / "run")])
     assert ending.value.code == 2
     told = capsys.readouterr().err
     assert message in told

@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mist_ext.config import Config, TuningOptions
+from mist_ext.config import Config, TuningOptions, presets
 from mist_ext.config.tuning import TRAINING
 from mist_ext.config.unused import unused_by
 from mist_ext.data.source import Images
@@ -118,7 +118,7 @@ def test_names_stay_when_an_axis_grows() -> None:
 def test_a_long_name_is_cut_and_stays_its_own(tmp_path: Path) -> None:
     many = [f"l2p.option_{number}={number}" for number in range(20)]
     values = [["epochs=1"], many, [*many, "epochs=2"], ["ö" * 119], ["ö" * 120]]
-    axes = {"method_options": values, "tuner": ["none"], "seeds": [1]}
+    axes = {"data": ["digits"], "method_options": values, "tuner": ["none"], "seeds": [1]}
     names = [point.name for point in make_grid({"axes": axes}).points]
     assert names[0] == "digits-none-method_options=_epochs=1_-seed=1"
     assert len(set(names)) == 5
@@ -164,6 +164,18 @@ def test_a_preset_lies_below_the_grid() -> None:
     )
 
 
+def test_the_preset_of_mist_run_lies_below_a_grid_that_names_no_data() -> None:
+    points = make_grid({"axes": {"lr": [0.1]}}).points
+    settings = presets.preset(presets.MAIN_JOB)
+    assert {point.axes["tuner"] for point in points} == set(settings["tuner"])
+    assert {point.options.data for point in points} == {"renditions"}
+    assert {point.options.epochs for point in points if point.axes["tuner"] == "mist"} == {settings["epochs"]}
+    for content in ({"axes": {"data": ["digits", "glyphs"]}}, {"fixed": {"data": "digits"}, "axes": {"lr": [0.1]}}):
+        points = make_grid(content).points
+        assert {point.axes["tuner"] for point in points} == set(Config().tuner)
+        assert {point.options.epochs for point in points} == {Config().epochs}
+
+
 def test_the_first_seed_alone_keeps_classifiers() -> None:
     grid = make_grid({"axes": {"tuner": ["none", "mist"], "seeds": [4, 5]}})
     assert [(point.seed, point.options.save) for point in grid.points] == [(4, "first"), (5, "none")] * 2
@@ -196,9 +208,12 @@ def test_the_first_seed_alone_keeps_classifiers() -> None:
         ({"axes": {"rate": [math.nan]}}, r"axes\.rate has nan, expected a finite number for rate"),
         (
             {"axes": {"rate": [{"rate": 0.05, "class_order_seed": 1}, {"rate": 0.1, "class_order_seed": 2}]}},
-            r"ties class_order_seed to rate, which changes nothing with tuner 'none' on 'digits': .* of its own",
+            r"ties class_order_seed to rate, which changes nothing with tuner 'none' on 'renditions': .* of its own",
         ),
-        ({"fixed": {"shard": True}, "axes": {"rate": [0.1]}}, "shard is True, but each run of a sweep is a single"),
+        (
+            {"fixed": {"data": "digits", "shard": True}, "axes": {"rate": [0.1]}},
+            "shard is True, but each run of a sweep is a single",
+        ),
         (None, "expected fixed"),
     ],
 )

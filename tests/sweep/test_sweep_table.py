@@ -56,7 +56,7 @@ SHARING = Sharing(Shared(8, 16, 40.0), Shared())
 
 def made_up() -> tuple[Grid, list]:
     axes = {"tuner": ["none", "mist"], "rate": [0.05, 0.5], "seeds": [1, 2, 3, 4]}
-    grid = make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes})
+    grid = make_grid({"fixed": {"data": "digits", "method": ["simplecil"]}, "axes": axes})
     results = []
     for point in grid.points:
         value = NONE[point.seed] if point.axes["tuner"] == "none" else MIST[point.seed]
@@ -111,7 +111,7 @@ def test_seeds_with_other_classes_do_not_pair() -> None:
 
 def test_each_precision_is_compared_with_the_frozen_backbone_of_its_own() -> None:
     axes = {"tuner": ["none", "mist"], "precision": ["fp32", "bf16", "bf16-pure"], "seeds": [1]}
-    grid = make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes})
+    grid = make_grid({"fixed": {"data": "digits", "method": ["simplecil"]}, "axes": axes})
     last = {("none", "bf16-pure"): 70.0, ("mist", "fp32"): 81.0, ("mist", "bf16"): 82.0, ("mist", "bf16-pure"): 73.0}
     results = [
         (point, experiments(point, {"simplecil": last.get((point.axes["tuner"], point.axes.get("precision")), 80.0)}))
@@ -235,6 +235,27 @@ def test_one_numeric_axis_is_drawn() -> None:
     assert list(curve.get_ydata()) == pytest.approx([82.125, 83.125])
     files = drawing.files()
     assert set(files) == {"sweep.png", "sweep.svg"}
+
+
+def test_accuracies_over_tasks_are_drawn_where_no_axis_is_numeric() -> None:
+    axes = {"tuner": ["none", "mist"], "drop": ["gradients", "updates"], "seeds": [1, 2]}
+    grid = make_grid({"fixed": {"data": "digits", "method": ["simplecil"]}, "axes": axes})
+    results = [(point, experiments(point, {"simplecil": 80.0 + point.seed})) for point in grid.points]
+    drawing = draw(grid, make_outcomes(results))
+    assert drawing is not None
+    assert set(drawing.files()) == {"sweep.png", "sweep.svg"}
+    names = [entry.get_text() for entry in drawing.figure.legends[0].get_texts()]
+    assert names == ["tuner", "none", "mist, drop gradients", "mist, drop updates"]
+    assert "after the last task" in drawing.description
+    assert draw(grid, []) is None
+
+
+def test_more_curves_than_colours_are_not_drawn() -> None:
+    axes = {"tuner": ["mist"], "rate": [0.1, 0.2, 0.3], "keep": [0.1, 0.2], "seeds": [1]}
+    grid = make_grid({"fixed": {"data": "digits", "method": ["simplecil"]}, "axes": axes})
+    assert (
+        draw(grid, make_outcomes([(point, experiments(point, {"simplecil": 80.0})) for point in grid.points])) is None
+    )
 
 
 @pytest.mark.parametrize(

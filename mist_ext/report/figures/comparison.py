@@ -6,46 +6,72 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mist_ext.report.comparisons import Comparison, groups
+from mist_ext.report.comparisons import Comparison, Group, groups
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.style import LABEL, SEEN, accuracy_axes, label_colours, plain
 from mist_ext.report.joint_table import title
 from mist_ext.report.notes import called
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def comparison(comparisons: Sequence[Comparison]) -> Drawing:
-    """Draw a panel per group: colour by tuner, line by method."""
-    drawn = groups(comparisons)
-    columns = min(len(drawn), 3)
-    height = math.ceil(len(drawn) / columns)
-    figure = new_figure(4.6 * columns + 1.8, 3.7 * height)
-    shown = [one for members in drawn.values() for one in members]
+    """Draw each group: a panel for a method where tuners are compared, colour by tuner, else one for all its methods.
+
+    Bands are one standard deviation over seeds; the numbers are the accuracies after the last task.
+    """
+    panels = [(group, each) for group, members in groups(comparisons).items() for each in _panels(members)]
+    columns = min(len(panels), 3)
+    height = math.ceil(len(panels) / columns)
+    figure = new_figure(4.6 * columns + 1.4, 3.7 * height)
+    shown = [one for _, members in panels for one in members]
     tuners = label_colours(shown)
-    methods = {name: number for number, name in enumerate(sorted({one.experiment.method for one in shown}))}
-    for panel, (group, members) in enumerate(drawn.items()):
-        axes = figure.add_subplot(height, columns, panel + 1)
-        for number, one in enumerate(members):
-            # Beside each other, not on top of each other.
-            shift = 0.2 * ((number + 0.5) / len(members) - 0.5)
-            means, stds = zip(*one.experiment.seen_by_task(), strict=True)
-            axes.errorbar(
-                [task + shift for task in range(1, group.tasks + 1)],
-                means,
-                yerr=stds if len(one.experiment.seeds) > 1 else None,
-                color=tuners[one.label],
-                elinewidth=1,
-                markersize=5,
-                **_method_style(methods[one.experiment.method]),
-            )
-        accuracy_axes(axes, group.tasks)
-        axes.set_title(plain(title(group, members)), fontsize="medium")
+    drawn: dict[Group, Axes] = {}
+    for panel, (group, members) in enumerate(panels):
+        axes = figure.add_subplot(height, columns, panel + 1, sharey=drawn.get(group))
+        drawn.setdefault(group, axes)
+        for one in members:
+            _curve(axes, one, tuners[one.label], _styles(members)[one.experiment.method])
+        methods = ", ".join(dict.fromkeys(one.experiment.method for one in members))
+        axes.set_title(f"{plain(title(group, members))}\n{plain(methods)}", fontsize="medium")
         if panel % columns == 0:
             axes.set_ylabel(SEEN)
-    _legend(figure, tuners, methods)
+    for axes, (group, members) in zip(figure.axes, panels, strict=True):
+        accuracy_axes(axes, group.tasks)
+        _number_ends(axes, [(one.experiment.seen_by_task()[-1].mean, tuners[one.label]) for one in members])
+    _legend(figure, tuners, _styles(max((members for _, members in panels), key=lambda members: len(_styles(members)))))
     return Drawing("accuracy", "All experiments", _description(shown), figure)
+
+
+def _panels(members: Sequence[Comparison]) -> list[list[Comparison]]:
+    """Split a group by method if it has several tuners."""
+    if len({one.label for one in members}) == 1:
+        return [list(members)]
+    by_method: dict[str, list[Comparison]] = {}
+    for one in members:
+        by_method.setdefault(one.experiment.method, []).append(one)
+    return list(by_method.values())
+
+
+def _curve(axes: Axes, one: Comparison, colour: str, style: dict[str, Any]) -> None:
+    tasks = range(1, one.experiment.tasks + 1)
+    means, stds = zip(*one.experiment.seen_by_task(), strict=True)
+    if len(one.experiment.seeds) > 1:
+        low = [mean - std for mean, std in zip(means, stds, strict=True)]
+        high = [mean + std for mean, std in zip(means, stds, strict=True)]
+        axes.fill_between(tasks, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(tasks, means, color=colour, markersize=4, **style)
+
+
+def _number_ends(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
+    """Write numbers to the right of the curves, one below the other where curves end together."""
+    low, high = axes.get_ylim()
+    ceiling = math.inf
+    for value, colour in sorted(ends, reverse=True):
+        ceiling = min(value, ceiling - 0.055 * (high - low))
+        axes.text(1.0, ceiling, f"{value:.1f}", transform=axes.get_yaxis_transform(), va="center", color=colour)
 
 
 def _description(comparisons: Sequence[Comparison]) -> str:
@@ -55,22 +81,29 @@ def _description(comparisons: Sequence[Comparison]) -> str:
     return f"Accuracy on all classes seen over tasks; after the last task {'; '.join(ends)}."
 
 
-def _legend(figure: Figure, tuners: dict[str, str], methods: dict[str, int]) -> None:
+def _legend(figure: Figure, tuners: dict[str, str], styles: dict[str, dict[str, Any]]) -> None:
+    """Name tuners by their colours; and methods by their lines, where several share a panel."""
     from matplotlib.lines import Line2D
 
     entries = [Line2D([], [], linestyle="none", label="tuner")]
     entries += [Line2D([], [], color=colour, linewidth=3, label=plain(name, LABEL)) for name, colour in tuners.items()]
-    entries += [Line2D([], [], linestyle="none", label=" "), Line2D([], [], linestyle="none", label="method")]
-    entries += [
-        Line2D([], [], color="black", label=plain(name, LABEL), markersize=5, **_method_style(number))
-        for name, number in methods.items()
-    ]
+    if len(styles) > 1:
+        entries += [Line2D([], [], linestyle="none", label=" "), Line2D([], [], linestyle="none", label="method")]
+        entries += [
+            Line2D([], [], color="black", label=plain(name, LABEL), markersize=4, **style)
+            for name, style in styles.items()
+        ]
     legend = figure.legend(handles=entries, loc="outside right center", frameon=False, handlelength=3)
     for entry in legend.get_texts():
         if entry.get_text() in ("tuner", "method"):
             entry.set_fontweight("bold")
 
 
-def _method_style(number: int) -> dict[str, Any]:
+def _styles(members: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
+    """Return how the curves of each method of a panel are drawn."""
     lines, markers = ("-", "--", ":", "-."), ("o", "s", "^", "D", "v", "P", "X")
-    return {"linewidth": 1.8, "linestyle": lines[number % len(lines)], "marker": markers[number % len(markers)]}
+    names = sorted({one.experiment.method for one in members})
+    return {
+        name: {"linewidth": 1.8, "linestyle": lines[number % 4], "marker": markers[number % 7]}
+        for number, name in enumerate(names)
+    }
