@@ -42,6 +42,7 @@ from mist_ext.system.files import write_atomically
 
 OWN, OTHERS = 20, 30  # classes
 EVALUATED = 20  # images a class
+MEANS = 40  # images that a class mean is made of, at most
 OPTIONS = [field.name for field in dataclasses.fields(TuningOptions)]
 WORLD = ("tuner", "backbone", "images", "seed")
 FOUND = ("own", "others", "stale", "fresh", "drift")
@@ -95,7 +96,7 @@ def world(seed: int, images: int) -> tuple[Images, Images, Images, Images]:
     letters, _ = renditions.bitmaps_of("renditions_dev")
     some = letters[torch.randperm(len(letters), generator=torch.Generator().manual_seed(seed))[: OWN + OTHERS]]
     own = renditions.make(some[:OWN], seed, 0, images)
-    train = renditions.make(some, seed, 0, min(images, renditions.TRAIN_PER_CLASS))
+    train = renditions.make(some, seed, 0, min(images, MEANS))
     return own, train, *(renditions.make(some, seed, part, EVALUATED) for part in (2, 1))
 
 

@@ -1,7 +1,8 @@
 """Settings by name.
 
 ``mist/DATA`` is MIST before RanPAC as its authors published it, ``mist/DATA-simplecil`` before SimpleCIL (arXiv
-2505.19943 and its code); ``-exact`` is the same with the paper's dynamics and selection rate instead of the code's.
+2505.19943 and its code); ``-exact`` is the same with the paper's dynamics and selection rate instead of the code's,
+and ``-paper`` what the paper's text says and nothing else: no strikes and no freezing either.
 ``zhou/METHOD-DATA`` are freeze-based methods without MIST in the protocols of Zhou et al.
 
 ``embedded/renditions`` tunes most in the first task, by a momentum that takes every gradient; chosen on
@@ -36,6 +37,8 @@ _MIST: dict[str, Any] = {
 }
 _PUBLISHED: dict[str, Any] = {"dynamics": "published", "rate": 0.1}
 _EXACT: dict[str, Any] = {"dynamics": "exact", "rate": 0.05}
+# Neither strikes nor freezing are in the text.
+_PAPER: dict[str, Any] = {**_EXACT, "strike_factor": 1.0, "freeze_rate": 0.0}
 # Of which those count that a run has.
 _WIDTHS = [f"{name}.width=10000" for name in ("ranpac", "ranpac_adapter", "ranpac_ssf", "ranpac_vpt_deep")]
 _RANPAC: dict[str, Any] = {"method": ["ranpac"], "method_options": _WIDTHS, "batch_size": 56, "freeze_rate": 5e-4}
@@ -83,7 +86,7 @@ def _made() -> dict[str, dict[str, Any]]:
     presets = {}
     for data, classes in _CLASSES_PER_TASK.items():
         for method, settings in (("", _RANPAC), ("-simplecil", _SIMPLECIL)):
-            for dynamics, own in (("", _PUBLISHED), ("-exact", _EXACT)):
+            for dynamics, own in (("", _PUBLISHED), ("-exact", _EXACT), ("-paper", _PAPER)):
                 given = {"data": data, "classes_per_task": classes}
                 presets[f"mist/{data}{method}{dynamics}"] = {**given, **_MIST, **settings, **own}
     for method in _ZHOU_METHODS:
@@ -155,7 +158,7 @@ def _require_own_settings(name: str, given: Mapping[str, Any]) -> None:
     methods, tuners = (v if isinstance(v, list | tuple) else [v] for v in (values["method"], values["tuner"]))
     for other, settings in PRESETS.items():
         (method, *more) = settings["method"]
-        same = all(settings.get(key) == own.get(key) for key in ("data", "dynamics", "tuner"))
+        same = all(settings.get(key) == own.get(key) for key in ("data", "dynamics", "strike_factor", "tuner"))
         if not same or more or method not in methods:
             continue
         differing = [

@@ -70,6 +70,13 @@ class Config(TuningOptions):
         "validation: a quarter of the training images is held out for it, and the test images are not read.",
         group="data",
     )
+    images_per_class: int | None = option(
+        None,
+        "Training images of a class that are used, always the same ones, for few-shot learning or a quick trial; by "
+        "default all.",
+        group="data",
+        at_least=1,
+    )
     normalize: Literal["auto", "published", "model"] = option(
         "auto",
         "published: channels as the data set's published protocol has them. model: as the backbone was pre-trained. "

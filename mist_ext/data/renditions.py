@@ -22,7 +22,7 @@ from mist_ext.data.source import Images, Source
 ASSETS = Path(__file__).parent.parent / "assets"
 SIDE = 32  # of the images, in pixels
 FINE = 2 * SIDE  # of what is drawn, before it is made smaller
-TRAIN_PER_CLASS = 40
+TRAIN_PER_CLASS = 120  # about as many as ImageNet-R has
 TEST_PER_CLASS = 20
 _BLOCK = 500  # images drawn at once
 
@@ -164,12 +164,12 @@ def renditions() -> Source:
 
     No embedded backbone has seen one of these scripts, typefaces or renditions.
     """
-    return _source("renditions", 2511)
+    return _source("renditions", 2611)
 
 
 def renditions_again() -> Source:
     """Return the letters of `renditions` in other images, by which nothing was chosen: does what was found hold?"""
-    return _source("renditions_again", 2513, letters="renditions")
+    return _source("renditions_again", 2613, letters="renditions")
 
 
 def renditions_dev() -> Source:

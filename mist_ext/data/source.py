@@ -226,6 +226,22 @@ class Source:
         held_out = self.held_out("validation", fraction)
         return replace(self, train=self.train.subset(~held_out), test=self.train.subset(held_out))
 
+    def with_fewer(self, images_per_class: int) -> Source:
+        """Return this source with so many training images of each class, or all of a class that has no more.
+
+        The draw is fixed, and a larger number contains a smaller one.
+
+        Parameters
+        ----------
+        images_per_class : int
+        """
+        chosen = torch.zeros(len(self.train), dtype=torch.bool)
+        for label in range(len(self.class_names)):
+            rows = (self.train.labels == label).nonzero().flatten()
+            order = torch.randperm(len(rows), generator=generator("images_per_class", self.name, label))
+            chosen[rows[order[:images_per_class]]] = True
+        return replace(self, train=self.train.subset(chosen))
+
     def held_out(self, purpose: str, fraction: float) -> Tensor:
         """Choose a fixed part of every class's training images, the same in every process.
 

@@ -30,6 +30,7 @@ _PROTOCOL = (
     "class_order_seed",
     "normalize",
     "evaluate_on",
+    "images_per_class",
     "skip_broken",
     "backbone",
     "weights",

@@ -63,6 +63,8 @@ class RunContext:
             say(console, text)
         if options.evaluate_on == "validation":
             source = source.validation()
+        if options.images_per_class is not None:
+            source = source.with_fewer(options.images_per_class)
         backbone = backbones.create(options.backbone, options.weights)  # a wrong name or file is found before any work
         require_finite(backbone, options.weights)
         backbones.check_options(backbone, options.compile, options.checkpointing)

@@ -42,6 +42,8 @@ def test_all_ten_published_configurations_are_there_and_their_exact_counterparts
         for name in (f"mist/{data}", f"mist/{data}-simplecil"):
             exact = Config(**presets.preset(f"{name}-exact"))
             assert exact == replace(Config(**presets.preset(name)), dynamics="exact", rate=0.05, preset=f"{name}-exact")
+            paper = Config(**presets.preset(f"{name}-paper"))
+            assert paper == replace(exact, strike_factor=1.0, freeze_rate=0.0, preset=f"{name}-paper")
 
 
 def test_the_embedded_data_have_settings_that_the_methods_know() -> None:
@@ -168,6 +170,7 @@ def test_a_preset_s_options_of_methods_stand_below_those_that_are_given(given: d
         ),
         ("mist/cub200", ["simplecil"], "--preset mist/cub200-simplecil,"),
         ("mist/imagenet_r-simplecil-exact", ["simplecil", "ranpac"], "--preset mist/imagenet_r-exact,"),
+        ("mist/imagenet_r-paper", ["simplecil", "ranpac"], "--preset mist/imagenet_r-simplecil-paper,"),
     ],
 )
 def test_no_method_runs_with_what_was_published_for_another(name: str, methods: list[str], message: str) -> None:

@@ -50,9 +50,9 @@ def test_the_classes_are_letters_of_scripts_that_no_backbone_was_shown(name: str
 
 def test_a_hundred_balanced_classes_in_ten_tasks(source: Source) -> None:
     assert len(set(source.class_names)) == 100
-    assert source.train.labels.bincount().tolist() == [40] * 100
+    assert source.train.labels.bincount().tolist() == [120] * 100
     assert source.test.labels.bincount().tolist() == [20] * 100
-    assert source.train.pixels.shape == (4000, 3, 32, 32)
+    assert source.train.pixels.shape == (12000, 3, 32, 32)
     assert source.tasks == 10
 
 

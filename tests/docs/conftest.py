@@ -17,6 +17,7 @@ from torch import nn
 
 from mist_ext import Selection
 from mist_ext.cli import main
+from mist_ext.data import renditions
 from mist_ext.data.source import Source
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,8 @@ def desk(
         for name in ("digits", "glyphs"):
             whole = f"mist_ext.data.{name}.{name}"
             monkeypatch.setattr(whole, partial(every_twentieth_image, pkgutil.resolve_name(whole)))
+        monkeypatch.setattr(renditions, "TRAIN_PER_CLASS", 6)
+        monkeypatch.setattr(renditions, "TEST_PER_CLASS", 2)
 
     return laid
 

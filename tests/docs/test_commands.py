@@ -59,7 +59,7 @@ FEW_IMAGES = [
     "5",
 ]  # for other processes, where digits are all there
 # What takes a minute or so, for `pytest -m slow`.
-SLOW = r"torchrun|mist sweep|mist run (--preset|--data glyphs)|mist data check cub200|mkdocs build"
+SLOW = r"torchrun|mist sweep|mist run (--preset (?!.* --data folder)|--data glyphs)|mist data check cub200|mkdocs build"
 # What a command on a page is to be refused for: it shows what a misspelt name is answered with.
 REFUSED = {"mist run --tuner lst_block": "did you mean 'last_block'"}
 ELSEWHERE = ["stripes", "last_block", "nearest_mean"]  # which docs/extending.md adds, and test_extending_page.py runs

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from slow import first_is_quick
 
@@ -153,6 +154,27 @@ def test_the_validation_part_comes_from_the_training_images_alone() -> None:
     counts = held_out.test.labels.bincount() / source.train.labels.bincount()
     assert (counts - 0.25).abs().max() < 0.01
     assert (source.validation().test.labels == held_out.test.labels).all()
+
+
+def test_fewer_images_of_a_class_are_always_the_same() -> None:
+    source = data.load("digits")
+    few, more = (source.with_fewer(count).train for count in (3, 5))
+    assert few.labels.bincount().tolist() == [3] * 10
+    assert {image.numpy().tobytes() for image in few.pixels} < {image.numpy().tobytes() for image in more.pixels}
+    assert torch.equal(source.with_fewer(3).train.pixels, few.pixels)
+    whole = source.with_fewer(10_000)
+    assert torch.equal(whole.train.pixels, source.train.pixels)
+    assert whole.test is source.test
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_learns_from_as_many_images_of_a_class_as_it_is_told(tmp_path: Path) -> None:
+    few = run(tmp_path / "few", tuner=["none"], method=["simplecil"], images_per_class=1)
+    all_of_them = run(tmp_path / "all", tuner=["none"], method=["simplecil"])
+    ours, theirs = (one["digits-none-simplecil"]["runs"][0] for one in (few, all_of_them))
+    assert ours["accuracy_matrix"] != theirs["accuracy_matrix"]
+    (folder,) = tmp_path.glob("few/*/config.yaml")
+    assert "images_per_class: 1" in folder.read_text()
 
 
 @pytest.mark.usefixtures("few_digits")
