@@ -77,6 +77,14 @@ class TuningOptions:
     lora_lr: float = option(
         3e-3, "Learning rate of the adapters.", group="tuner", above=0, tuners=("lora",), role="learning rate"
     )
+    later_lr_factor: float = option(
+        1.0,
+        "The backbone's learning rate is multiplied by this in all tasks after the first, which then shift earlier "
+        "features less.",
+        group="tuner",
+        above=0,
+        tuners=TRAINING,
+    )
     projector_lr: float = option(
         1e-2,
         "Learning rate of the projector of the objective mi.",

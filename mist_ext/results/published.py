@@ -43,6 +43,7 @@ TUNING = (
     "first_task_epochs",
     "batch_size",
     "lr",
+    "later_lr_factor",
     "projector_lr",
     "momentum",
     "weight_decay",

@@ -82,8 +82,9 @@ class ContrastiveTuner(Tuner):
 
     @property
     def lr(self) -> float:
-        """The learning rate of what is trained, but for the objective's own layers."""
-        return getattr(self.options, self.lr_option)
+        """The learning rate of what is trained in the task at hand, but for the objective's own layers."""
+        rate: float = getattr(self.options, self.lr_option)
+        return rate if self.task <= 0 else rate * self.options.later_lr_factor
 
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:

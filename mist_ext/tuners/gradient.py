@@ -67,7 +67,7 @@ class Gradient(SparseTuner):
         return self.options.rate * self.options.keep
 
     def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
-        backbone, *heads = self.groups(self.options.lr)
+        backbone, *heads = self.groups(self.lr)
         by_score = set(self.by_score(selection))
         few, full = (
             {**backbone, "params": [(name, p) for name, p in backbone["params"] if (name in by_score) == scored]}

@@ -171,7 +171,7 @@ class SparseTuner(ContrastiveTuner):
             self._optimizers = {"sparse": optimizer}
         else:
             masked = MaskedGradient(self.named_parameters(), selection, **drawing)
-            dense = torch.optim.SGD(self.groups(options.lr), **sgd)
+            dense = torch.optim.SGD(self.groups(self.lr), **sgd)
             self._optimizers = {"masked": masked, "dense": dense}
         for name, state in saved.items():
             load_state(self._optimizers[name], state)
@@ -218,7 +218,7 @@ class SparseTuner(ContrastiveTuner):
         return contexts
 
     def _sparse_optimizer(self, selection: Selection, **options: Any) -> SparseSGD:
-        return SparseSGD(self.groups(self.options.lr), selection, drop=self.options.drop, **options)
+        return SparseSGD(self.groups(self.lr), selection, drop=self.options.drop, **options)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Learning rates go down within a task as torch's own schedulers lower them; the first task may be longer."""
+"""Learning rates go down within a task as torch's own schedulers lower them; the first task may be longer, the others slower."""
 
 from __future__ import annotations
 
@@ -90,3 +90,25 @@ def test_the_first_task_has_epochs_of_its_own(name: str, scoring: int) -> None:
     assert len(found) == len(expected)
     for step, wanted in zip(found, expected, strict=True):
         assert step == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mist", {}),
+        ("mist", {"dynamics": "published"}),
+        ("random", {}),
+        ("gradient", {}),
+        ("full", {}),
+        ("bitfit", {}),
+        pytest.param("lora", {}, marks=PEFT),
+    ],
+)
+def test_later_tasks_have_their_share_of_the_backbone_s_rate(name: str, options: dict[str, Any]) -> None:
+    found = rates(name, later_lr_factor=0.25, projector_lr=0.5, **options)
+    first, second = found[: len(found) // 2], found[len(found) // 2 :]
+    base = getattr(TuningOptions(), {"full": "full_lr", "bitfit": "bitfit_lr", "lora": "lora_lr"}.get(name, "lr"))
+    for step in first:
+        assert set(step) == {base, 0.5}
+    for step in second:
+        assert set(step) == {0.25 * base, 0.5}
