@@ -1,4 +1,4 @@
-"""Learning rates go down within a task as torch's own schedulers lower them; the first task may be longer, the others slower."""
+"""Learning rates go down within a task as torch's own schedulers lower them; later tasks have rates of their own."""
 
 from __future__ import annotations
 
