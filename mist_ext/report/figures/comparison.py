@@ -68,10 +68,15 @@ def _curve(axes: Axes, one: Comparison, colour: str, style: dict[str, Any]) -> N
 def _number_ends(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
     """Write numbers to the right of the curves, one below the other where curves end together."""
     low, high = axes.get_ylim()
-    ceiling = math.inf
-    for value, colour in sorted(ends, reverse=True):
-        ceiling = min(value, ceiling - 0.055 * (high - low))
-        axes.text(1.0, ceiling, f"{value:.1f}", transform=axes.get_yaxis_transform(), va="center", color=colour)
+    line = 0.055 * (high - low)
+    heights: list[float] = []
+    ordered = sorted(ends, reverse=True)
+    for value, _ in ordered:
+        heights.append(min(value, heights[-1] - line) if heights else value)
+    raised = max(0.0, low + line / 2 - heights[-1])  # above the axis
+    for height, (value, colour) in zip(heights, ordered, strict=True):
+        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+        axes.text(1.0, height + raised, f"{value:.1f}", color=colour, **place)
 
 
 def _description(comparisons: Sequence[Comparison]) -> str:
