@@ -74,7 +74,7 @@ _RENDITIONS: dict[str, Any] = {
     "seeds": [1993],
     "images_per_class": 40,
     "batch_size": 64,
-    "first_task_epochs": 20,
+    "first_task_epochs": 16,
     "epochs": 2,
     "schedule": "cosine",
     "drop": "updates",
