@@ -63,7 +63,6 @@ def run_command(options: Namespace) -> int:
         values.pop("out", None)
     if "preset" in values:
         values["preset"] = option_value(Config, "preset", values["preset"], "preset is")
-    by_itself = options.resume is None and not {"data", "preset"} & values.keys()
     if options.resume is None:
         values = presets.above_preset(values)
     if options.print_config:
@@ -73,8 +72,6 @@ def run_command(options: Namespace) -> int:
         return 0
     console = Console()
     with launch.processes():
-        if by_itself and ranks.is_first():
-            say(console, f"no --data is given: this is --preset {presets.MAIN_JOB}")
         if options.resume is None:
             out = benchmark.run(Config(**values), console, flags)
         else:

@@ -90,7 +90,8 @@ def _run(parser: Parser) -> None:
     parser.usage = "mist run [CONFIG.yaml] [--OPTION VALUE ...]"
     parser.description = (
         "Run every combination of tuner and method for every seed. Options come from the YAML file given as first "
-        "argument, then from flags; both know the same names."
+        "argument, then from flags; both know the same names. The defaults below are those of a run that names data; "
+        "without, those of the preset embedded/renditions lie above them: --print-config shows them."
     )
     for name, explanation in GROUPS.items():
         group = parser.add_argument_group(name, explanation)

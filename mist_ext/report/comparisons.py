@@ -17,6 +17,7 @@ class Group(NamedTuple):
     data: str
     backbone: str
     tasks: int
+    images_per_class: int = 0  # all
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Comparison:
 
     @property
     def group(self) -> Group:
-        return Group(self.experiment.data, self.experiment.backbone, self.experiment.tasks)
+        one = self.experiment
+        return Group(one.data, one.backbone, one.tasks, one.config.data.images_per_class or 0)
 
 
 def compare(experiments: Sequence[Experiment]) -> list[Comparison]:
@@ -108,6 +110,7 @@ def _gain(experiment: Experiment, experiments: Sequence[Experiment]) -> metrics.
         if other.tuner == "none"
         and (other.config.backbone, other.config.method) == (experiment.config.backbone, experiment.config.method)
         and other.data == experiment.data
+        and other.config.data.images_per_class == experiment.config.data.images_per_class
     ]
     # The same output folder first: its experiments were run together.
     frozen.sort(key=lambda other: output_folder(other) != output_folder(experiment))

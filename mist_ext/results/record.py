@@ -188,6 +188,8 @@ class DataRecord(Struct, forbid_unknown_fields=True):
     ----------
     split : str
         Which published split the images are, in words; empty where they are none.
+    images_per_class : int or None
+        Of how many training images the methods learnt at most; None: of all.
     """
 
     name: str
@@ -198,6 +200,7 @@ class DataRecord(Struct, forbid_unknown_fields=True):
     class_names: list[str]
     evaluated_on: str
     normalize: str
+    images_per_class: int | None = None
 
 
 class Described(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -69,6 +69,11 @@ def run(options: Config, console: Console | None = None, named: Collection[str] 
     options = run_folder.absolute(options)
     context = _context(options, console)
     own = {name: methods.options_of(name) for name in options.method}
+    if options.preset is not None:
+        names.say(console, f"settings are those of --preset {options.preset}, and what is given besides")
+    if options.images_per_class is not None:
+        most = f"at most {options.images_per_class} of a class (--images-per-class)"
+        names.say(console, f"{len(context.source.train):,} training images are used: {most}")
     for told in unused.unused(options, {*named, *unused.given(options)}, ranks.size(), own).values():
         names.say(console, told, "yellow")
     with ExitStack() as stack:

@@ -155,6 +155,7 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
             class_names=list(map(utf8, source.class_names)),
             evaluated_on=options.evaluate_on,
             normalize=options.normalize,
+            images_per_class=options.images_per_class,
         ),
         backbone={"name": options.backbone, "weights": utf8(options.weights)},
         tuner={"name": options.tuner[0], **tuning},

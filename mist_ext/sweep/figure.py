@@ -34,13 +34,17 @@ def draw(grid: Grid, outcomes: Sequence[Outcome]) -> Drawing | None:
     """Draw a panel for each method and value of the other axes: means, and a band of one std over seeds.
 
     Tuners that do not use the axis are level lines. Where not exactly one numeric axis was swept, accuracies are drawn
-    over tasks, as a report draws them. None where nothing is finished, or there are more curves than colours.
+    over tasks, as a report draws them. None where nothing is finished, or curves could not be told apart.
     """
     axis = numeric_axis(grid)
     if axis is None or not any(axis in one.axes for one in outcomes):
         named = [replace(one, label=_label(one)) for one in outcomes if one.experiment.tasks]
         colours = label_colours(named)
-        if not named or len(set(colours.values())) < len(colours):
+        labels = {shown(label, LABEL) for label in colours}
+        data = {one.axes["data"]: one.experiment.data for one in named}
+        if not named or len(set(colours.values())) < len(colours) or len(labels) < len(colours):
+            return None
+        if len(set(data.values())) < len(data):  # folders of one name
             return None
         return replace(comparison(named), name="sweep", title="Accuracy over tasks")
     panels: dict[tuple[str, ...], list[Outcome]] = {}

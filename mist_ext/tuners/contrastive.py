@@ -246,7 +246,9 @@ class ContrastiveTuner(Tuner):
     def _new_monitor(self, phase: str, objective: str, batches: int, round_robin: bool) -> EpochMonitor:
         assert self.tuned is not None
         task, epoch = self.task + 1, len(self.tuned.losses.get(phase, [])) + 1
-        rates = (self.lr_option, "projector_lr" if objective == "mi" else "classifier_lr")
+        rates = [self.lr_option, "projector_lr" if objective == "mi" else "classifier_lr"]
+        if self.task > 0 and self.options.later_lr_factor != 1:
+            rates.insert(0, "later_lr_factor")
         slower = " or ".join(f"--{name.replace('_', '-')} ({getattr(self.options, name):g})" for name in rates)
 
         def diverged(batch: int, sign: str) -> Diverged:

@@ -83,7 +83,8 @@ class LoRA(Full):
         self._adapted.merge_and_unload()
         self._adapted, self.network = None, self.backbone
         if not largest_norm(self.backbone.parameters()).isfinite():
-            message = f"task {self.task + 1}: the merged weights are NaN or infinite; lower --lora-lr ({self.lr:g})"
+            advice = f"lower --lora-lr ({self.options.lora_lr:g})"
+            message = f"task {self.task + 1}: the merged weights are NaN or infinite; {advice}"
             raise agreement.on_every_rank(Diverged(message))
         return tuned
 

@@ -102,6 +102,18 @@ def test_numbers_of_curves_that_end_together_stand_below_each_other(
     assert min(b - a for a, b in itertools.pairwise(heights)) > 0.05 * (high - low)
 
 
+def test_numbers_stay_above_the_axis_and_those_far_from_it_beside_their_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = drawn(monkeypatch)
+    ends = {"none": 1.0, "mist": 90.0, "full": 1.0, "random": 1.0}
+    write_summary([experiment_of(name, matrices={1: [[95.0], [end, end]]}) for name, end in ends.items()], tmp_path)
+    (figure,) = (figure for figure in figures if figure.legends)
+    heights = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
+    assert heights["90.0"] == 90.0
+    assert min(text.get_position()[1] for text in figure.axes[0].texts) > figure.axes[0].get_ylim()[0]
+
+
 @pytest.mark.slow
 def test_ten_experiments_in_one_figure(tmp_path: Path) -> None:
     tuners = ["none", "mist", "full", "random", "magnitude"]

@@ -14,6 +14,7 @@ from hand_made import BETTER, TWO_SEEDS, experiment_of, of_matrices
 from mist_ext.report import Experiment, as_text, parse_experiment, read_experiments
 from mist_ext.report.comparisons import compare
 from mist_ext.report.full_precision import json_text
+from mist_ext.report.joint_table import joint_table
 
 
 def test_numbers_are_means_and_sample_deviations_over_seeds() -> None:
@@ -57,6 +58,18 @@ def test_the_gain_is_paired_by_seed_with_the_frozen_experiment() -> None:
     # Seed 1: 85 - 75, seed 2: 88 - 85; seed 3 has no partner.
     gain = gain_of(experiment_of("mist", matrices=BETTER), experiment_of(matrices=TWO_SEEDS))
     assert gain == pytest.approx((6.5, 7 / 2**0.5, 2))
+
+
+def test_a_run_on_fewer_images_is_compared_with_none_on_all() -> None:
+    few = experiment_of(matrices=TWO_SEEDS)
+    few.config.data.images_per_class = 40
+    tuned = experiment_of("mist", matrices=BETTER)
+    assert gain_of(tuned, few) is None
+    titles = [table.title for table in joint_table(compare([tuned, few])).tables]
+    assert titles == [
+        "digits · vit_nano · 2 tasks · 3 seeds",
+        "digits · vit_nano · 2 tasks · 40 images a class · 2 seeds",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,16 @@ def test_a_run_learns_from_as_many_images_of_a_class_as_it_is_told(tmp_path: Pat
     all_of_them = run(tmp_path / "all", tuner=["none"], method=["simplecil"])
     ours, theirs = (one["digits-none-simplecil"]["runs"][0] for one in (few, all_of_them))
     assert ours["accuracy_matrix"] != theirs["accuracy_matrix"]
-    (folder,) = tmp_path.glob("few/*/config.yaml")
-    assert "images_per_class: 1" in folder.read_text()
+    assert few["digits-none-simplecil"]["config"]["data"]["images_per_class"] == 1
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_says_of_which_preset_it_is_and_how_many_images_it_takes(tmp_path: Path) -> None:
+    given = {"data": "digits", "preset": "embedded/renditions", "tuner": ["none"], "seeds": [1], "images_per_class": 2}
+    output = io.StringIO()
+    benchmark.run(Config(out=str(tmp_path / "out"), method=["simplecil"], **given), Console(file=output, width=200))
+    assert "settings are those of --preset embedded/renditions, and what is given besides" in output.getvalue()
+    assert "20 training images are used: at most 2 of a class (--images-per-class)" in output.getvalue()
 
 
 @pytest.mark.usefixtures("few_digits")

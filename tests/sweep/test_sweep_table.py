@@ -302,6 +302,7 @@ def test_folders_of_one_name_are_told_apart_by_their_paths() -> None:
     lines = list(csv.DictReader(io.StringIO(csv_text(table.tables))))
     assert [line["data"] for line in lines] == axes["data"]
     assert lines[0]["last_accuracy_mean"] == "80.0"
+    assert draw(grid, make_outcomes(results)) is None  # where they could not be told apart
 
 
 def test_names_in_a_table_are_no_markup_and_no_formulas() -> None:

@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from mist_ext.config import TuningOptions
 from mist_ext.data.source import Images
 from mist_ext.tuners import create
+from mist_ext.tuners.divergence import Diverged
 
 PEFT = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
 EPOCHS, BATCHES = 3, 3  # the last batch is short
@@ -112,3 +113,8 @@ def test_later_tasks_have_their_share_of_the_backbone_s_rate(name: str, options:
         assert set(step) == {base, 0.5}
     for step in second:
         assert set(step) == {0.25 * base, 0.5}
+
+
+def test_training_that_diverges_in_a_later_task_names_its_factor() -> None:
+    with pytest.raises(Diverged, match=r"task 2, .* lower --later-lr-factor \(1e\+20\) or --full-lr"):
+        rates("full", later_lr_factor=1e20, full_lr=1e-3)

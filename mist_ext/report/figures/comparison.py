@@ -34,8 +34,9 @@ def comparison(comparisons: Sequence[Comparison]) -> Drawing:
         drawn.setdefault(group, axes)
         for one in members:
             _curve(axes, one, tuners[one.label], _styles(members)[one.experiment.method])
-        methods = ", ".join(dict.fromkeys(one.experiment.method for one in members))
-        axes.set_title(f"{plain(title(group, members))}\n{plain(methods)}", fontsize="medium")
+        methods = list(_styles(members))
+        named = f"\n{plain(methods[0], LABEL)}" if len(methods) == 1 else ""  # else the legend names them
+        axes.set_title(plain(title(group, members)) + named, fontsize="medium")
         if panel % columns == 0:
             axes.set_ylabel(SEEN)
     for axes, (group, members) in zip(figure.axes, panels, strict=True):
@@ -58,7 +59,9 @@ def _panels(members: Sequence[Comparison]) -> list[list[Comparison]]:
 def _curve(axes: Axes, one: Comparison, colour: str, style: dict[str, Any]) -> None:
     tasks = range(1, one.experiment.tasks + 1)
     means, stds = zip(*one.experiment.seen_by_task(), strict=True)
-    if len(one.experiment.seeds) > 1:
+    if one.experiment.tasks == 1:  # where a band has no width
+        axes.errorbar(tasks, means, stds, color=colour, elinewidth=1)
+    elif len(one.experiment.seeds) > 1:
         low = [mean - std for mean, std in zip(means, stds, strict=True)]
         high = [mean + std for mean, std in zip(means, stds, strict=True)]
         axes.fill_between(tasks, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -73,10 +76,13 @@ def _number_ends(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
     ordered = sorted(ends, reverse=True)
     for value, _ in ordered:
         heights.append(min(value, heights[-1] - line) if heights else value)
-    raised = max(0.0, low + line / 2 - heights[-1])  # above the axis
+    floor = low + line / 2  # above the axis
+    for index in reversed(range(len(heights))):
+        heights[index] = max(heights[index], floor)
+        floor = heights[index] + line
     for height, (value, colour) in zip(heights, ordered, strict=True):
         place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
-        axes.text(1.0, height + raised, f"{value:.1f}", color=colour, **place)
+        axes.text(1.0, height, f"{value:.1f}", color=colour, **place)
 
 
 def _description(comparisons: Sequence[Comparison]) -> str:
