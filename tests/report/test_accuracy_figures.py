@@ -91,6 +91,19 @@ def test_methods_behind_one_tuner_share_a_panel(tmp_path: Path, monkeypatch: pyt
     assert names == ["tuner", "none", " ", "method", "fecam", "ranpac", "simplecil"]
 
 
+def test_methods_that_share_panels_have_one_line_each_in_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = drawn(monkeypatch)
+    methods = {"digits": ("simplecil", "ranpac"), "glyphs": ("fecam", "slca")}
+    write_summary([experiment_of("none", name, data=data) for data, of in methods.items() for name in of], tmp_path)
+    (figure,) = (figure for figure in figures if figure.legends)
+    looks = [(line.get_linestyle(), line.get_marker()) for axes in figure.axes for line in axes.get_lines()]
+    assert len(set(looks)) == len(looks) == 4
+    names = [entry.get_text() for entry in figure.legends[0].get_texts()]
+    assert names == ["tuner", "none", " ", "method", "fecam", "ranpac", "simplecil", "slca"]
+
+
 def test_numbers_of_curves_that_end_together_stand_below_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+ALONE: dict[str, Any] = {"linewidth": 1.8, "linestyle": "-", "marker": "o"}  # a method that has a panel to itself
+
+
 def comparison(comparisons: Sequence[Comparison]) -> Drawing:
     """Draw each group: a panel for a method where tuners are compared, colour by tuner, else one for all its methods.
 
@@ -28,13 +31,14 @@ def comparison(comparisons: Sequence[Comparison]) -> Drawing:
     figure = new_figure(4.6 * columns + 1.4, 3.7 * height)
     shown = [one for _, members in panels for one in members]
     tuners = label_colours(shown)
+    styles = _styles([one for _, members in panels if len(_methods(members)) > 1 for one in members])
     drawn: dict[Group, Axes] = {}
     for panel, (group, members) in enumerate(panels):
         axes = figure.add_subplot(height, columns, panel + 1, sharey=drawn.get(group))
         drawn.setdefault(group, axes)
         for one in members:
-            _curve(axes, one, tuners[one.label], _styles(members)[one.experiment.method])
-        methods = list(_styles(members))
+            _curve(axes, one, tuners[one.label], styles.get(one.experiment.method, ALONE))
+        methods = _methods(members)
         named = f"\n{plain(methods[0], LABEL)}" if len(methods) == 1 else ""  # else the legend names them
         axes.set_title(plain(title(group, members)) + named, fontsize="medium")
         if panel % columns == 0:
@@ -42,8 +46,12 @@ def comparison(comparisons: Sequence[Comparison]) -> Drawing:
     for axes, (group, members) in zip(figure.axes, panels, strict=True):
         accuracy_axes(axes, group.tasks)
         _number_ends(axes, [(one.experiment.seen_by_task()[-1].mean, tuners[one.label]) for one in members])
-    _legend(figure, tuners, _styles(max((members for _, members in panels), key=lambda members: len(_styles(members)))))
+    _legend(figure, tuners, styles)
     return Drawing("accuracy", "All experiments", _description(shown), figure)
+
+
+def _methods(members: Sequence[Comparison]) -> list[str]:
+    return sorted({one.experiment.method for one in members})
 
 
 def _panels(members: Sequence[Comparison]) -> list[list[Comparison]]:
@@ -98,7 +106,7 @@ def _legend(figure: Figure, tuners: dict[str, str], styles: dict[str, dict[str, 
 
     entries = [Line2D([], [], linestyle="none", label="tuner")]
     entries += [Line2D([], [], color=colour, linewidth=3, label=plain(name, LABEL)) for name, colour in tuners.items()]
-    if len(styles) > 1:
+    if styles:
         entries += [Line2D([], [], linestyle="none", label=" "), Line2D([], [], linestyle="none", label="method")]
         entries += [
             Line2D([], [], color="black", label=plain(name, LABEL), markersize=4, **style)
@@ -111,10 +119,9 @@ def _legend(figure: Figure, tuners: dict[str, str], styles: dict[str, dict[str, 
 
 
 def _styles(members: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
-    """Return how the curves of each method of a panel are drawn."""
+    """Return how the curves of each method are drawn that shares a panel with others."""
     lines, markers = ("-", "--", ":", "-."), ("o", "s", "^", "D", "v", "P", "X")
-    names = sorted({one.experiment.method for one in members})
     return {
         name: {"linewidth": 1.8, "linestyle": lines[number % 4], "marker": markers[number % 7]}
-        for number, name in enumerate(names)
+        for number, name in enumerate(_methods(members))
     }
