@@ -21,7 +21,7 @@ from mist_ext.sweep.grid import make_grid
 from mist_ext.sweep.point import Point
 from mist_ext.system import lock
 
-SMALLEST = {"method": ["simplecil"], "classes_per_task": 5, "epochs": 2, "save": "none"}
+SMALLEST = {"data": "digits", "method": ["simplecil"], "classes_per_task": 5, "epochs": 2, "save": "none"}
 
 
 def start(*arguments: str) -> subprocess.Popen:
