@@ -149,6 +149,8 @@ METHODS = Registry(
         "aper_finetune": "mist_ext.methods.aper:AperFinetune",
         "ease": "mist_ext.methods.ease:Ease",
         "slca": "mist_ext.methods.slca:SLCA",
+        "finetune": "mist_ext.methods.finetune:Finetune",
+        "joint": "mist_ext.methods.joint:Joint",
         "l2p": "mist_ext.methods.l2p:L2P",
         "dualprompt": "mist_ext.methods.dualprompt:DualPrompt",
         "coda_prompt": "mist_ext.methods.coda_prompt:CodaPrompt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,6 +80,15 @@ class TaskImages(Dataset[tuple[Tensor, int]]):
         row = int(self.indices[i])
         pixels = self.views.evaluation(row) if seed is None else self.views.training(row, seed)
         return pixels, int(self.labels[i])
+
+    @classmethod
+    def joined(cls, parts: Sequence[TaskImages]) -> TaskImages:
+        """Return the images of several tasks of one stream together, without what was left out of them."""
+        joint = copy(parts[0])
+        joint.classes = range(parts[0].classes.start, parts[-1].classes.stop)
+        joint.indices = torch.cat([part.indices for part in parts])
+        joint.labels = torch.cat([part.labels for part in parts])
+        return joint
 
     def leave_out(self, items: list[int]) -> None:
         """Remove items, which cannot be decoded.

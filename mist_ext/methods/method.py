@@ -34,6 +34,8 @@ class Method(ABC):
         Class attribute: whether the method draws random numbers, that is, whether it takes a ``seed``.
     trains : bool
         Class attribute: whether it trains on images, beside the backbone, and learns from features of its own.
+    rehearses : bool
+        Class attribute: whether `train` is given the images of all tasks so far, as an upper bound may be.
     stale : str
         Class attribute: why what was trained no longer fits a backbone that moves between tasks; empty if it does.
     counts : Tensor
@@ -46,6 +48,7 @@ class Method(ABC):
 
     seeded: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    rehearses: ClassVar[bool] = False
     stale: ClassVar[str] = ""
     callbacks: Callbacks = NO_CALLBACKS
     learned: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
@@ -84,7 +87,7 @@ class Method(ABC):
         """Raise ValueError or RuntimeError unless a state has the tensors that the options say; takes no memory."""
 
     def train(self, images: Dataset, task_classes: range) -> bool:
-        """Train on a task's images, where the method does that; whether features of earlier images have changed."""
+        """Train on images, where the method does that; whether features of earlier images have changed."""
         return False
 
     @torch.no_grad()

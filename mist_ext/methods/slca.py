@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import Dataset
+from typing import ClassVar
 
-from mist_ext.methods.adaptation import TunedCopy, at_least_one
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mist_ext.methods.adaptation import at_least_one
 from mist_ext.methods.gaussians import ClassGaussians
-from mist_ext.methods.trained import TrainedMethod
+from mist_ext.methods.sequential import SequentiallyTuned
 from mist_ext.methods.training import Recipe, TaskHeads, fit
 from mist_ext.seeding import generator
 from mist_ext.tuners.schedules import last_tenth
 
 
-class SLCA(TrainedMethod, ClassGaussians):
+class SLCA(SequentiallyTuned, ClassGaussians):
     """Slow learner with classifier alignment.
 
     Zhang et al., "SLCA: Slow Learner with Classifier Alignment for Continual Learning on a Pre-trained Model", arXiv
@@ -29,6 +30,9 @@ class SLCA(TrainedMethod, ClassGaussians):
     with tau = 0.1, 256 draws a class and epoch-wise cosine annealing. Published for a ViT-B/16: SGD, 0.01 for the
     classifier and 0.0001 for the backbone, a tenth of that from 90 % of the epochs on, 20 epochs, batch 128, alignment
     of 5 epochs from the second task on. w and eps = 10^-4 are in the published code alone.
+
+    Where a tuner moves the backbone, each task starts from what it has made of it, with the copy's own learning on top.
+    The Gaussians of earlier classes stay as they were when their task was learned.
 
     A class with one image has no covariance; it takes the mean of the other classes', with a warning.
 
@@ -47,8 +51,7 @@ class SLCA(TrainedMethod, ClassGaussians):
     seed : int
     """
 
-    needs_vit = False
-    stale = "it tunes a copy that it made of the first task's backbone, and sees none of the later tuning"
+    learned: ClassVar[tuple[str, ...]] = (*ClassGaussians.learned, "followed")
 
     def __init__(
         self,
@@ -70,29 +73,6 @@ class SLCA(TrainedMethod, ClassGaussians):
             )
         self.alignment = Recipe(alignment_epochs, lr, draws_per_class, weight_decay=5e-4)
         self.temperature, self.slowness = temperature, slowness
-
-    def build_network(self) -> nn.Module:
-        network = nn.Module()
-        network.heads = TaskHeads(self.feature_width)
-        return network
-
-    def extend_network(self, classes: range) -> None:
-        if len(self.sessions) == 1:
-            self.network.copy = TunedCopy(self.backbone)
-        self.network.heads.extend(classes)
-
-    def train_network(self, images: Dataset, classes: range) -> bool:
-        own, heads = self.network.copy, self.network.heads
-
-        def loss(pixels: Tensor, labels: Tensor) -> Tensor:
-            return heads.loss(self.compute_features(pixels), labels, classes)
-
-        newest = heads.tasks[-1].parameters()
-        self.fit(loss, [(own.parameters(), self.slowness), (newest, 1.0)], images)
-        return True
-
-    def compute_features(self, pixels: Tensor) -> Tensor:
-        return self.network.copy.features(self.backbone, pixels)
 
     @torch.no_grad()
     def learn(self, features: Tensor, labels: Tensor) -> None:
@@ -135,6 +115,3 @@ class SLCA(TrainedMethod, ClassGaussians):
                 samples.append((weight * means[position] + normal @ factor.T).float())
                 labels.append(torch.full((per_class,), position, device=means.device))
         return torch.cat(samples), torch.cat(labels)
-
-    def score(self, features: Tensor) -> Tensor:
-        return self.network.heads(features.float()).double()

@@ -100,7 +100,8 @@ class TrainedMethod(Method):
         Parameters
         ----------
         images : Dataset
-            Of float32 images ``[3, height, width]`` and labels: positions in the class order.
+            Of float32 images ``[3, height, width]`` and labels: positions in the class order. Those of the task, or of
+            all tasks so far where the method `rehearses`.
         task_classes : range
             The task's classes; they follow those of the task before.
 

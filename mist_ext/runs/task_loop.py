@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from torch import Tensor
 
 from mist_ext import config
-from mist_ext.data.stream import Task
+from mist_ext.data.stream import Task, TaskImages
 from mist_ext.distributed import agreement, ranks
 from mist_ext.results import metrics, warning_signs
 from mist_ext.results.manifest import CHECKPOINTS
@@ -124,7 +124,8 @@ class TaskLoop:
                 costs = Costs(self.context.device)
                 learner.callbacks = self._callbacks(costs)
                 with self._during(f"train {name}"), costs.phase("learn"):
-                    changed = learner.train(task.train, task.classes)
+                    images = TaskImages.joined([t.train for t in seed_run.seen]) if learner.rehearses else task.train
+                    changed = learner.train(images, task.classes)
                 extracted[name] = self._extract_from(learner.features, name, task, changed or moved, costs)
         return extracted
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Subset
 
 from mist_ext.data.source import Images, Source
-from mist_ext.data.stream import Batches, Stream, views_of
+from mist_ext.data.stream import Batches, Stream, TaskImages, views_of
 
 
 def source(classes: int = 100, per_class: int = 3, tasks: int = 10) -> Source:
@@ -124,6 +124,17 @@ def test_a_subset_of_a_task_is_like_the_task() -> None:
     assert pixels.dtype == torch.float32
     assert labels.tolist() == task.train.labels[::2].tolist()
     assert torch.equal(pixels, torch.stack([task.train[i][0] for i in range(0, 12, 2)]))
+
+
+def test_tasks_joined_have_all_images_but_those_that_were_left_out() -> None:
+    tasks = Stream(source(), None, 1993).tasks[:3]
+    tasks[1].train.leave_out([0, 4])
+    joint = TaskImages.joined([task.train for task in tasks])
+    assert (joint.classes, len(joint)) == (range(30), 88)
+    apart = [image for task in tasks for image in task.train]
+    assert [label for _, label in joint] == [label for _, label in apart]
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(joint, apart, strict=True))
+    assert len(tasks[0].train) == 30
 
 
 def test_making_an_order_leaves_the_global_generator_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from mist_ext.runs import checkpoint
 
 TRAINED = [name for name in METHODS if issubclass(named(name), TrainedMethod)]
 PROMPTED = ["l2p", "dualprompt", "coda_prompt"]
-THE_FIRST_OF_THEIR_KIND = ["ranpac_adapter", "aper_adapter", "ease", "slca", "l2p"]
+THE_FIRST_OF_THEIR_KIND = ["ranpac_adapter", "aper_adapter", "ease", "slca", "joint", "l2p"]
 # Published rates suit a ViT-B/16 and thousands of images; here are 80 images a task.
 LEARNING: dict[str, dict[str, Any]] = {
     "coda_prompt": {"epochs": 12, "batch_size": 16, "lr": 0.01},
     "dualprompt": {"epochs": 8, "batch_size": 16, "lr": 0.005},
+    "finetune": {"epochs": 8, "batch_size": 16, "lr": 0.003},
+    "joint": {"batch_size": 16, "lr": 0.01},
     "l2p": {"epochs": 8, "lr": 0.005},
     "slca": {"epochs": 8, "batch_size": 16, "draws_per_class": 64},
 }
@@ -58,7 +61,8 @@ def extracted(extract: Callable[[Tensor], Tensor], images: TaskImages) -> tuple[
 
 def learn_task(method: TrainedMethod, stream: Stream, number: int) -> None:
     task = stream.tasks[number]
-    method.train(task.train, task.classes)
+    seen = [each.train for each in stream.tasks[: number + 1]]
+    method.train(TaskImages.joined(seen) if method.rehearses else task.train, task.classes)
     method.learn(*extracted(method.features, task.train))
 
 
@@ -151,8 +155,33 @@ def test_it_learns(name: str, stream: Stream, backbone: nn.Module) -> None:
         simple.learn(*extracted(backbone, stream.tasks[number].train))
     reached = accuracy(method, method.features, stream, 2)
     assert reached > 60  # chance is 17
-    if name not in PROMPTED:
+    if name not in (*PROMPTED, "finetune"):
         assert reached > accuracy(simple, backbone, stream, 2) - 3
+
+
+@pytest.mark.parametrize("name", ["finetune", "slca"])
+def test_a_tuned_copy_follows_a_backbone_that_moves(name: str, stream: Stream, backbone: nn.Module) -> None:
+    method = small(name, backbone, lr=1e-3)
+    learn_task(method, stream, 0)
+    before, learned = ([p.detach().clone() for p in of.parameters()] for of in (backbone, method.network.copy))
+    for number, parameter in enumerate(backbone.parameters()):
+        parameter.data += 0.01 * number
+    method.recipe = dataclasses.replace(method.recipe, lr=1e-30)  # which changes nothing
+    learn_task(method, stream, 1)
+    assert any(not torch.equal(a, b) for a, b in zip(before, learned, strict=True))
+    following = zip(before, backbone.parameters(), learned, method.network.copy.parameters(), strict=True)
+    assert all(torch.allclose(b, a + (now - then), atol=1e-6) for then, now, a, b in following)
+
+
+@pytest.mark.slow
+def test_joint_training_keeps_what_fine_tuning_forgets(stream: Stream, backbone: nn.Module) -> None:
+    kept = {}
+    for name in ("finetune", "joint"):
+        method = small(name, backbone, epochs=8, batch_size=16, lr=0.01)
+        for number in range(2):
+            learn_task(method, stream, number)
+        kept[name] = accuracy(method, method.features, stream, 1)
+    assert kept["finetune"] < 70 < 90 < kept["joint"]
 
 
 @pytest.mark.slow

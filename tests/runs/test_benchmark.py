@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from slow import first_is_quick
 
-from mist_ext import data
+from mist_ext import data, methods
 from mist_ext.config import Config
 from mist_ext.results.metrics import METRICS
 from mist_ext.runs import benchmark
@@ -51,6 +51,25 @@ def run(folder: Path, **options) -> dict[str, dict]:
         settings.setdefault("method_options", ["ranpac.width=50"])
     benchmark.run(Config(out=str(folder), **settings), Console(file=io.StringIO()))
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))}
+
+
+def test_a_method_that_rehearses_trains_on_the_images_of_all_tasks_so_far(
+    tmp_path: Path, few_digits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, list[int]] = {"joint": [], "finetune": []}
+    for name, sizes in given.items():
+        kind = methods.named(name)
+
+        def train(self, images, classes, kind=kind, sizes=sizes, original=kind.train) -> bool:
+            sizes.append(len(images))
+            return original(self, images, classes)
+
+        monkeypatch.setattr(kind, "train", train)
+    options = ["epochs=1", "batch_size=64"]
+    run(tmp_path, tuner=["none"], method=["joint", "finetune"], method_options=options, classes_per_task=4)
+    own = given["finetune"]
+    assert len(own) == 3
+    assert given["joint"] == [sum(own[: number + 1]) for number in range(3)]
 
 
 def without_varying(value):
