@@ -3,6 +3,9 @@
 ``mist/DATA`` is MIST before RanPAC as its authors published it, ``mist/DATA-simplecil`` before SimpleCIL (arXiv
 2505.19943 and its code); ``-exact`` is the same with the paper's dynamics and selection rate instead of the code's,
 and ``-paper`` what the paper's text says and nothing else: no strikes and no freezing either.
+``mist/DATA-HOST`` is MIST before another method, with MIST's settings of SimpleCIL: none was published for these;
+``mist/DATA-ranpac_adapter`` RanPAC with its own phase 1, in whose place the published code has MIST.
+``mist/imagenet_r-ablation-NAME`` and ``mist/imagenet_r-simplecil-ablation-NAME`` are the ablations of the code.
 ``zhou/METHOD-DATA`` are freeze-based methods without MIST in the protocols of Zhou et al.
 
 ``embedded/renditions`` tunes most in the first task, by a momentum that takes every gradient; chosen on
@@ -46,6 +49,15 @@ _RANPAC: dict[str, Any] = {"method": ["ranpac"], "method_options": _WIDTHS, "bat
 # Its code freezes a tensor's highest score alone: any rate this small selects one entry.
 _SIMPLECIL: dict[str, Any] = {"method": ["simplecil"], "batch_size": 32, "freeze_rate": 1e-9}
 
+_HOSTS = ("l2p", "dualprompt", "ease", "slca")
+# Chosen anew in every step, cross-entropy on one view, dense SGD, nothing dropped.
+_ABLATIONS = {
+    "random": "published_random",
+    "magnitude": "published_magnitude",
+    "gradient": "published_gradient",
+    "full-ce": "full",
+}
+
 # New classes a task; CIFAR-100 in ten tasks of 10, Cars-196 in ten of which the last has 16.
 _CLASSES_PER_TASK = {"cifar100": 10, "imagenet_r": 20, "imagenet_a": 20, "cub200": 20, "cars196": 20}
 
@@ -86,13 +98,34 @@ _RENDITIONS: dict[str, Any] = {
 }
 
 
+def _ablation(settings: dict[str, Any], tuner: str, rate: float) -> dict[str, Any]:
+    """Return the settings of an ablation before the method whose settings are given."""
+    of_mist = ("lr", "projector_lr", "keep", "freeze_rate")
+    kept = {name: value for name, value in (_MIST | settings).items() if name not in of_mist}
+    own = {"full_lr": _MIST["lr"]} if tuner == "full" else {"lr": _MIST["lr"], "rate": rate}
+    objective = {"tune_objective": "ce_cosine", "classifier_lr": _MIST["projector_lr"]}
+    return {**_given("imagenet_r"), **kept, **own, **objective, "tuner": [tuner]}
+
+
+def _given(data: str) -> dict[str, Any]:
+    return {"data": data, "classes_per_task": _CLASSES_PER_TASK[data]}
+
+
 def _made() -> dict[str, dict[str, Any]]:
     presets = {}
-    for data, classes in _CLASSES_PER_TASK.items():
+    for data in _CLASSES_PER_TASK:
+        given = _given(data)
         for method, settings in (("", _RANPAC), ("-simplecil", _SIMPLECIL)):
             for dynamics, own in (("", _PUBLISHED), ("-exact", _EXACT), ("-paper", _PAPER)):
-                given = {"data": data, "classes_per_task": classes}
                 presets[f"mist/{data}{method}{dynamics}"] = {**given, **_MIST, **settings, **own}
+        for host in _HOSTS:
+            presets[f"mist/{data}-{host}"] = {**given, **_MIST, **_SIMPLECIL, **_PUBLISHED, "method": [host]}
+        own = {"tuner": ["none"], "method": ["ranpac_adapter"], "method_options": _WIDTHS}
+        protocol = {name: _MIST[name] for name in ("backbone", "seeds", "class_order_seed")}
+        presets[f"mist/{data}-ranpac_adapter"] = {**given, **protocol, **own}
+    for method, settings, rate in (("", _RANPAC, 0.05), ("-simplecil", _SIMPLECIL, 0.005)):
+        for name, tuner in _ABLATIONS.items():
+            presets[f"mist/imagenet_r{method}-ablation-{name}"] = _ablation(settings, tuner, rate)
     for method in _ZHOU_METHODS:
         for data, classes in ZHOU_CLASSES_PER_TASK.items():
             presets[f"zhou/{method}-{data}"] = {

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from mist_ext.config.option import check_all, option, option_value, unknown_option
 
 SPARSE = ("mist", "random", "magnitude", "gradient")  # the tuners that select entries
-TRAINING = (*SPARSE, "full", "bitfit", "lora")
+ABLATIONS = ("published_random", "published_magnitude", "published_gradient")  # which choose anew in every step
+TRAINING = (*SPARSE, *ABLATIONS, "full", "bitfit", "lora")
 OWN = ("none", *TRAINING)  # those of this package, of which it is known what they use
 UNTRAINED = ("simplecil", "ranpac", "fecam")  # the methods of this package that do not train on images
 
@@ -19,9 +20,9 @@ def _tuned_by(options: Any, *tuners: str) -> bool:
     return any(tuner in tuners or tuner not in OWN for tuner in options.tuner)
 
 
-def _tunes_with(options: Any, objective: str) -> bool:
+def _tunes_with(options: Any, *objectives: str) -> bool:
     """Return whether a chosen tuner trains the layers of an objective: that of tuning, for scoring updates nothing."""
-    return _tuned_by(options) or options.tune_objective == objective
+    return _tuned_by(options) or options.tune_objective in objectives
 
 
 EXCHANGING = (
@@ -65,7 +66,7 @@ class TuningOptions:
         "Learning rate of the backbone.",
         group="MIST",
         above=0,
-        tuners=SPARSE,
+        tuners=(*SPARSE, *ABLATIONS),
         role="learning rate",
     )
     full_lr: float = option(
@@ -95,22 +96,22 @@ class TuningOptions:
     )
     classifier_lr: float = option(
         1e-2,
-        "Learning rate of the classifier of the objective ce.",
+        "Learning rate of the classifier of the objectives ce and ce_cosine.",
         group="tuner",
         above=0,
         tuners=TRAINING,
-        needs=("tune_objective ce", lambda options: _tunes_with(options, "ce")),
+        needs=("tune_objective ce", lambda options: _tunes_with(options, "ce", "ce_cosine")),
     )
-    score_objective: Literal["mi", "ce"] = option(
+    score_objective: Literal["mi", "ce", "ce_cosine"] = option(
         "mi",
         "What is scored by: mi, the mutual information of two views; ce, cross-entropy over the task's classes, by a "
-        "linear classifier that is new for each task.",
+        "linear classifier that is new for each task; ce_cosine, the same by a cosine classifier, on one view.",
         group="MIST",
         tuners=("mist",),
     )
-    tune_objective: Literal["mi", "ce"] = option(
+    tune_objective: Literal["mi", "ce", "ce_cosine"] = option(
         "mi",
-        "What tuning lowers the loss of: mi or ce, as --score-objective explains them.",
+        "What tuning lowers the loss of: mi, ce or ce_cosine, as --score-objective explains them.",
         group="tuner",
         tuners=TRAINING,
     )
@@ -129,7 +130,12 @@ class TuningOptions:
         tuners=TRAINING,
     )
     rate: float = option(
-        0.05, "Fraction of each tensor's entries that is selected.", group="MIST", above=0, at_most=1, tuners=SPARSE
+        0.05,
+        "Fraction of each tensor's entries that is selected.",
+        group="MIST",
+        above=0,
+        at_most=1,
+        tuners=(*SPARSE, *ABLATIONS),
     )
     keep: float = option(
         0.1,
@@ -267,6 +273,11 @@ class TuningOptions:
         """Raise ValueError for the first option that is out of range."""
         TuningOptions.__post_init__(self)  # for what was assigned
         check_all(self)
+        if {self.score_objective, self.tune_objective} == {"ce", "ce_cosine"}:
+            raise ValueError(
+                f"score_objective is {self.score_objective!r}, but tune_objective is {self.tune_objective!r}: a task "
+                "has one classifier; give both the same, or mi to one of them"
+            )
         if self.precision == "bf16-pure" and self.dynamics == "published":
             raise ValueError(
                 "precision is bf16-pure, but published dynamics have a dense optimiser without fp32 masters, whose "

@@ -16,6 +16,7 @@ from mist_ext.distributed.gradients import add_up_
 from mist_ext.seeding import draw_seed
 from mist_ext.system.callbacks import NO_CALLBACKS, Callbacks
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor
+from mist_ext.tuners.objective import CosineLinear
 from mist_ext.tuners.schedules import cosine
 
 
@@ -141,8 +142,8 @@ def fit(
     return means
 
 
-class CosineHead(nn.Module):
-    """Logits ``sigma cos(f, w_c)`` with a learned scale sigma that begins at 1 (APER, EASE).
+class CosineHead(CosineLinear):
+    """A cosine classifier of one task (APER, EASE).
 
     Parameters
     ----------
@@ -153,15 +154,12 @@ class CosineHead(nn.Module):
     """
 
     def __init__(self, width: int, classes: range) -> None:
-        super().__init__()
+        super().__init__(width, len(classes))
         self.classes = classes
-        self.weight = nn.Parameter(torch.empty(len(classes), width).uniform_(-(width**-0.5), width**-0.5))
-        self.sigma = nn.Parameter(torch.ones(1))
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy over the task's classes."""
-        logits = self.sigma * functional.linear(functional.normalize(features), functional.normalize(self.weight))
-        return functional.cross_entropy(logits, labels - self.classes.start)
+        return functional.cross_entropy(self(features), labels - self.classes.start)
 
 
 class TaskHeads(nn.Module):

@@ -23,7 +23,7 @@ from mist_ext.seeding import draw_seed
 from mist_ext.system.costs import Costs
 from mist_ext.tuners import schedules
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor, largest_norm
-from mist_ext.tuners.objective import CrossEntropy, MutualInformation
+from mist_ext.tuners.objective import CosineCrossEntropy, CrossEntropy, MutualInformation
 from mist_ext.tuners.tuner import Tuned, Tuner
 from mist_ext.tuners.views import TwoViews
 
@@ -125,14 +125,18 @@ class ContrastiveTuner(Tuner):
             self.task += 1
             self.tuned = Tuned(Costs(self.device))
             self.position = (0, 0)
-            if "ce" in (self.options.score_objective, self.options.tune_objective):
+            if self._cross_entropies():
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(draw_seed(self.seed, "classifier", self.task))
                     self.classifier = self._classifier(_labels(images).unique())
         return self.tuned
 
+    def _cross_entropies(self) -> set[str]:
+        return {str(each) for each in (self.options.score_objective, self.options.tune_objective)} - {"mi"}
+
     def _classifier(self, classes: Tensor) -> CrossEntropy:
-        return CrossEntropy(int(self.backbone.num_features), classes).to(self.device)  # type: ignore[arg-type]
+        kind = CosineCrossEntropy if "ce_cosine" in self._cross_entropies() else CrossEntropy
+        return kind(int(self.backbone.num_features), classes).to(self.device)  # type: ignore[arg-type]
 
     def end_task(self) -> Tuned:
         """End the task at hand; return what was measured."""
@@ -188,7 +192,7 @@ class ContrastiveTuner(Tuner):
         description : str
             What the progress display calls it.
         objective : str
-            ``mi`` or ``ce``.
+            ``mi``, ``ce`` or ``ce_cosine``.
 
         Raises
         ------
@@ -206,8 +210,8 @@ class ContrastiveTuner(Tuner):
         stride, offset = (ranks.size(), ranks.rank()) if round_robin else (1, 0)
         last = first + len(batches.rows)
         train_mode(self.network)
-        loss_of: nn.Module | None = self.objective if objective == "mi" else self.classifier
-        assert loss_of is not None
+        loss_of: Any = self.objective if objective == "mi" else self.classifier
+        views = loss_of.views
         head_dtype = next(loss_of.parameters()).dtype
         dtype = next(self.backbone.parameters()).dtype
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
@@ -220,12 +224,13 @@ class ContrastiveTuner(Tuner):
                 self.position = (epoch, done)
                 step = done + offset
                 rows = None if round_robin or ranks.size() == 1 else batches.rows[number]
-                both = self.views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
+                if views == 2:
+                    pixels = self.views(pixels, draw_seed(self.seed, "views", self.task, epoch, step), rows)
                 with torch.random.fork_rng(devices=[]), autocast:
                     # A backbone's dropout draws from torch's global generators.
                     own = () if rows is None else (ranks.rank(),)
                     torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
-                    features = network(both.to(dtype))
+                    features = network(pixels.to(dtype))
                     loss = loss_of(features.to(head_dtype), labels, rows)
                 monitor.begin(step, loss)
                 yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum

@@ -20,7 +20,8 @@ from mist_ext.tuners.tuner import Tuned
 class Full(ContrastiveTuner):
     """Every parameter follows its whole gradient in every step.
 
-    What tunes fewer parameters in the same way says which (`trained`) and at which learning rate (`lr_option`).
+    What tunes fewer parameters in the same way says which (`trained`), what of their gradients counts
+    (`mask_gradients`) and at which learning rate (`lr_option`).
     """
 
     lr_option: ClassVar[str] = "full_lr"
@@ -71,6 +72,7 @@ class Full(ContrastiveTuner):
         for epoch in range(self.position[0], epochs):
             for loss in self.epoch(images, epoch, "tune", f"tune {epoch + 1}/{epochs}", objective):
                 loss.backward()
+                self.mask_gradients()
                 with self.scheduled(optimizer):
                     if self.position[1] == 0:
                         measure_step(self.values, sizes, sizes, optimizer.step, tuned)
@@ -78,6 +80,9 @@ class Full(ContrastiveTuner):
                     else:
                         optimizer.step()
                 optimizer.zero_grad()
+
+    def mask_gradients(self) -> None:
+        """Zero what a step is not to follow; nothing, unless a tuner chooses."""
 
     def _new_optimizer(self) -> torch.optim.SGD:
         options = self.options

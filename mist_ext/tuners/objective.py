@@ -1,4 +1,4 @@
-"""What tuning minimises, on two views of a batch: MIST's objective, and cross-entropy, its ablation.
+"""What tuning minimises: MIST's objective on two views of a batch, and cross-entropy, its ablation.
 
 MIST's is supervised InfoNCE, a lower bound of mutual information between the views.
 
@@ -6,6 +6,8 @@ The five steps are in the paper's section 3 (arXiv 2505.19943); the supervised t
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +66,14 @@ class MutualInformation(nn.Module):
     dimensions : int
         Width of the projection.
     temperature : float
+
+    Attributes
+    ----------
+    views : int
+        Class attribute: of each image, in the order of `TwoViews`.
     """
+
+    views: ClassVar[int] = 2
 
     def __init__(self, num_features: int, dimensions: int = 128, temperature: float = 0.07) -> None:
         super().__init__()
@@ -87,7 +96,7 @@ class MutualInformation(nn.Module):
         projection = self.projector(features).float()  # the similarities need float32 under autocast
         z = nn.functional.normalize(projection)
         if rows is not None:
-            z, labels = _joint(z, labels, rows)
+            z, labels = _joint(z, labels, rows, self.views)
         return mutual_information_loss(z, labels, self.temperature)
 
 
@@ -105,24 +114,54 @@ class CrossEntropy(nn.Module):
         int64, ``[c]``, ascending: the labels that occur in the task.
     """
 
+    views: ClassVar[int] = 2
+    head: ClassVar[type[nn.Module]] = nn.Linear
     classes: Tensor
 
     def __init__(self, num_features: int, classes: Tensor) -> None:
         super().__init__()
         self.register_buffer("classes", classes)
-        self.classifier = nn.Linear(num_features, len(classes))
+        self.classifier = self.head(num_features, len(classes))
 
     def forward(self, features: Tensor, labels: Tensor, rows: BatchRows | None = None) -> Tensor:
         """Return the loss of a batch; arguments as in `MutualInformation`, labels among those of the task."""
         logits = self.classifier(features).float()
         if rows is not None:
-            logits, labels = _joint(logits, labels, rows)
-        return nn.functional.cross_entropy(logits, torch.searchsorted(self.classes, labels).repeat(2))
+            logits, labels = _joint(logits, labels, rows, self.views)
+        return nn.functional.cross_entropy(logits, torch.searchsorted(self.classes, labels).repeat(self.views))
 
 
-def _joint(values: Tensor, labels: Tensor, rows: BatchRows) -> tuple[Tensor, Tensor]:
-    """Return the joint batch's values (`TwoViews` order) and labels, from one rank's ``[2 b, d]`` and ``[b]``."""
+class CosineLinear(nn.Module):
+    """Logits ``sigma cos(f, w_c)`` with a learned scale sigma that begins at 1: SimpleCIL's classifier, where trained.
+
+    Parameters
+    ----------
+    width : int
+        Of the features.
+    classes : int
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, width).uniform_(-(width**-0.5), width**-0.5))
+        self.sigma = nn.Parameter(torch.ones(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits ``[n, classes]`` of features ``[n, width]``."""
+        normalize = nn.functional.normalize
+        return self.sigma * nn.functional.linear(normalize(features), normalize(self.weight))
+
+
+class CosineCrossEntropy(CrossEntropy):
+    """What the published ablations minimise: cross-entropy of a cosine classifier, on the images as they are."""
+
+    views = 1
+    head = CosineLinear
+
+
+def _joint(values: Tensor, labels: Tensor, rows: BatchRows, count: int) -> tuple[Tensor, Tensor]:
+    """Return the joint batch's values, view after view, and labels, from one rank's ``[count b, d]`` and ``[b]``."""
     if rows.empty:  # the image was not its own
         values, labels = values[:0], labels[:0]
-    views = values.reshape(2, len(labels), values.shape[1]).transpose(0, 1)
+    views = values.reshape(count, len(labels), values.shape[1]).transpose(0, 1)
     return rows.gather(views).transpose(0, 1).reshape(-1, values.shape[1]), rows.gather(labels)

@@ -43,7 +43,7 @@ def test_flags_come_after_the_yaml_file(mist: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     status, output, errors = mist("run", str(tmp_path / "my.yaml"), "--seeds", "7", "--lr", "0.003", "--out", str(out))
     assert status == 0, errors
-    assert "lr changes nothing: it is used by mist, random, magnitude and gradient, not by none" in output
+    assert "lr changes nothing: it is used by mist, random, magnitude, gradient, published_random" in output
     result = json.loads((out / "digits-none-simplecil" / "results.json").read_text())
     assert [run["seed"] for run in result["runs"]] == [7]
     assert len(result["runs"][0]["tasks"]) == 5

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, replace
 from statistics import fmean
 
 import pytest
 
-from mist_ext.config import Config, presets
+from mist_ext.config import Config, presets, unused
 from mist_ext.data import published_splits
 from mist_ext.methods import create
 from mist_ext.methods.options import options_by_method
@@ -44,6 +45,32 @@ def test_all_ten_published_configurations_are_there_and_their_exact_counterparts
             assert exact == replace(Config(**presets.preset(name)), dynamics="exact", rate=0.05, preset=f"{name}-exact")
             paper = Config(**presets.preset(f"{name}-paper"))
             assert paper == replace(exact, strike_factor=1.0, freeze_rate=0.0, preset=f"{name}-paper")
+
+
+def test_other_hosts_have_their_rows_without_and_with_mist_as_before_simplecil() -> None:
+    for data, host in itertools.product(DATA, ("l2p", "dualprompt", "ease", "slca")):
+        options, simplecil = (Config(**presets.preset(f"mist/{data}-{method}")) for method in (host, "simplecil"))
+        assert options == replace(simplecil, method=[host], preset=f"mist/{data}-{host}")
+        assert options.tuner == ["none", "mist"]
+    for data in DATA:
+        phase1, without = (Config(**presets.preset(f"mist/{data}{name}")) for name in ("-ranpac_adapter", ""))
+        assert (phase1.tuner, phase1.method) == (["none"], ["ranpac_adapter"])
+        assert phase1.method_options == ["ranpac_adapter.width=10000"]
+        assert (phase1.backbone, phase1.class_order_seed) == (without.backbone, without.class_order_seed)
+
+
+@pytest.mark.parametrize(("host", "batch_size", "rate"), [("", 56, 0.05), ("-simplecil", 32, 0.005)])
+def test_the_ablations_are_those_of_the_code(host: str, batch_size: int, rate: float) -> None:
+    published = Config(**presets.preset(f"mist/imagenet_r{host}"))
+    tuners = {"random": "published_random", "magnitude": "published_magnitude", "gradient": "published_gradient"}
+    for name, tuner in {**tuners, "full-ce": "full"}.items():
+        options = Config(**presets.preset(f"mist/imagenet_r{host}-ablation-{name}"))
+        assert (options.tuner, options.method) == ([tuner], published.method)
+        assert (options.tune_objective, options.batch_size, options.classes_per_task) == ("ce_cosine", batch_size, 20)
+        assert (options.epochs, options.momentum, options.weight_decay) == (20, 0.9, 5e-4)
+        assert (options.lr, options.rate) == (1e-4, rate) if tuner != "full" else options.full_lr == 1e-4
+        assert options.classifier_lr == 1e-2
+        assert not unused.unused(options, unused.given(replace(options, preset=None)))
 
 
 def test_the_embedded_data_have_settings_that_the_methods_know() -> None:

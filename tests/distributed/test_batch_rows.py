@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from processes import together
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from mist_ext.distributed import ranks
 from mist_ext.distributed.batch_rows import BatchRows, gather_round_robin
 from mist_ext.distributed.gradients import add_up_
-from mist_ext.tuners.objective import CrossEntropy, MutualInformation
+from mist_ext.tuners.objective import CosineCrossEntropy, CrossEntropy, MutualInformation
 from mist_ext.tuners.views import TwoViews
 
 
@@ -23,12 +25,12 @@ def test_every_row_has_one_rank_and_parts_are_as_equal_as_possible(count: int, s
 
 
 @pytest.mark.parametrize("rows", [2, 7, 12])
-@pytest.mark.parametrize("objective", ["mi", "ce"])
-def test_the_ranks_gradients_add_up_to_that_of_the_joint_batch(objective: str, rows: int) -> None:
+@pytest.mark.parametrize("objective", [MutualInformation, CrossEntropy, CosineCrossEntropy])
+def test_the_ranks_gradients_add_up_to_that_of_the_joint_batch(objective: Any, rows: int) -> None:
     torch.manual_seed(0)
-    inputs, labels = torch.randn(2, rows, 6), torch.randint(0, 3, (rows,))
+    inputs, labels = torch.randn(objective.views, rows, 6), torch.randint(0, 3, (rows,))
     backbone = nn.Linear(6, 5)
-    head = MutualInformation(5, 4) if objective == "mi" else CrossEntropy(5, torch.arange(3))
+    head = objective(5, 4 if objective is MutualInformation else torch.arange(3))
     parameters = [*backbone.parameters(), *head.parameters()]
 
     alone = head(backbone(inputs.flatten(0, 1)), labels)

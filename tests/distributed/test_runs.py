@@ -37,6 +37,7 @@ from mist_ext.runs.interruption import Checkpointer, Interrupted
             (2, {"dynamics": "published"}),
             (2, {"score_objective": "ce", "tune_objective": "ce"}),
             (2, {"tuner": ["full"]}),
+            (2, {"tuner": ["published_gradient", "published_random"], "tune_objective": "ce_cosine"}),
             (2, {"tuner": ["none", "gradient"]}),
             (2, {"tuner": ["bitfit", "random"]}),
             (2, {"tuner": ["none"], "method": ["aper_ssf", "slca", "coda_prompt"], "method_options": ["epochs=1"]}),

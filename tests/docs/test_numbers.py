@@ -213,6 +213,7 @@ DEFINED = [
     r"1,894 letters of over 80 scripts",  # tests/tools
     r"20 letters of|30 other letters|9 epochs in batches of 64 \(full tuning: 10\)|5 % of the weights by",  # one_factor
     r"number from 0,|exit status is 1",
+    r"5 % (selected, 10 % of it kept|\(RanPAC\))|MIST keeps, 0\.5 %|0\.5 % \(SimpleCIL\)|\| 100 %",  # the ablations
     r"top 5 %|drops 90 %|0\.5 % of the weights|dynamics and 5 %|chosen for (5 %|0\.1)|rate of 5 %|here 10 % do",
     r"from 0 to 1\.|(exits|exit) with 1|\(1: nothing moved\)|from 1 as",
     r"16-bit|16 bits|\| (8|16) \||(is|the) 8 bytes|0\.4 bytes|takes 4\b|4 bytes more",  # test_state_bytes.py

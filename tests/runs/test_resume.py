@@ -119,6 +119,7 @@ STOPPED = {
     "gradient": {"tuner": ["gradient"]},
     "gradient_bf16": {"tuner": ["gradient"], "precision": "bf16-pure"},
     "bitfit": {"tuner": ["bitfit"], "tune_objective": "ce"},
+    "published_random": {"tuner": ["published_random"], "tune_objective": "ce_cosine"},
     "lora": {"tuner": ["lora"]},
     "diagnosis": {"tuner": ["full"], "diagnose": True},
 }
