@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mist_ext.config.tuning import OWN
 from mist_ext.data.source import Images
 from mist_ext.system import peak_memory
 from mist_ext.system.callbacks import Callbacks
