@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from mist_ext.data.distort import KNOTS, between, colours, place, smooth_fields
 from mist_ext.data.draws import image_draws
-from mist_ext.data.source import Images, Source
+from mist_ext.data.source import DrawnImages, Images, Source
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SIDE = 32  # of the images, in pixels
@@ -149,14 +150,18 @@ def draw(ink: Tensor, draws: Tensor) -> Tensor:
 def make(bitmaps: Tensor, seed: int, part: int, per_class: int) -> Images:
     """Return one part, ``per_class`` images of each class, from uint8 bitmaps ``[classes, typefaces, side, side]``."""
     labels = torch.arange(len(bitmaps)).repeat_interleave(per_class)
-    samples = torch.arange(per_class).repeat(len(bitmaps))
+    return DrawnImages(partial(_drawn, bitmaps, seed, part, per_class), labels)
+
+
+def _drawn(bitmaps: Tensor, seed: int, part: int, per_class: int, positions: Tensor) -> Tensor:
     made = []
-    for some, numbers in zip(labels.split(_BLOCK), samples.split(_BLOCK), strict=True):
-        pairs = zip(some.tolist(), numbers.tolist(), strict=True)
+    for some in positions.split(_BLOCK):
+        labels, samples = some // per_class, some % per_class
+        pairs = zip(labels.tolist(), samples.tolist(), strict=True)
         draws = torch.from_numpy(np.stack([image_draws(seed, part, *pair, DRAWS) for pair in pairs]))
         typeface = (draws[:, 0] * bitmaps.shape[1]).long()
-        made.append(draw(bitmaps[some, typeface].float() / 255, draws))
-    return Images(torch.cat(made), labels)
+        made.append(draw(bitmaps[labels, typeface].float() / 255, draws))
+    return torch.cat(made)
 
 
 def renditions() -> Source:

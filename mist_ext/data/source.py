@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,34 @@ class Images(ImageSet):
 
     def subset(self, rows: Tensor) -> Images:
         return Images(self.pixels[rows], self.labels[rows])
+
+
+class DrawnImages(Images):
+    """Images that are drawn once their pixels are asked for; a subset taken before that draws its own alone.
+
+    Parameters
+    ----------
+    draw : callable
+        From positions, int64 ``[k]``, to their images, uint8 ``[k, 3, height, width]``.
+    labels : Tensor
+        int64, ``[n]``.
+    positions : Tensor, optional
+        int64, ``[n]``: what to draw, by default 0 to n - 1.
+    """
+
+    def __init__(self, draw: Callable[[Tensor], Tensor], labels: Tensor, positions: Tensor | None = None) -> None:
+        self.labels = labels
+        self._draw, self._positions = draw, torch.arange(len(labels)) if positions is None else positions
+
+    @cached_property
+    def pixels(self) -> Tensor:  # type: ignore[override]
+        """The images: uint8 ``[n, 3, height, width]``."""
+        return self._draw(self._positions)
+
+    def subset(self, rows: Tensor) -> Images:
+        if "pixels" in self.__dict__:
+            return super().subset(rows)
+        return DrawnImages(self._draw, self.labels[rows], self._positions[rows])
 
 
 class ImageFiles(ImageSet):
