@@ -114,6 +114,9 @@ ON_DISK = {
     "imagenet_a": "mist_ext.data.imagenet_a:imagenet_a",
     "cub200": "mist_ext.data.cub200:cub200",
     "cars196": "mist_ext.data.cars196:cars196",
+    "objectnet": "mist_ext.data.objectnet:objectnet",
+    "omnibenchmark": "mist_ext.data.omnibenchmark:omnibenchmark",
+    "vtab": "mist_ext.data.vtab:vtab",
 }
 SOURCES = Registry("data set", "data", {**EMBEDDED, **ON_DISK})
 FOLDER = "folder:"  # and the path of a tree of class folders, which needs no name

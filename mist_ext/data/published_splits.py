@@ -23,7 +23,16 @@ class Split(NamedTuple):
     test: int
 
 
-CLASSES = {"cifar100": 100, "imagenet_r": 200, "imagenet_a": 200, "cub200": 200, "cars196": 196}
+CLASSES = {
+    "cifar100": 100,
+    "imagenet_r": 200,
+    "imagenet_a": 200,
+    "cub200": 200,
+    "cars196": 196,
+    "objectnet": 200,
+    "omnibenchmark": 300,
+    "vtab": 50,
+}
 SPLITS = {
     "cifar100": (Split("the official split (Krizhevsky 2009)", 50_000, 10_000),),
     # L2P (arXiv 2112.08654) and its successors have the same counts, but draw the images anew.
@@ -34,6 +43,9 @@ SPLITS = {
         Split("the official split (Wah et al. 2011), not comparable with the resampled one", 5_994, 5_794),
     ),
     "cars196": (Split("the official split (Krause et al. 2013)", 8_144, 8_041),),
+    "objectnet": (Split(RESAMPLED, 26_509, 6_628),),
+    "omnibenchmark": (Split(RESAMPLED, 89_697, 5_985),),
+    "vtab": (Split(RESAMPLED, 1_796, 8_619),),
 }
 
 

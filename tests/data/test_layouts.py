@@ -24,6 +24,13 @@ COPIES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "imagenet_r YAML": ("imagenet_r", partial(miniatures.imagenet_r_tree, style="yaml"), ".yaml"),
     "imagenet_r test list": ("imagenet_r", partial(miniatures.imagenet_r_tree, lists=["test"]), "imagenet-r_test.txt"),
     "imagenet_a": ("imagenet_a", miniatures.imagenet_a, "{train,test}/<wnid>/"),
+    "objectnet": ("objectnet", partial(miniatures.numbered, folder="objectnet", classes=200), "{train,test}/<class>/"),
+    "omnibenchmark": (
+        "omnibenchmark",
+        partial(miniatures.numbered, folder="omnibenchmark", classes=300),
+        "{train,test}/<class>/",
+    ),
+    "vtab": ("vtab", partial(miniatures.numbered, folder="vtab", classes=50), "{train,test}/<class>/"),
     "cub200 cub": ("cub200", miniatures.cub200, "{train,test}/<class>/"),
     "cub200 cub_200": ("cub200", partial(miniatures.cub200, folder="cub_200", test="val"), "{train,val}/<class>/"),
     "cub200 official": ("cub200", miniatures.cub200_official, "train_test_split.txt"),
@@ -32,8 +39,16 @@ COPIES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "cars196 official": ("cars196", miniatures.cars196_official, "cars_test_annos_withlabels.mat"),
     "cars196 nested": ("cars196", partial(miniatures.cars196_official, nested=True), "devkit/"),
 }
-OTHER_FOLDERS = {"imagenet_r train, val", "cub200 cub_200", "cars196 cars", "cars196 nested"}  # of the same kind
+OTHER_FOLDERS = {
+    "objectnet",
+    "omnibenchmark",
+    "imagenet_r train, val",
+    "cub200 cub_200",
+    "cars196 cars",
+    "cars196 nested",
+}  # of the same kind
 CLASSES = {"cifar100": 100, "imagenet_r": 200, "imagenet_a": 200, "cub200": 200, "cars196": 196}
+CLASSES |= {"objectnet": 200, "omnibenchmark": 300, "vtab": 50}
 
 
 @pytest.fixture(scope="module", params=[slow(name) if name in OTHER_FOLDERS else name for name in COPIES])
@@ -65,7 +80,7 @@ def test_a_copy_is_found_with_all_its_images_and_labels(copy: tuple[str, Path, s
     assert all(label == there for label, there in shown(source))
     assert words in source.layout
     assert str(root) in source.layout
-    assert source.tasks == 10
+    assert source.tasks == (5 if name == "vtab" else 10)
     assert source.transform is (ResizedCrops if name == "cars196" else RandomCrops)
     assert any(source.mean) == (name == "cars196")
 
@@ -102,6 +117,12 @@ def test_a_folder_is_found_however_its_name_is_spelt(tmp_path: Path) -> None:
     assert len(load("imagenet_a", tmp_path).class_names) == 200
     with pytest.raises(FileNotFoundError):
         load("imagenet_r", tmp_path)
+
+
+def test_vtab_is_found_in_the_folder_that_its_archive_unpacks_to(tmp_path: Path) -> None:
+    miniatures.numbered(tmp_path, "vtab-cil/vtab", 50)
+    for root in (tmp_path, tmp_path / "vtab-cil", tmp_path / "vtab-cil" / "vtab"):
+        assert len(load("vtab", root).class_names) == 50
 
 
 def test_hidden_files_and_folders_are_no_images_and_no_classes(tmp_path: Path) -> None:

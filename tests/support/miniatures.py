@@ -1,4 +1,4 @@
-"""Miniature copies of the five published data sets, in the exact formats on the disk, for every layout.
+"""Miniature copies of the published data sets, in the exact formats on the disk, for every layout.
 
 All classes are there, with a few small images each. An image's mean colour tells its class (`class_of`), so a label
 can be checked and a backbone can learn it.
@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-LEVELS = np.array([35, 72, 109, 146, 183, 220])  # 6^3 = 216 mean colours
+LEVELS = np.arange(22, 240, 35)  # 7^3 = 343 mean colours
 COUNTS = (3, 2)  # training and test images of a class
 
 
 def picture(label: int, row: int, size: tuple[int, int] = (80, 64)) -> Image.Image:
     """An image of a class: its colour, in stripes that vary from image to image."""
     random = np.random.default_rng([label, row])
-    colour = LEVELS[[label // 36, label // 6 % 6, label % 6]]
+    colour = LEVELS[[label // 49, label // 7 % 7, label % 7]]
     y, x = np.mgrid[: size[1], : size[0]]
     angle, phase = random.uniform(0, 2 * np.pi, 2)
     stripes = 18 * np.sin((np.cos(angle) * x + np.sin(angle) * y) / (2 + label % 5) + phase)
@@ -34,7 +34,7 @@ def class_of(image: Image.Image) -> int:
     """The label that `picture` was given."""
     mean = np.asarray(image, dtype=float).mean((0, 1))
     high, middle, low = np.abs(mean[:, None] - LEVELS).argmin(1)
-    return int(36 * high + 6 * middle + low)
+    return int(49 * high + 7 * middle + low)
 
 
 def class_folders(folder: Path, names: Sequence[str], parts: dict[str, int], suffix: str = "jpg") -> None:
@@ -81,6 +81,11 @@ def imagenet_r_tree(root: Path, lists: Iterable[str] = ("train", "test"), style:
 def imagenet_a(root: Path, test: str = "test") -> None:
     """``imagenet-a/{train,test}/<wnid>/``."""
     class_folders(root / "imagenet-a", wnids(), two_parts(test))
+
+
+def numbered(root: Path, folder: str, classes: int) -> None:
+    """``FOLDER/{train,test}/<class>/``, the classes called by numbers, as LAMDA-PILOT's archives have them."""
+    class_folders(root / folder, [f"{label:03d}" for label in range(classes)], two_parts("test"))
 
 
 def birds() -> list[str]:
