@@ -13,7 +13,7 @@ from torch import nn
 from mist_ext import backbones
 from mist_ext.config import Config, unused
 from mist_ext.cost.cost_table import CostTable
-from mist_ext.cost.measuring import Bench, Cost
+from mist_ext.cost.measuring import Bench, Cost, Kind
 from mist_ext.methods.options import options_by_method
 from mist_ext.report import numbers
 from mist_ext.report.renderers.latex import latex
@@ -77,16 +77,18 @@ def cost(
     del backbone
     for told in unused.unused(options, named, of_methods=own).values():
         say(console, told, "yellow")
-    kinds = [*(("tuner", name) for name in options.tuner), *(("method", name) for name in options.method)]
-    table = CostTable(bench, [])
+    tuners: list[tuple[Kind, str]] = [("tuner", name) for name in options.tuner]
+    kinds = [*tuners, *(("method", name) for name in options.method)]
+    costs: list[Cost] = []
     with Progress(console, total=len(kinds)) as progress:
         progress.begin("warm up")
         bench.warm_up()
         for kind, name in kinds:
             progress.begin(f"{kind} {name}")
             found = bench.costs(kind, name, progress.track)
-            table.costs.extend(found)
+            costs += found
             progress.advance(_finding(found))
+    table = CostTable(bench, costs)
     console.print()
     console.print(Terminal(table.tables))
     if file is not None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-from mist_ext.cost.measuring import Bench, Cost
-from mist_ext.cost.meter import UNTIMED
-from mist_ext.cost.noise import CLASSES
+from mist_ext.cost.measuring import FORWARD_ONLY, Bench, Cost
+from mist_ext.cost.meter import UNTIMED, Steps
 from mist_ext.report import numbers
 from mist_ext.report.table import DASH, Cell, Column, Line, Note, Table, Tables
 from mist_ext.runs.experiment_results import environment
@@ -18,15 +17,23 @@ from mist_ext.system.names import shown
 
 SCHEMA = 1
 LEGEND = (
-    "score: without an update; tune, train: forward, backward and update; learn: features and what the method learns "
-    f"from them, of the first task's {CLASSES} classes; evaluate: features and prediction. selected: entries of the "
-    "backbone that a task tunes, or that a method trains; kept: those whose gradient a step keeps; changed: those whose "
-    "bits a step changed; in % of the tensors that are selected by score, of all that is trained where none is. "
-    "GFLOPs: of one image, two a multiplication with an addition, as torch counts products, convolutions and "
-    "attention; not what a factorisation takes. ms: median of the timed batches. Peak memory: the most in use during "
-    "a batch beyond what the process held without the backbone."
+    "score: a batch without an update; tune, train: one with it; learn: features of a batch, and what the method "
+    "learns from them in the first task; evaluate: features and prediction. selected: entries of the backbone that a "
+    "task tunes; kept: those whose gradient a step keeps; changed: those whose bits a step changed; in % of the "
+    "tensors that are selected by score, of the backbone where none is. trained: entries that a method trains. "
+    "forward, backward: GFLOPs of one image, two a multiplication with an addition, as torch counts products, "
+    "convolutions and attention, but no factorisations. ms: median of the timed batches. MiB: the most memory in use "
+    "during a batch, beyond what the process held before there was a backbone."
 )
-_ENTRIES, _WORK = "Entries", "A batch"
+Phases = dict[str, Cost]  # of one tuner or method
+_ENTRIES = "Entries"
+
+
+class _Shown(NamedTuple):
+    """A column and its cell for the phases of a tuner or method."""
+
+    column: Column
+    text: Callable[[Phases], str]
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,23 @@ class CostTable:
         options, size = self.bench.options, self.bench.size
         where = f"{shown(options.backbone)}, {size} x {size} pixels, {options.precision}, {self.bench.device}"
         made = []
-        for kind, selected in (("tuner", "selected"), ("method", "trained")):
-            lines = [_line(cost) for cost in self.costs if cost.kind == kind]
-            if lines:
-                made.append(Table(f"A batch of each {kind}: {where}", _columns(kind, selected), lines))
+        for kind, shown_entries in (("tuner", _tuned), ("method", _trained)):
+            rows = self._rows(kind)
+            if rows:
+                phases = dict.fromkeys(phase for row in rows for phase in row if phase)
+                columns = [_Shown(Column(kind), lambda row: _first(row).name), *shown_entries()]
+                columns += [each for phase in phases for each in _of_phase(phase)]
+                lines = [Line([Cell(each.text(row)) for each in columns]) for row in rows]
+                made.append(Table(f"A batch of each {kind}: {where}", [each.column for each in columns], lines))
         notes = [Note(f"{cost.kind} {cost.name}: {cost.reason}", True) for cost in self.costs if cost.reason]
         return Tables(made, notes, LEGEND, [_record(cost) for cost in self.costs])
+
+    def _rows(self, kind: str) -> list[Phases]:
+        rows: dict[str, Phases] = {}
+        for cost in self.costs:
+            if cost.kind == kind:
+                rows.setdefault(cost.name, {})[cost.phase] = cost
+        return list(rows.values())
 
     def json(self) -> str:
         """Return everything in full precision: FLOPs of a batch, seconds, bytes, null for what was not measured."""
@@ -71,34 +89,59 @@ class CostTable:
         return json.dumps(content, indent=1) + "\n"
 
 
-def _columns(kind: str, selected: str) -> list[Column]:
+def _first(row: Phases) -> Cost:
+    """Return a row's first phase."""
+    return next(iter(row.values()))
+
+
+def _tuned() -> list[_Shown]:
+    """Return what is selected, kept and changed of the backbone, which is told of the last phase."""
     return [
-        Column(kind),
-        Column("phase"),
-        Column("images", _ENTRIES, in_paper=False),
-        Column(selected, _ENTRIES),
-        Column(f"{selected}\n%", _ENTRIES, in_paper=False),
-        Column("kept\n%", _ENTRIES, in_paper=False),
-        Column("changed", _ENTRIES),
-        Column("changed\n%", _ENTRIES),
-        Column("forward\nGFLOPs", _WORK),
-        Column("backward\nGFLOPs", _WORK),
-        Column("ms", _WORK),
-        Column("peak memory\nMiB", _WORK),
+        _images(),
+        _entries("selected", lambda cost: _count(cost.selected)),
+        _entries("selected\n%", lambda cost: numbers.percent(cost.selected_fraction), in_paper=False),
+        _entries("kept\n%", lambda cost: numbers.percent(cost.kept_fraction), in_paper=False),
+        _entries("changed", lambda cost: _count(cost.changed), in_paper=False),
+        _entries("changed\n%", lambda cost: numbers.percent(cost.changed_fraction)),
     ]
 
 
-def _line(cost: Cost) -> Line:
-    steps = cost.steps
-    cells = [cost.name, cost.phase or DASH, _count(cost.batch_size or None), _count(cost.selected)]
-    cells += [numbers.percent(cost.selected_fraction), numbers.percent(cost.kept_fraction)]
-    cells += [_count(cost.changed), numbers.percent(cost.changed_fraction)]
-    if steps is None:
-        cells += [DASH] * 4
-    else:
-        cells += [_giga(steps.forward_flops / cost.batch_size), _giga(steps.backward_flops / cost.batch_size)]
-        cells += [numbers.seconds(1000 * steps.seconds), numbers.memory(steps.peak_memory_bytes)]
-    return Line([Cell(text) for text in cells])
+def _trained() -> list[_Shown]:
+    """Return what a method trains, and what of it changes."""
+    return [
+        _images(),
+        _entries("trained", lambda cost: _count(cost.selected)),
+        _entries("changed", lambda cost: _count(cost.changed), in_paper=False),
+    ]
+
+
+def _images() -> _Shown:
+    return _entries("images", lambda cost: _count(cost.batch_size or None), in_paper=False)
+
+
+def _entries(heading: str, text: Callable[[Cost], str], in_paper: bool = True) -> _Shown:
+    def cell(row: Phases) -> str:
+        updating = next((cost for cost in row.values() if cost.changed is not None), _first(row))
+        return text(updating)
+
+    return _Shown(Column(heading, _ENTRIES, in_paper), cell)
+
+
+def _of_phase(phase: str) -> list[_Shown]:
+    def shown_as(heading: str, text: Callable[[Cost, Steps], str]) -> _Shown:
+        def cell(row: Phases) -> str:
+            cost = row.get(phase)
+            return DASH if cost is None or cost.steps is None else text(cost, cost.steps)
+
+        return _Shown(Column(f"{phase}\n{heading}", phase, phase != "learn"), cell)
+
+    columns = [
+        shown_as("forward", lambda cost, steps: _giga(steps.forward_flops / cost.batch_size)),
+        shown_as("backward", lambda cost, steps: _giga(steps.backward_flops / cost.batch_size)),
+        shown_as("ms", lambda _, steps: numbers.seconds(1000 * steps.seconds)),
+        shown_as("MiB", lambda _, steps: numbers.memory(steps.peak_memory_bytes)),
+    ]
+    return [each for each in columns if phase not in FORWARD_ONLY or "backward" not in each.column.heading]
 
 
 def _record(cost: Cost) -> dict[str, Any]:

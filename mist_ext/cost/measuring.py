@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from mist_ext import backbones, methods, tuners
+from mist_ext.backbones.embedded import SIDE
 from mist_ext.config import Config
 from mist_ext.config.tuning import SPARSE, TRAINING
 from mist_ext.cost.first_step import FirstStep
 from mist_ext.cost.meter import UNTIMED, Meter, Steps
-from mist_ext.cost.noise import CLASSES, SEED, NoiseImages
+from mist_ext.cost.noise import SEED, NoiseImages
 from mist_ext.runs.context import method_options
 from mist_ext.seeding import draw_seed
 from mist_ext.system import memory, shortage
@@ -24,6 +25,8 @@ from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners.full import Full
 from mist_ext.tuners.tuner import Tuned, Tuner
 
+FORWARD_ONLY = ("learn", "evaluate")  # the phases in which nothing goes backward
+Kind = Literal["tuner", "method"]
 Display = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
@@ -48,7 +51,7 @@ class Cost:
         Why nothing was measured.
     """
 
-    kind: Literal["tuner", "method"]
+    kind: Kind
     name: str
     phase: str = ""
     batch_size: int = 0
@@ -80,7 +83,7 @@ class Bench:
     size: int
     repeats: int
 
-    def costs(self, kind: Literal["tuner", "method"], name: str, display: Display) -> list[Cost]:
+    def costs(self, kind: Kind, name: str, display: Display) -> list[Cost]:
         """Measure a tuner or method, phase by phase; one that cannot work is told by its reason."""
         measure = self._of_tuner if kind == "tuner" else self._of_method
         meter: Meter | None = None
@@ -99,13 +102,12 @@ class Bench:
                 meter.close()
 
     def warm_up(self) -> None:
-        """Load what everything needs, so that it is no row's memory: libraries, and what torch makes when first used."""
+        """Load libraries, and what torch makes when it is first used, so that it is no row's memory."""
         for name in self.options.tuner:
             if extra := tuners.TUNERS.extras.get(name):
                 importlib.import_module(extra)
         small = Config(backbone="vit_nano", weights="none", batch_size=2)
-        first = Bench(small, self.device, backbones.EMBEDDED["vit_nano"].size, 1)
-        first.costs("tuner", "full", lambda iterable, *_: iterable)
+        Bench(small, self.device, SIDE, 1).costs("tuner", "full", lambda iterable, *_: iterable)
 
     def backbone(self) -> nn.Module:
         """Make the backbone anew, as it was."""
@@ -124,7 +126,9 @@ class Bench:
         tuner.callbacks = Callbacks(meter.track)
         tuned = tuner.tune(self.images(options.batch_size))
         costs = [Cost("tuner", name, phase, options.batch_size, steps=steps) for phase, steps in meter.phases.items()]
-        return [*costs[:-1], dataclasses.replace(costs[-1], **_entries(tuner, tuned))] if costs else [Cost("tuner", name)]
+        return (
+            [*costs[:-1], dataclasses.replace(costs[-1], **_entries(tuner, tuned))] if costs else [Cost("tuner", name)]
+        )
 
     def _of_method(self, name: str, meter: Meter) -> list[Cost]:
         backbone = self.backbone()
@@ -137,12 +141,13 @@ class Bench:
         learner.attach(backbone)
         learner.callbacks = Callbacks(lambda batches, _, total: meter.track(batches, "train", total))
         batch_size = chosen.get("batch_size", self.options.batch_size)
-        needed = learner.memory(batch_size, int(backbone.num_features), CLASSES)  # type: ignore[arg-type]
-        memory.require(needed, self.device, f"method {name!r}", "lower its width or other sizes by --method-options")
         images = self.images(batch_size)
+        classes = len(images.classes)
+        needed = learner.memory(batch_size, int(backbone.num_features), classes)  # type: ignore[arg-type]
+        memory.require(needed, self.device, f"method {name!r}", "lower its width or other sizes by --method-options")
         pixels, labels = (part.to(self.device) for part in (images.pixels, images.labels[:batch_size]))
         with FirstStep() as first:
-            learner.train(images, range(CLASSES))
+            learner.train(images, images.classes)
         meter.repeat(lambda: learner.learn(learner.features(pixels), labels), "learn", self.repeats)
         meter.repeat(lambda: learner.predict(learner.features(pixels)), "evaluate", self.repeats)
         costs = [Cost("method", name, phase, batch_size, steps=steps) for phase, steps in meter.phases.items()]

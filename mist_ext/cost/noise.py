@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from mist_ext.seeding import generator
 
 SEED = 1993  # of everything that is drawn
-CLASSES = 10  # of the task
+MOST_CLASSES = 10  # of the task
 
 
 class NoiseImages(Dataset[tuple[Tensor, int]]):
@@ -29,13 +29,16 @@ class NoiseImages(Dataset[tuple[Tensor, int]]):
     pixels : Tensor
         float32 ``[batch_size, 3, size, size]``.
     labels : Tensor
-        int64 ``[batch_size * batches]``, below `CLASSES`; as many of one class as of another.
+        int64 ``[batch_size * batches]``.
+    classes : range
+        Those of the task: as many as have two images in a batch, `MOST_CLASSES` at most.
     """
 
     def __init__(self, size: int, batch_size: int, batches: int) -> None:
         drawing = generator(SEED, "noise", size, batch_size)
         self.pixels = torch.randn(batch_size, 3, size, size, generator=drawing)
-        self.labels = (torch.randperm(batch_size, generator=drawing) % CLASSES).repeat(batches)
+        self.classes = range(max(1, min(MOST_CLASSES, batch_size // 2)))
+        self.labels = (torch.randperm(batch_size, generator=drawing) % len(self.classes)).repeat(batches)
 
     def __len__(self) -> int:
         return len(self.labels)
