@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from mist_ext.cost.measuring import FORWARD_ONLY, Bench, Cost
+from mist_ext.cost.measuring import FORWARD_ONLY, PHASES, Bench, Cost
 from mist_ext.cost.meter import UNTIMED, Steps
 from mist_ext.report import numbers
 from mist_ext.report.table import DASH, Cell, Column, Line, Note, Table, Tables
@@ -58,7 +58,7 @@ class CostTable:
         for kind, shown_entries in (("tuner", _tuned), ("method", _trained)):
             rows = self._rows(kind)
             if rows:
-                phases = dict.fromkeys(phase for row in rows for phase in row if phase)
+                phases = [phase for phase in PHASES if any(phase in row for row in rows)]
                 columns = [_Shown(Column(kind), lambda row: _first(row).name), *shown_entries()]
                 columns += [each for phase in phases for each in _of_phase(phase)]
                 lines = [Line([Cell(each.text(row)) for each in columns]) for row in rows]

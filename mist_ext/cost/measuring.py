@@ -25,7 +25,8 @@ from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners.full import Full
 from mist_ext.tuners.tuner import Tuned, Tuner
 
-FORWARD_ONLY = ("learn", "evaluate")  # the phases in which nothing goes backward
+FORWARD_ONLY = ("learn", "evaluate")  # in which nothing goes backward
+PHASES = ("score", "tune", "train", *FORWARD_ONLY)
 Kind = Literal["tuner", "method"]
 Display = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
@@ -86,20 +87,16 @@ class Bench:
     def costs(self, kind: Kind, name: str, display: Display) -> list[Cost]:
         """Measure a tuner or method, phase by phase; one that cannot work is told by its reason."""
         measure = self._of_tuner if kind == "tuner" else self._of_method
-        meter: Meter | None = None
-
-        def phase() -> str:
-            return next(reversed(meter.phases), "") if meter is not None else ""
-
+        meter = Meter(self.device, display)
         try:
-            with shortage.explained(phase):
-                meter = Meter(self.device, display)
+            with shortage.explained(lambda: next(reversed(meter.phases), "")):
                 return measure(name, meter)
-        except (ValueError, MemoryError) as error:
+        except (ValueError, MemoryError, OSError) as error:
             return [Cost(kind, name, reason=str(error))]
+        except RuntimeError as error:  # which stops no other
+            return [Cost(kind, name, reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")]
         finally:
-            if meter is not None:
-                meter.close()
+            meter.close()
 
     def warm_up(self) -> None:
         """Load libraries, and what torch makes when it is first used, so that it is no row's memory."""
@@ -126,9 +123,9 @@ class Bench:
         tuner.callbacks = Callbacks(meter.track)
         tuned = tuner.tune(self.images(options.batch_size))
         costs = [Cost("tuner", name, phase, options.batch_size, steps=steps) for phase, steps in meter.phases.items()]
-        return (
-            [*costs[:-1], dataclasses.replace(costs[-1], **_entries(tuner, tuned))] if costs else [Cost("tuner", name)]
-        )
+        if not costs:
+            return [Cost("tuner", name)]
+        return [*costs[:-1], dataclasses.replace(costs[-1], **_entries(tuner, tuned))]
 
     def _of_method(self, name: str, meter: Meter) -> list[Cost]:
         backbone = self.backbone()
