@@ -10,31 +10,33 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mist_ext import cli
 from mist_ext.cli import parsers
 from mist_ext.config import Config, costly
 from mist_ext.config.option import kinds
-
-SMALL = ["--tuner", "none", "mist", "full", "--method", "simplecil", "ease", "--batch-size", "4", "--repeats", "1"]
+from mist_ext.cost.cost_command import FORMS, cost
+from mist_ext.cost.cost_table import CostTable
+from mist_ext.report.table import DASH
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("cost") / "cost.json"
-    assert cli.main(["cost", *SMALL, "--out", str(file)]) == 0
-    return file
+def table() -> CostTable:
+    tuners, methods = ["none", "mist", "gradient"], ["simplecil", "ease"]
+    options = Config(weights="none", tuner=tuners, method=methods, batch_size=4, dynamics="published")
+    return cost(options, None, 1, None, Console(quiet=True))
 
 
-def test_the_json_has_every_phase(written: Path) -> None:
-    content = json.loads(written.read_text())
+def test_the_json_has_every_phase(table: CostTable) -> None:
+    content = json.loads(FORMS[".json"](table))
     assert (content["backbone"], content["image_size"], content["timed_steps"]) == ("vit_nano", 32, 1)
     rows = {(row["name"], row["phase"]): row for row in content["rows"]}
     assert list(rows) == [
         ("none", None),
         ("mist", "score"),
         ("mist", "tune"),
-        ("full", "tune"),
+        ("gradient", None),
         ("simplecil", "learn"),
         ("simplecil", "evaluate"),
         ("ease", "train"),
@@ -42,30 +44,40 @@ def test_the_json_has_every_phase(written: Path) -> None:
         ("ease", "evaluate"),
     ]
     for (name, _), row in rows.items():
-        assert row["reason"] is None
-        assert (row["seconds"] is None) == (name == "none")
+        assert (row["seconds"] is None) == (name in ("none", "gradient"))
+        assert ("use --dynamics exact" in (row["reason"] or "")) == (name == "gradient")
     assert rows["ease", "train"]["backward_flops"] > 0
 
 
-@pytest.mark.parametrize("form", [".md", ".tex", ".csv"])
-def test_the_other_forms_have_what_is_printed(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / f"cost{form}"
+def test_the_tables_have_a_line_for_each(table: CostTable) -> None:
+    tuners, methods = table.tables.tables
+    assert [line.cells[0].text for line in tuners.lines] == ["none", "mist", "gradient"]
+    assert [line.cells[0].text for line in methods.lines] == ["simplecil", "ease"]
+    by_name = {column.name: position for position, column in enumerate(tuners.columns)}
+    none, mist, gradient = ([cell.text for cell in line.cells] for line in tuners.lines)
+    assert set(none[1:]) == set(gradient[1:]) == {DASH}
+    assert (mist[by_name["selected %"]], mist[by_name["kept %"]][:2]) == ("5.00", "0.")
+    assert mist[by_name["score forward"]] == mist[by_name["tune forward"]] != DASH
+    assert "learn backward" not in {column.name for column in methods.columns}
+    for form in (".md", ".tex"):
+        text = FORMS[form](table)
+        assert "tune forward" in text
+        assert "has exact dynamics only" in text
+
+
+def test_the_command_prints_the_table_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "cost.csv"
     options = ["--tuner", "bitfit", "--method", "l2p", "--batch-size", "2", "--repeats", "1", "--backbone", "resnet10t"]
     assert cli.main(["cost", *options, "--image-size", "32", "--rate", "0.1", "--out", str(file)]) == 0
-    output, text = capsys.readouterr().out, file.read_text()
+    output = capsys.readouterr().out
     assert "resnet10t, 32 x 32 pixels, fp32" in output
     assert "rate changes nothing: it is used by mist" in output
     assert "tuner bitfit: tune " in output
     assert "l2p: method 'L2P' attaches to the blocks" in " ".join(output.split())
-    if form == ".csv":
-        tuned, refused = csv.DictReader(text.splitlines())
-        assert (tuned["name"], tuned["phase"], tuned["batch_size"]) == ("bitfit", "tune", "2")
-        assert refused["seconds"] == ""
-        assert "but the backbone is a ResNet" in refused["reason"]
-    else:
-        assert "bitfit" in text
-        assert "tune forward" in text
-        assert "the backbone is a ResNet" in text.replace("\\", "")
+    tuned, refused = csv.DictReader(file.read_text().splitlines())
+    assert (tuned["name"], tuned["phase"], tuned["batch_size"]) == ("bitfit", "tune", "2")
+    assert refused["seconds"] == ""
+    assert "but the backbone is a ResNet" in refused["reason"]
 
 
 @pytest.mark.parametrize(
