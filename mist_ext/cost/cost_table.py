@@ -58,7 +58,8 @@ class CostTable:
         for kind, shown_entries in (("tuner", _tuned), ("method", _trained)):
             rows = self._rows(kind)
             if rows:
-                phases = [phase for phase in PHASES if any(phase in row for row in rows)]
+                found = dict.fromkeys(phase for row in rows for phase in row if phase)
+                phases = [*(phase for phase in PHASES if phase in found), *sorted(found.keys() - set(PHASES))]
                 columns = [_Shown(Column(kind), lambda row: _first(row).name), *shown_entries()]
                 columns += [each for phase in phases for each in _of_phase(phase)]
                 lines = [Line([Cell(each.text(row)) for each in columns]) for row in rows]

@@ -122,7 +122,8 @@ class Bench:
         tuner = tuners.create(name, self.backbone(), options, SEED)
         tuner.callbacks = Callbacks(meter.track)
         tuned = tuner.tune(self.images(options.batch_size))
-        costs = [Cost("tuner", name, phase, options.batch_size, steps=steps) for phase, steps in meter.phases.items()]
+        timed = {phase: steps for phase, steps in meter.phases.items() if steps.times}
+        costs = [Cost("tuner", name, phase, options.batch_size, steps=steps) for phase, steps in timed.items()]
         if not costs:
             return [Cost("tuner", name)]
         return [*costs[:-1], dataclasses.replace(costs[-1], **_entries(tuner, tuned))]
