@@ -57,9 +57,14 @@ class Registry(dict[str, str]):
         """Raise ValueError for an unknown name, with the nearest ones, or one whose package is not installed."""
         if name not in self:
             raise unknown(self.kind, name, self)
-        extra = self.extras.get(name)
-        if extra is not None and importlib.util.find_spec(extra) is None:
+        if name not in self.installed():
+            extra = self.extras[name]
             raise ValueError(f'{self.kind} {name!r} needs {extra}, which is not installed: pip install ".[{extra}]"')
+
+    def installed(self) -> list[str]:
+        """Return the names but those whose package is not there."""
+        extras = self.extras
+        return [name for name in self if name not in extras or importlib.util.find_spec(extras[name]) is not None]
 
     def resolve(self, name: str, base: type | None = None) -> Any:
         """Import what a name stands for.

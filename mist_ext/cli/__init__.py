@@ -1,4 +1,4 @@
-"""The command ``mist``: run, sweep, predict, report, compare, data, info."""
+"""The command ``mist``: run, sweep, predict, cost, report, compare, data, info."""
 
 from __future__ import annotations
 
@@ -114,6 +114,19 @@ def predict_command(options: Namespace) -> int:
     return 0
 
 
+def cost_command(options: Namespace) -> int:
+    """Measure what a batch costs each tuner and method."""
+    from rich.console import Console
+
+    from mist_ext.config import Config, costly
+    from mist_ext.cost.cost_command import cost
+
+    size, repeats = typed(options.image_size, int | None, "image_size is"), typed(options.repeats, int, "repeats is")
+    given = parsers.given_options(options)
+    cost(Config(**(costly.defaults() | given)), size, repeats, options.file, Console(), given)
+    return 0
+
+
 def report_command(options: Namespace) -> int:
     """Print the table of runs, and write it as files; return 1 if there are no results."""
     from rich.console import Console
@@ -182,6 +195,7 @@ COMMANDS = {
     "run": run_command,
     "sweep": sweep_command,
     "predict": predict_command,
+    "cost": cost_command,
     "report": report_command,
     "compare": compare_command,
     "data": data_command,

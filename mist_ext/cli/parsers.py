@@ -74,6 +74,7 @@ def make() -> Parser:
     _run(commands.add_parser("run", help="run a benchmark: data, backbone, tuners, methods, seeds"))
     _sweep(commands.add_parser("sweep", help="run every point of a grid of options, and compare them"))
     _predict(commands.add_parser("predict", help="name what is on images, with a trained classifier"))
+    _cost(commands.add_parser("cost", help="what a batch costs each tuner and method on this machine, without data"))
     _report(commands.add_parser("report", help="table and figures of finished or interrupted runs"))
     _compare(commands.add_parser("compare", help="a run of MIST task by task beside the authors' own run log"))
     data = commands.add_parser("data", help="examine a data set on the disk")
@@ -130,6 +131,27 @@ def _sweep(parser: Parser) -> None:
         "--resume",
         action="store_true",
         help="skip what is finished in the output folder, go on with what was interrupted, repeat what failed",
+    )
+
+
+def _cost(parser: Parser) -> None:
+    """Take the options of `mist run` that matter, and how and where it is measured."""
+    from mist_ext.config import Config, costly
+
+    parser.description = (
+        "Measure, on noise, what a batch costs each tuner and method: entries selected, kept and changed in a step, "
+        "FLOPs forward and backward by torch's own counter, milliseconds and peak memory. Every method gets the same "
+        "--batch-size, unless --method-options give it another. What cannot work with the backbone says why."
+    )
+    for field in dataclasses.fields(Config):
+        if field.name in costly.NAMES:
+            _add_option(parser, field, costly.defaults().get(field.name))
+    parser.add_argument(
+        "--image-size", metavar="N", help="height and width of the images; by default what the backbone was made for"
+    )
+    parser.add_argument("--repeats", default=5, metavar="N", help="timed batches of each phase (default: 5)")
+    parser.add_argument(
+        "--out", dest="file", metavar="FILE", help="file for the table: .md, .tex, .csv, or .json with everything"
     )
 
 
@@ -222,14 +244,17 @@ def given_options(options: argparse.Namespace) -> dict[str, Any]:
 USUAL = {"tuner": TRAINING, "MIST": SPARSE}
 
 
-def _add_option(parser: Any, field: dataclasses.Field[Any]) -> None:
-    """Add the flag of an option, whose value is None where it is not given, else text."""
+def _add_option(parser: Any, field: dataclasses.Field[Any], default: Any = None) -> None:
+    """Add the flag of an option, whose value is None where it is not given, else text.
+
+    The help shows a command's own default, if there is one, in place of a run's.
+    """
     from mist_ext.config import Config
 
     kind = kinds(Config)[field.name]
     flag, what = "--" + field.name.replace("_", "-"), field.metadata["about"]
     several = typing.get_origin(kind) is list
-    default = getattr(Config(), field.name)
+    default = getattr(Config(), field.name) if default is None else default
     notes = [f"only {', '.join(what.tuners)}"] if what.tuners not in (None, USUAL.get(what.group)) else []
     if "by default" not in what.help.lower():
         notes.append(f"default: {_shown(default)}")

@@ -55,7 +55,7 @@ class RunContext:
                 f"batch_size is {options.batch_size}, but {ranks.size()} processes share a batch out among them; give "
                 "a larger --batch-size, or torchrun fewer processes"
             )
-        device = _device(options)
+        device = used_device(options)
         if options.tensorboard:
             require_tensorboard()
         source = data.load(options.data, options.data_root, options.test_fraction, name)
@@ -158,7 +158,8 @@ def new_learner(options: Config, name: str, seed: int, backbone: nn.Module) -> M
     return learner
 
 
-def _device(options: Config) -> torch.device:
+def used_device(options: Config) -> torch.device:
+    """Return the device that the options name, or choose; ValueError where it cannot be used."""
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

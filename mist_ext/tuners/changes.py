@@ -42,10 +42,7 @@ def measure_step(
     """
     before = {name: value.detach().clone() for name, value in values().items()}
     step()
-    differing = {
-        name: int((value.view(BITS[value.dtype]) != before[name].view(BITS[value.dtype])).sum())
-        for name, value in values().items()
-    }
+    differing = {name: differing_entries(before[name], value) for name, value in values().items()}
     if sharded:
         counts = torch.tensor(list(differing.values()))
         add_up_([counts])
@@ -54,6 +51,12 @@ def measure_step(
     if scored:
         tuned.changed.append(sum(differing[name] for name in scored) / sum(sizes[name] for name in scored))
     tuned.changed_all.append(sum(differing.values()) / sum(sizes.values()))
+
+
+def differing_entries(before: Tensor, after: Tensor) -> int:
+    """Count the entries whose bits differ between two tensors of one type and shape."""
+    bits = BITS[after.dtype]
+    return int((after.view(bits) != before.view(bits)).sum())
 
 
 def tensor_records(
