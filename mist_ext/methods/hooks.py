@@ -15,13 +15,18 @@ Hook = tuple[nn.Module, Before | None, After | None]  # a module, and what happe
 
 
 def check_vit(backbone: nn.Module, method: str) -> None:
-    """Raise ValueError unless the backbone is a timm VisionTransformer of ordinary blocks."""
+    """Raise ValueError unless the backbone is a timm VisionTransformer of ordinary blocks that run once."""
     from timm.models.vision_transformer import Attention, Block, VisionTransformer
 
     blocks = getattr(backbone, "blocks", ())
     if isinstance(backbone, VisionTransformer) and all(
         isinstance(block, Block) and isinstance(block.attn, Attention) for block in blocks
     ):
+        if backbone.grad_checkpointing:
+            raise ValueError(
+                f"method {method!r} attaches to the blocks while they run, and checkpointing runs them again when "
+                "that is over; leave checkpointing out, or lower the method's batch_size by --method-options"
+            )
         return
     raise ValueError(
         f"method {method!r} attaches to the blocks of timm's VisionTransformer, but the backbone is a "

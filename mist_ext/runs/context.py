@@ -79,6 +79,8 @@ class RunContext:
             say(console, f"channels are normalised by --normalize {options.normalize}")
         workers = _workers(options, source)
         # So is a method's wrong option, and a backbone that it cannot be attached to.
+        if options.checkpointing:
+            backbones.set_checkpointing(backbone)  # which some methods refuse
         learners = {name: new_learner(options, name, options.seeds[0], backbone) for name in options.method}
         views = views_of(
             source, spec.size, normalisation, round(options.image_memory * 1e9 / ranks.on_this_machine()), workers

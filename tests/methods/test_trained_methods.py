@@ -15,11 +15,12 @@ from slow import first_is_quick, slow
 from torch import Tensor, nn
 
 from mist_ext import backbones
+from mist_ext.config import Config
 from mist_ext.data.stream import Batches, Stream, TaskImages
 from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
-from mist_ext.runs import checkpoint
+from mist_ext.runs import benchmark, checkpoint
 
 TRAINED = [name for name in METHODS if issubclass(named(name), TrainedMethod)]
 PROMPTED = ["l2p", "dualprompt", "coda_prompt"]
@@ -143,6 +144,23 @@ class TestEveryTrainedMethod:
             return
         with pytest.raises(ValueError, match="ResNet"):
             small(name, resnet)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_checkpointing_works_or_is_refused_before_any_training(name: str, stream: Stream, backbone: nn.Module) -> None:
+    backbones.set_checkpointing(backbone)
+    if named(name).needs_vit:  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="leave checkpointing out"):
+            small(name, backbone)
+    else:
+        learn_task(small(name, backbone), stream, 0)
+
+
+def test_a_run_refuses_checkpointing_with_such_a_method(tmp_path: Path) -> None:
+    options = Config(data="digits", tuner=["none"], method=["ease"], checkpointing=True, out=str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="method 'Ease' attaches to the blocks while they run"):
+        benchmark.run(options)
+    assert not list(tmp_path.rglob("results.json"))
 
 
 @pytest.mark.parametrize("name", [name if name in THE_FIRST_OF_THEIR_KIND else slow(name) for name in TRAINED])
