@@ -6,7 +6,8 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,25 +38,42 @@ class Grid:
         The labels of each axis, those that are always there included.
     points : list of Point
         Each run once.
-    experiments, tuned_experiments : int
-        Combinations of axes, methods and seeds; and those of them whose tuner is not ``none``.
+    combinations : dict of str to int
+        How many combinations of axes and seeds each run stands for, by its name; of all runs, also where ``points``
+        are a part of them (`only`).
+    redundant : list of str
+        The axes whose value follows from data set, methods and tuner, as that of presets does.
     unused : list of str
         A sentence for each option of the grid that changes no point.
     """
 
     axes: dict[str, list[Any]]
     points: list[Point]
-    experiments: int
-    tuned_experiments: int
+    combinations: dict[str, int]
+    redundant: list[str] = dataclasses.field(default_factory=list)
     unused: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def experiments(self) -> int:
+        """How many combinations of axes, methods and seeds there are."""
+        return sum(len(point.options.method) * self.combinations[point.name] for point in self.points)
+
+    @property
+    def tuned_experiments(self) -> int:
+        """How many of them have another tuner than ``none``."""
+        return self.only(lambda point: point.tunes).experiments
 
     @property
     def tunings(self) -> int:
         """How many runs tune a backbone."""
-        return sum(point.axes["tuner"] != "none" for point in self.points)
+        return sum(point.tunes for point in self.points)
+
+    def only(self, wanted: Callable[[Point], bool]) -> Grid:
+        """Return a grid of the points that are wanted."""
+        return dataclasses.replace(self, points=[point for point in self.points if wanted(point)])
 
 
-def read_grid(path: str | os.PathLike[str]) -> Grid:
+def read_grid(path: str | os.PathLike[str], data_root: str | None = None) -> Grid:
     """Read a grid file, and check every point of it.
 
     Under ``fixed`` stand options with one value for all points, under ``axes`` options with a list of values. A value
@@ -69,6 +87,12 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
 
     Tuners and seeds are split into points even where they are fixed or left to their defaults.
 
+    Parameters
+    ----------
+    path : path-like
+    data_root : str, optional
+        Takes the place of the file's own, since data lies elsewhere on each machine.
+
     Raises
     ------
     FileNotFoundError
@@ -79,16 +103,20 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     if not Path(path).exists():
         raise FileNotFoundError(f"grid {path} is no file; give a YAML file with fixed and axes")
     try:
-        return make_grid(read_yaml(path), str(path))
+        return make_grid(read_yaml(path), str(path), data_root)
     except ValueError as error:
         if str(path) in str(error):
             raise
         raise ValueError(f"{error} (in grid {path})") from error
 
 
-def make_grid(content: Any, source: str = "the grid") -> Grid:
+def make_grid(content: Any, source: str = "the grid", data_root: str | None = None) -> Grid:
     """Return the grid of a file's content; errors as in `read_grid`, where ``source`` names it."""
     fixed, axes = _parts(content, source)
+    if data_root is not None:
+        if "data_root" in [*axes, *(option for values in axes.values() for option in _mapped(values))]:
+            raise ValueError(f"data_root is {data_root!r}, but it is on an axis of {source}; leave one out")
+        fixed = {**fixed, "data_root": data_root}
     fixed = {name: _value(name, value, f"fixed.{name}") for name, value in fixed.items()}
     choices = {name: _choices(name, values) for name, values in axes.items()}
     for name in sorted(set(fixed) & {option for axis in choices.values() for _, given in axis for option in given}):
@@ -106,13 +134,12 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
     if (count := math.prod(len(choices[name]) for name in order)) > MOST_POINTS:
         raise ValueError(f"{source} has {count:,} points, at most {MOST_POINTS:,} are run; give the axes fewer values")
     points: dict[str, Point] = {}
-    experiments = tuned = 0
+    combinations: Counter[str] = Counter()
     for combination in itertools.product(*(choices[name] for name in order)):
         labels = {name: label for name, (label, _) in zip(order, combination, strict=True)}
         values = _joined([given for _, given in combination], source) | methods
         point = make_point(labels, {**fixed, **values})
-        experiments += len(point.options.method)
-        tuned += len(point.options.method) * (point.axes["tuner"] != "none")
+        combinations[point.name] += 1
         known = points.setdefault(point.name, point)
         if known != point:
             raise _clash(known, point, choices, source)
@@ -120,13 +147,22 @@ def make_grid(content: Any, source: str = "the grid") -> Grid:
     return Grid(
         {name: [label for label, _ in choices[name]] for name in order},
         [saved_as_asked(point, first) for point in points.values()],
-        experiments,
-        tuned,
+        dict(combinations),
+        [name for name in others if _follows(name, points.values())],
         _unused(
             list(points.values()),
             {*fixed, *(name for axis in choices.values() for _, values in axis for name in values)},
         ),
     )
+
+
+def _follows(axis: str, points: Iterable[Point]) -> bool:
+    """Return whether an axis' value is the same wherever data set, methods and tuner are."""
+    values: dict[Any, set[str]] = {}
+    for point in points:
+        known = values.setdefault((point.options.data, *point.options.method, point.axes["tuner"]), set())
+        known.add(repr(point.axes.get(axis)))
+    return all(len(known) == 1 for known in values.values())
 
 
 def _unused(points: list[Point], given: set[str]) -> list[str]:

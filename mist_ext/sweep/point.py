@@ -37,6 +37,11 @@ class Point:
     def seed(self) -> int:
         return self.options.seeds[0]
 
+    @property
+    def tunes(self) -> bool:
+        """Whether a backbone is tuned."""
+        return bool(self.axes["tuner"] != "none")
+
 
 def make_point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     """Return the run at a point of the grid."""
