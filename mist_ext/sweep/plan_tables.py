@@ -153,11 +153,11 @@ class Plan:
         jobs = min(self.jobs, len(seconds))
         most = sum(sorted((self._on_device([run]) for run in self.runs), reverse=True)[:jobs])
         there = memory.available(self.device)
+        together, meanwhile = duration(math.fsum(seconds)), duration(makespan(seconds, jobs))
         notes = [
             Note(
-                f"In all {plural(len(seconds), 'run')}, {duration(math.fsum(seconds))} one after the other; with "
-                f"{jobs} at a time about {duration(makespan(seconds, jobs))}, and {numbers.memory(most)} MiB of memory, of "
-                f"which {numbers.memory(there)} MiB are available."
+                f"In all {plural(len(seconds), 'run')}, {together} one after the other; with {jobs} at a time about "
+                f"{meanwhile}, and {numbers.memory(most)} MiB of memory, of which {numbers.memory(there)} are available."
             )
         ]
         if self.device.type == "cuda" and (kept := max(run.tasks.kept for run in self.runs)):
