@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ending.fail(ending.sentence(told))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
-        how = RESUMING.get(given[0]) or (f"; go on with mist run --resume {folder}" if folder else "")
+        began = None if "--plan" in given else RESUMING.get(given[0])
+        how = began or (f"; go on with mist run --resume {folder}" if folder else "")
         if not ending.rank():
             ending.tell(f"interrupted{how}")
         return 128 + getattr(interruption, "signal", signal.SIGINT)

@@ -78,7 +78,8 @@ def estimate(
         epochs = (task == 0 and options.first_task_epochs) or options.epochs
         seconds += tuning.seconds(epochs, images / options.batch_size)
         for name, spent in methods.items():
-            seconds += spent.training_seconds(task, images) + spent.learning
+            trains_on = sum(tasks.train[: task + 1]) if named(name).rehearses else images
+            seconds += spent.training_seconds(task, trains_on) + spent.learning
             if name in trained or name in shared:
                 moved = moves or (name in trained and bool(spent.training[1]))
                 seconds += spent.extraction_seconds(task, tasks.extracted(task, moved))

@@ -153,19 +153,18 @@ class Plan:
         jobs = min(self.jobs, len(seconds))
         most = sum(sorted((self._on_device([run]) for run in self.runs), reverse=True)[:jobs])
         there = memory.available(self.device)
+        needed, available = numbers.memory(most), numbers.memory(there)
         together, meanwhile = duration(math.fsum(seconds)), duration(makespan(seconds, jobs))
         notes = [
             Note(
                 f"In all {plural(len(seconds), 'run')}, {together} one after the other; with {jobs} at a time about "
-                f"{meanwhile}, and {numbers.memory(most)} MiB of memory, of which {numbers.memory(there)} are available."
+                f"{meanwhile}, and {needed} MiB of memory, of which {available} are available."
             )
         ]
         if self.device.type == "cuda" and (kept := max(run.tasks.kept for run in self.runs)):
             notes.append(Note(f"Besides, up to {numbers.memory(kept)} MiB of main memory a run for decoded images."))
         if most > there:
-            notes.append(
-                Note("That is more memory than there is: give --jobs below {jobs}, or lower batch_size", True)
-            )
+            notes.append(Note("That is more memory than there is: give --jobs below {jobs}, or lower batch_size", True))
         return notes
 
 

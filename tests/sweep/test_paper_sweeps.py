@@ -1,0 +1,87 @@
+"""The sweeps that make the paper's tables: what they run, and one of them from files to table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import miniatures
+import pytest
+import yaml
+
+from mist_ext.cli import main
+from mist_ext.registry import ON_DISK
+from mist_ext.sweep.grid import Grid, read_grid
+from mist_ext.sweep.significance import LEAST
+
+PAPER = Path(__file__).parents[2] / "bench" / "sweeps" / "paper"
+HOSTS = ("l2p", "dualprompt", "ease", "slca", "simplecil", "ranpac")
+
+
+@pytest.mark.parametrize("path", sorted(PAPER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_sweep_of_the_paper_is_what_was_published_over_seeds(path: Path) -> None:
+    grid = read_grid(path, "DATA")
+    assert grid.unused == []
+    assert grid.redundant == ["preset"]
+    assert len(grid.axes["seeds"]) >= LEAST
+    assert grid.axes["tuner"][:2] == ["none", "mist"]
+    for point in grid.points:
+        options = point.options
+        assert (options.backbone, options.class_order_seed) == ("vit_base_patch16_224.augreg_in21k", 1993)
+        assert (options.data_root, options.epochs if point.tunes else 20) == ("DATA", 20)
+        assert options.dynamics == ("exact" if options.tuner in (["gradient"], ["none"], ["full"]) else "published")
+
+
+def test_the_main_table_has_every_method_on_every_data_set() -> None:
+    grid = read_grid(PAPER / "main.yaml")
+    cells = Counter((*point.options.method, point.options.data, *point.options.tuner) for point in grid.points)
+    assert cells == dict.fromkeys(((h, d, t) for h in HOSTS for d in ON_DISK for t in ("none", "mist")), LEAST)
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "values"),
+    [
+        ("selection_rule", "tuner", ["none", "mist", "random", "magnitude", "gradient"]),
+        ("objective", "tune_objective", ["mi", "ce"]),
+        ("gradient_dropping", "keep", [0.05, 0.1, 0.2, 0.5, 1.0]),
+        ("selection_rate", "rate", [0.01, 0.05, 0.1, 0.2, 0.5]),
+    ],
+)
+def test_an_ablation_varies_one_thing_before_two_methods(name: str, axis: str, values: list) -> None:
+    grid: Grid = read_grid(PAPER / f"{name}.yaml")
+    assert grid.axes[axis] == values
+    mist = [point for point in grid.points if point.axes["tuner"] == "mist" or axis == "tuner"]
+    assert {point.options.data for point in mist} == {"imagenet_r"}
+    expected = dict.fromkeys(((method, value) for method in ("ranpac", "simplecil") for value in values), LEAST)
+    assert Counter((*point.options.method, point.axes[axis]) for point in mist) == expected
+    objectives = {(point.options.score_objective, point.options.tune_objective) for point in mist}
+    assert objectives == ({("mi", "mi"), ("ce", "ce")} if name == "objective" else {("mi", "mi")})
+
+
+@pytest.mark.slow
+def test_a_sweep_of_the_paper_runs_in_parts_from_files_to_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    miniatures.imagenet_r_tree(tmp_path / "DATA")
+    grid = yaml.safe_load((PAPER / "selection_rule.yaml").read_text())
+    small = {"backbone": "vit_nano", "epochs": 2, "workers": 0, "classes_per_task": 100}
+    grid["fixed"] = small | {"method_options": ["width=200"]}
+    grid["axes"] |= {"seeds": [1]}
+    grid["axes"]["preset"] = [
+        {"preset": name, "method_options": ["ranpac.width=200"] if name == "mist/imagenet_r" else []}
+        for name in grid["axes"]["preset"]
+    ]
+    del grid["fixed"]["method_options"]
+    Path("rule.yaml").write_text(yaml.safe_dump(grid))
+    for number in (1, 2):
+        assert main(["sweep", "rule.yaml", "--data-root", "DATA", "--part", f"{number}/2"]) == 0
+    assert main(["report", "runs/rule-part-1-of-2", "runs/rule-part-2-of-2", "--out", "runs/rule"]) == 0
+    table = Path("runs/rule/sweep.tex").read_text()
+    assert all(f"& {tuner} &" in table for tuner in ("none", "mist", "random", "magnitude", "gradient"))
+    assert "preset" not in table
+    for name in ("sweep.png", "sweep.svg", "sweep.csv", "sweep.json", "report.html"):
+        assert (Path("runs/rule") / name).is_file()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "10 experiments of the grid from 10 runs: 8 tunings of a backbone" in said
+    assert "not finished" not in said
