@@ -39,7 +39,7 @@ def make_table(
     done = [(point, results[point.name]) for point in grid.points if point.name in results]
     environment = done[0][1][0].environment if done else {}
     shared = sharing(experiment for _, experiments in done for experiment in experiments)
-    return SweepTable(grid, make_outcomes(done), failures, environment, shared, missing)
+    return SweepTable(grid, make_outcomes(done, grid.redundant), failures, environment, shared, missing)
 
 
 def write(table: SweepTable, folder: str | Path) -> None:

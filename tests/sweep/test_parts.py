@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hand_made import results, task_record
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from mist_ext.cli import main
@@ -63,14 +61,11 @@ def sweep_folder(folder: Path, points: list[Point], content: dict = CONTENT) -> 
     return folder
 
 
-@given(
-    st.integers(1, 12), st.integers(1, 4), st.lists(st.sampled_from(["none", "mist", "full"]), unique=True, min_size=1)
-)
-def test_parts_are_disjoint_alike_and_together_everything(of: int, seeds: int, tuners: list[str]) -> None:
-    grid = make_grid({"axes": {"data": ["digits", "glyphs"], "tuner": tuners, "seeds": list(range(seeds))}})
-    parts = [Part(number, of).points(grid) for number in range(1, of + 1)]
+@pytest.mark.parametrize("of", [1, 2, 3, 7, 9, 12])
+def test_parts_are_disjoint_alike_and_together_everything(of: int) -> None:
+    parts = [Part(number, of).points(GRID) for number in range(1, of + 1)]
     together = [point.name for part in parts for point in part]
-    assert sorted(together) == sorted(point.name for point in grid.points)
+    assert sorted(together) == sorted(point.name for point in GRID.points)
     for tunes in (True, False):
         counts = [sum(point.tunes == tunes for point in part) for part in parts]
         assert max(counts) - min(counts) <= 1
