@@ -127,7 +127,7 @@ def make_grid(content: Any, source: str = "the grid", data_root: str | None = No
     for name in sorted(set(fixed) & {option for axis in choices.values() for _, given in axis for option in given}):
         raise ValueError(f"{name} is both fixed and on an axis of {source}; leave one out")
     methods = methods_of(choices.pop("method", None))
-    if "preset" in choices and not {"tuner"} & (fixed.keys() | choices.keys()):
+    if "preset" in choices and "tuner" not in fixed and "tuner" not in choices:
         choices["preset"] = [each for label, given in choices["preset"] for each in of_preset(label, given)]
     by_preset = any("tuner" in given for _, given in choices.get("preset", ()))
     for name in SPLIT:

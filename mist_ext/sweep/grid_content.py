@@ -79,9 +79,9 @@ def check_different(labels: list[Any], where: str) -> None:
         raise ValueError(f"{where} has {twice[0]!r} twice; leave one out")
 
 
-def of_preset(label: str, given: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def of_preset(label: str | None, given: dict[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Yield a preset once for each tuner that it has, or that is given beside it."""
-    for tuner in given.get("tuner") or presets.preset(label)["tuner"]:
+    for tuner in given.get("tuner") or presets.above_preset({"preset": label}).get("tuner", Config().tuner):
         yield label, {**given, "tuner": [tuner]}
 
 

@@ -91,7 +91,7 @@ def test_a_stopwatch_tells_steps_from_what_lies_between(monkeypatch: pytest.Monk
     assert besides == 4.0  # the begin of each epoch, what was between, and the end
 
 
-@pytest.mark.parametrize("name", ["mist", "random", "full"])
+@pytest.mark.parametrize("name", ["mist", "random", "published_gradient", "full"])
 @pytest.mark.parametrize("epochs", [2, 5])
 def test_every_step_of_a_tuner_is_counted(name: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many steps as the tuner really takes, in epochs of which but two were timed."""
