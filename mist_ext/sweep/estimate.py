@@ -68,7 +68,7 @@ def estimate(
 ) -> Estimate:
     """Add up what a run takes: its start, its tuning once, then what each method trains, extracts and learns.
 
-    Not counted: reading image files, predictions, saving results.
+    Not counted: reading image files, predictions, diagnoses, saving results.
     """
     moves = tuner_named(options.tuner[0]).moves_backbone
     trained = [name for name in methods if named(name).trains]

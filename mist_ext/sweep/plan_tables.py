@@ -144,8 +144,8 @@ class Plan:
         counted = str(steps[-1]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
         return Note(
             f"These are estimates, from {counted} timed steps of each phase of each kind of work and one batch of "
-            f"features, on noise, on this machine ({self.where}). Reading image files, predictions and saving are not "
-            "counted, nor that runs at the same time slow each other down."
+            f"features, on noise, on this machine ({self.where}). Reading image files, predictions, diagnoses and "
+            "saving are not counted, nor that runs at the same time slow each other down."
         )
 
     def _total(self) -> list[Note]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext.config import Config, TuningOptions
 from mist_ext.config.option import kinds
@@ -155,10 +155,13 @@ def time_method(options: Config, method: str, source: Source, show: Show) -> Met
     peak_memory.reset(device)
     watch = Stopwatch(device, show)
     learner.callbacks = watch.callbacks
-    training, extraction, learning = [], [], 0.0
+    training: list[dict[str, Pace]] = []
+    extraction, learning = [], 0.0
     for task in run.stream.tasks[:2]:
         rows, labels = len(task.train), task.train.labels
         images = _few(task.train, (STEPS + 1) * batch_size)
+        if not training:
+            _warm_up(run.backbone, images, batch_size, device)
         training.append(watch.time(partial(learner.train, images, task.classes))[0])
         extraction.append(_extraction(learner, task, device, watch))
         features = _drawn(rows, learner, images, device)
@@ -212,6 +215,13 @@ def _few(images: TaskImages, count: int) -> TaskImages:
     """Leave so many images."""
     images.leave_out(list(range(count, len(images))))
     return images
+
+
+def _warm_up(backbone: nn.Module, images: TaskImages, count: int, device: torch.device) -> None:
+    """Go through the backbone once, whose first pass takes longer; it is as it was after."""
+    pixels = torch.stack([images[row][0] for row in range(min(count, len(images)))]).to(device)
+    backbone(pixels.to(next(backbone.parameters()).dtype)).sum().backward()
+    backbone.zero_grad()
 
 
 def _extraction(learner: Method, task: Task, device: torch.device, watch: Stopwatch) -> float:
