@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ending.fail(ending.sentence(told))
     except KeyboardInterrupt as interruption:
         folder = getattr(interruption, "folder", None)
-        how = RESUMING.get(given[0]) or (f"; go on with mist run --resume {folder}" if folder else "")
+        began = None if "--plan" in given else RESUMING.get(given[0])
+        how = began or (f"; go on with mist run --resume {folder}" if folder else "")
         if not ending.rank():
             ending.tell(f"interrupted{how}")
         return 128 + getattr(interruption, "signal", signal.SIGINT)
@@ -87,16 +89,25 @@ def sweep_command(options: Namespace) -> int:
     from rich.console import Console
 
     from mist_ext.report.renderers.terminal import Terminal
-    from mist_ext.sweep import sweep
+    from mist_ext.sweep import Part, sweep
 
-    out = options.out or str(Path("runs") / Path(options.grid).stem)
     if ending.of_several() and "RANK" in os.environ:
         raise ValueError(
             "mist sweep starts processes of its own, one for each run, and cannot be started by torchrun; start it as "
             "it is, or torchrun a single mist run"
         )
-    console = Console()
-    made = sweep(options.grid, out, typed(options.jobs, int | None, "jobs is"), options.resume, console)
+    part = None if options.part is None else Part.parse(options.part)
+    suffix = "" if part is None else f"-part-{part.number}-of-{part.of}"
+    out = options.out or str(Path("runs") / (Path(options.grid).stem + suffix))
+    jobs, console = typed(options.jobs, int | None, "jobs is"), Console()
+    if options.plan:
+        from mist_ext.sweep.plan import plan
+
+        tables = plan(options.grid, out, jobs, options.resume, console, part, options.data_root)
+        console.print()
+        console.print(Terminal(tables))
+        return 0
+    made = sweep(options.grid, out, jobs, options.resume, console, part, options.data_root)
     console.print()
     console.print(Terminal(made.tables))
     say(console, f"Table and figure: {out}")
@@ -128,24 +139,34 @@ def cost_command(options: Namespace) -> int:
 
 
 def report_command(options: Namespace) -> int:
-    """Print the table of runs, and write it as files; return 1 if there are no results."""
+    """Print the table of runs, or of a sweep's parts, and write it as files; return 1 if there are no results."""
     from rich.console import Console
 
     from mist_ext import report
+    from mist_ext.report.renderers.terminal import Terminal
 
     form = typed(options.format, parsers.FORMATS, "format is")
-    experiments = report.read_experiments(options.folders, ending.tell)
-    if not experiments:
-        return 1
+    if report.of_sweep(options.folders):
+        from mist_ext.sweep import joining, writing
+
+        table = joining.join(options.folders)
+        tables = table.tables
+        write: Callable[..., Any] = partial(writing.write_with_page, table)
+    else:
+        experiments = report.read_experiments(options.folders, ending.tell)
+        if not experiments:
+            return 1
+        tables, write = report.tables(experiments), partial(report.write_report, experiments, tell=ending.tell)
     if form != "text":
-        sys.stdout.write(report.as_text(experiments, form))
+        sys.stdout.write(report.FORMS[form](tables))
         if options.out is not None:
-            report.write_report(experiments, options.out, not options.no_figures, ending.tell)
+            write(options.out, not options.no_figures)
         return 0
     console = Console()
-    _print_report(experiments, console)
+    console.print()
+    console.print(Terminal(tables))
     out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
-    report.write_report(experiments, out, not options.no_figures, ending.tell)
+    write(out, not options.no_figures)
     if out is None:
         say(console, "Give --out FOLDER for the joint table, figure and report.html as files.")
     else:

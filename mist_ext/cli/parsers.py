@@ -114,6 +114,8 @@ def _run(parser: Parser) -> None:
 
 def _sweep(parser: Parser) -> None:
     """Take a grid, and where and how it is run."""
+    from mist_ext.config import Config
+
     parser.description = (
         "Run every point of a grid in a process of its own, and join them in one table: mean and std over seeds, gains "
         "over the tuner none with a paired t-test, and a figure where one number was swept. The grid is YAML: below "
@@ -121,7 +123,9 @@ def _sweep(parser: Parser) -> None:
         "point failed."
     )
     parser.add_argument("grid", metavar="GRID.yaml", help="YAML file with fixed and axes")
-    parser.add_argument("--out", metavar="FOLDER", help="output folder; by default below runs/, named after the grid")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="output folder; by default below runs/, named after the grid and the part"
+    )
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -132,6 +136,21 @@ def _sweep(parser: Parser) -> None:
         action="store_true",
         help="skip what is finished in the output folder, go on with what was interrupted, repeat what failed",
     )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print the runs, what they share, and how long and with how much memory they would run, estimated from a "
+        "few timed steps of each kind; run and write nothing",
+    )
+    parser.add_argument(
+        "--part",
+        metavar="K/N",
+        help="every N-th run from the K-th on, such as 2/8 on the second of eight machines; mist report joins the "
+        "folders of all parts",
+    )
+    for field in dataclasses.fields(Config):
+        if field.name in ABOVE_GRID:
+            _add_option(parser, field)
 
 
 def _cost(parser: Parser) -> None:
@@ -164,17 +183,23 @@ def _predict(parser: Parser) -> None:
     parser.add_argument("--seed", metavar="N", help="whose classifier; by default the first saved")
 
 
+ABOVE_GRID = ("data_root",)  # the options of a run that lie above a grid
+
+
 FORMATS = Literal["text", "markdown", "csv", "latex"]
 
 
 def _report(parser: Parser) -> None:
-    """Take any number of run folders."""
+    """Take any number of run folders, or of one sweep's."""
     parser.description = (
         "Print the table of any number of runs, and write it, figures and a page as files. A folder without results is "
-        "named and left out; exit status 1 if none has any."
+        "named and left out; exit status 1 if none has any. The folders of a sweep's parts make the table of the sweep."
     )
     parser.add_argument(
-        "folders", nargs="+", metavar="FOLDER", help="output folders of mist run, or single experiments' folders"
+        "folders",
+        nargs="+",
+        metavar="FOLDER",
+        help="output folders of mist run, or single experiments' folders; or those of mist sweep",
     )
     parser.add_argument(
         "--out",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mist_ext.report.experiments import Experiment
@@ -10,9 +10,28 @@ from mist_ext.report.parsing import ResultsError, parse_experiment
 from mist_ext.system import bounded_files
 
 FILE_NAME = "results.json"
+GRID = "grid.yaml"  # in a sweep's folder: what it was begun with
 MOST_BYTES = 2**28
 
 _GIVE = "give the folder that a run wrote, or one of its experiments' folders"  # what to do, at the end of two messages
+
+
+def of_sweep(folders: Sequence[str | Path]) -> bool:
+    """Return whether folders are those of a sweep or its parts, and not of runs.
+
+    Raises
+    ------
+    ResultsError
+        If some are and some are not: a sweep's table has no place for other runs.
+    """
+    sweeps = [folder for folder in folders if (Path(folder) / GRID).is_file()]
+    others = [folder for folder in folders if folder not in sweeps]
+    if sweeps and others:
+        raise ResultsError(
+            f"{sweeps[0]} is the folder of a sweep, and {others[0]} is not; report the sweep by itself, or give the "
+            "folders of its runs, which are in it"
+        )
+    return bool(sweeps)
 
 
 def read_experiments(folders: Iterable[str | Path], without: Callable[[str], None] | None = None) -> list[Experiment]:

@@ -45,10 +45,10 @@ class RunContext:
     weights: str = ""  # a digest of the backbone's, where ranks compare theirs or they come from a file
 
     @classmethod
-    def of(cls, options: Config, console: Console, name: str | None = None) -> RunContext:
+    def of(cls, options: Config, console: Console, name: str | None = None, source: Source | None = None) -> RunContext:
         """Load what the options name; ValueError or OSError where that is not possible.
 
-        A ``name`` is that of the data set before its folder was moved.
+        A ``name`` is that of the data set before its folder was moved; a ``source`` stands in for the data set.
         """
         if options.batch_size < ranks.size():
             raise ValueError(
@@ -58,7 +58,8 @@ class RunContext:
         device = used_device(options)
         if options.tensorboard:
             require_tensorboard()
-        source = data.load(options.data, options.data_root, options.test_fraction, name)
+        if source is None:
+            source = data.load(options.data, options.data_root, options.test_fraction, name)
         for text in (*source.problems, *source.remarks):
             say(console, text)
         if options.evaluate_on == "validation":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mist_ext.sweep.grid import Grid, read_grid
+from mist_ext.sweep.part import Part
 from mist_ext.sweep.point import Point
 from mist_ext.sweep.run import sweep
 
-__all__ = ["Grid", "Point", "read_grid", "sweep"]
+__all__ = ["Grid", "Part", "Point", "read_grid", "sweep"]

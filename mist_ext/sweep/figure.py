@@ -38,7 +38,7 @@ def draw(grid: Grid, outcomes: Sequence[Outcome]) -> Drawing | None:
     """
     axis = numeric_axis(grid)
     if axis is None or not any(axis in one.axes for one in outcomes):
-        named = [replace(one, label=_label(one)) for one in outcomes if one.experiment.tasks]
+        named = [replace(one, label=point_label(grid, one)) for one in outcomes if one.experiment.tasks]
         colours = label_colours(named)
         labels = {shown(label, LABEL) for label in colours}
         data = {one.axes["data"]: one.experiment.data for one in named}
@@ -49,7 +49,8 @@ def draw(grid: Grid, outcomes: Sequence[Outcome]) -> Drawing | None:
         return replace(comparison(named), name="sweep", title="Accuracy over tasks")
     panels: dict[tuple[str, ...], list[Outcome]] = {}
     for one in outcomes:
-        others = (shown(value, 40) for name, value in one.axes.items() if name not in (axis, "tuner"))
+        known = (axis, "tuner", *grid.redundant)
+        others = (shown(value, 40) for name, value in one.axes.items() if name not in known)
         panels.setdefault((*others, shown(one.experiment.method, 40)), []).append(one)
     columns = min(len(panels), 3)
     figure = new_figure(4.6 * columns, 3.7 * math.ceil(len(panels) / columns) + 0.4)
@@ -66,9 +67,10 @@ def draw(grid: Grid, outcomes: Sequence[Outcome]) -> Drawing | None:
     return Drawing("sweep", f"Accuracy over {axis}", f"Last accuracy over {axis}. {'; '.join(findings)}.", figure)
 
 
-def _label(one: Outcome) -> str:
+def point_label(grid: Grid, one: Outcome) -> str:
     """Return a point's tuner, and where it is on the other axes."""
-    others = [f"{name} {value}" for name, value in one.axes.items() if name not in ("data", "tuner")]
+    known = ("data", "tuner", *grid.redundant)
+    others = [f"{name} {value}" for name, value in one.axes.items() if name not in known]
     return ", ".join([one.axes["tuner"], *others])
 
 

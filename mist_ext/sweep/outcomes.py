@@ -31,13 +31,18 @@ class Outcome(Comparison):
     p: float | None = None
 
 
-def make_outcomes(results: Sequence[tuple[Point, Sequence[Experiment]]]) -> list[Outcome]:
+def make_outcomes(
+    results: Sequence[tuple[Point, Sequence[Experiment]]], redundant: Sequence[str] = ()
+) -> list[Outcome]:
     """Join the seeds of each point of the axes, and compare it with the tuner ``none``.
 
     Parameters
     ----------
     results : sequence of (Point, experiments)
         Of the finished points.
+    redundant : sequence of str
+        Axes in which a point may differ from that of the tuner ``none`` with which it is compared, since they follow
+        from its tuner: a preset of each.
 
     Returns
     -------
@@ -55,16 +60,17 @@ def make_outcomes(results: Sequence[tuple[Point, Sequence[Experiment]]]) -> list
     found = list(joined.values())
     data = list(dict.fromkeys(one.axes["data"] for one in found))
     methods = list(dict.fromkeys(one.experiment.method for one in found))
-    found = [_compared(one, _frozen(one, found)) for one in found]
+    found = [_compared(one, _frozen(one, found, redundant)) for one in found]
     return sorted(found, key=lambda one: (data.index(one.axes["data"]), methods.index(one.experiment.method)))
 
 
-def _frozen(one: Outcome, outcomes: Sequence[Outcome]) -> Outcome | None:
+def _frozen(one: Outcome, outcomes: Sequence[Outcome], redundant: Sequence[str]) -> Outcome | None:
     """Return the outcome of the tuner ``none`` at the same point; it lacks the axes that change nothing there."""
 
     def is_same(other: Outcome) -> bool:
-        shared: Mapping[str, Any] = {name: one.axes[name] for name in other.axes if name in one.axes}
-        return other.experiment.method == one.experiment.method and other.axes == {**shared, "tuner": "none"}
+        own = {name: value for name, value in other.axes.items() if name not in redundant}
+        shared: Mapping[str, Any] = {name: one.axes[name] for name in own if name in one.axes}
+        return other.experiment.method == one.experiment.method and own == {**shared, "tuner": "none"}
 
     # With precision on an axis there may be one for bf16-pure, and one for all else.
     return max(filter(is_same, outcomes), key=lambda other: len(other.axes), default=None)

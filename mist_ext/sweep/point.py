@@ -37,6 +37,11 @@ class Point:
     def seed(self) -> int:
         return self.options.seeds[0]
 
+    @property
+    def tunes(self) -> bool:
+        """Whether a backbone is tuned."""
+        return bool(self.axes["tuner"] != "none")
+
 
 def make_point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
     """Return the run at a point of the grid."""
@@ -54,7 +59,8 @@ def make_point(labels: dict[str, Any], values: dict[str, Any]) -> Point:
         raise ValueError(f"{error} (at {point})") from error
     idle = changing_nothing(options)  # where points differ in these alone, they are one run
     axes = {name: label for name, label in axes.items() if name not in idle}
-    options = dataclasses.replace(options, **{name: getattr(Config(), name) for name in idle})
+    defaults = Config()
+    options = dataclasses.replace(options, **{name: getattr(defaults, name) for name in idle})
     words = [f"{name}={label}" for name, label in axes.items() if name not in ("data", "tuner")]
     name = _folder_name("-".join([str(axes["data"]), axes["tuner"], *words]))
     return Point(f"{name}-seed={options.seeds[0]}", axes, options)

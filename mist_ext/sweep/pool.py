@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mist_ext.config import to_yaml
 from mist_ext.runs import run_folder
 from mist_ext.runs.interruption import SIGNALS, Interrupted
 from mist_ext.sweep.point import Point
+from mist_ext.sweep.point_results import ERROR, failure
 from mist_ext.system.cores import cores
 from mist_ext.system.files import write_atomically
 
-ERROR, OUTPUT = "error.txt", "output.txt"  # in a point's folder: why it failed, and all that it printed
+OUTPUT = "output.txt"  # in a point's folder: all that it printed
 _POLL = 0.1  # seconds
 
 
@@ -35,13 +37,6 @@ class Ended:
 
     point: Point
     error: str | None
-
-
-def finished(folder: Path, point: Point) -> bool:
-    """Return whether a point's run is complete, its reports included."""
-    experiments = [file.parent for file in folder.glob("*/results.json")]
-    complete = len(experiments) == len(point.options.method) and run_folder.finished(experiments)
-    return complete and not (folder / "checkpoint").exists()
 
 
 def run_points(
@@ -111,9 +106,12 @@ def run_points(
 
 
 def _start(point: Point, folder: Path, environment: dict[str, str]) -> subprocess.Popen:
+    options = run_folder.absolute(replace(point.options, out=str(folder), overwrite=True))
     if not (folder / run_folder.CONFIG).is_file():  # begun here, so that an error of the process has its place
-        with run_folder.begun(run_folder.absolute(replace(point.options, out=str(folder), overwrite=True))):
+        with run_folder.begun(options):
             pass
+    else:  # what results do not depend on may have changed, such as where the data is
+        write_atomically(folder / run_folder.CONFIG, to_yaml(options))
     (folder / ERROR).unlink(missing_ok=True)
     with open(folder / OUTPUT, "a", encoding="utf-8") as output:
         return subprocess.Popen(
@@ -133,7 +131,7 @@ def _error(status: int, folder: Path) -> str | None:
     if not file.is_file():  # killed, or it did not get so far as to say why
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         write_atomically(file, f"the process {how}; its last words are in {folder / OUTPUT}\n")
-    return file.read_text(encoding="utf-8").partition("\n")[0]
+    return failure(folder)
 
 
 @contextmanager

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mist_ext import config
 from mist_ext.config import Config, TuningOptions
 from mist_ext.report.experiments import Experiment
-from mist_ext.report.parsing import ResultsError
-from mist_ext.report.reading import read_experiments
-from mist_ext.report.renderers.latex import latex
-from mist_ext.report.renderers.markdown import markdown
-from mist_ext.report.renderers.spreadsheet import csv_text
-from mist_ext.report.sharing import sharing
+from mist_ext.report.reading import GRID
 from mist_ext.results import manifest
 from mist_ext.runs import run_folder
-from mist_ext.sweep.figure import draw
 from mist_ext.sweep.grid import Grid, read_grid
-from mist_ext.sweep.outcomes import make_outcomes
+from mist_ext.sweep.part import Part
 from mist_ext.sweep.point import Point
-from mist_ext.sweep.pool import finished, run_points
+from mist_ext.sweep.point_results import experiments, finished
+from mist_ext.sweep.pool import run_points
 from mist_ext.sweep.sweep_table import SweepTable
+from mist_ext.sweep.writing import make_table, write
 from mist_ext.system import bounded_files, lock, names
 from mist_ext.system.bounded_files import MOST_YAML_BYTES
 from mist_ext.system.cores import cores
 from mist_ext.system.files import write_atomically
-from mist_ext.system.names import quoted
 from mist_ext.system.progress import Progress
 
-GRID = "grid.yaml"
+if TYPE_CHECKING:
+    from mist_ext.data.source import Source
 
 
 def sweep(
@@ -43,6 +40,8 @@ def sweep(
     jobs: int | None = None,
     resume: bool = False,
     console: Console | None = None,
+    part: Part | None = None,
+    data_root: str | None = None,
 ) -> SweepTable:
     """Run every point of a grid in a process of its own, and join them in one table.
 
@@ -62,6 +61,11 @@ def sweep(
         Skip what is finished in ``out`` and go on with what was interrupted or failed. The grid may have new points.
     console : Console, optional
         Where progress is shown; the terminal by default.
+    part : Part, optional
+        Run these points alone: those of other parts run on other machines. The table has all that ``out`` holds, and
+        `joining.join` makes that of all parts.
+    data_root : str, optional
+        Takes the place of the grid's own.
 
     Returns
     -------
@@ -80,12 +84,9 @@ def sweep(
         On SIGINT or SIGTERM; `resume` goes on from there.
     """
     console = console or Console()
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs is {jobs}, expected 1 or more")
-    planned = read_grid(grid)
     folder = Path(out)
-    _check_folder(folder, planned, resume)
-    on_gpu = _check_points(planned.points, console)
+    planned = prepared(grid, folder, jobs, resume, part, data_root)
+    on_gpu = check_points(planned.points, console)
     for told in planned.unused:
         names.say(console, told, "yellow")
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,14 +96,36 @@ def sweep(
         return _run(planned, folder, jobs, on_gpu, console)
 
 
+def prepared(
+    grid: str | os.PathLike[str], folder: Path, jobs: int | None, resume: bool, part: Part | None, data_root: str | None
+) -> Grid:
+    """Return the points that a sweep runs or has in its folder; arguments and errors as `sweep` has them."""
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}, expected 1 or more")
+    whole = read_grid(grid, data_root)
+    if part is not None:
+        own = {point.name for point in part.points(whole)}
+        if not own:
+            raise ValueError(
+                f"part is {part.number}/{part.of}, but {grid} has {len(whole.points)} runs alone; take fewer parts"
+            )
+        whole = whole.only(lambda point: point.name in own or finished(folder / point.name, point))
+    _check_folder(folder, whole, resume)
+    return whole
+
+
+def at_a_time(jobs: int | None, waiting: int, on_gpu: bool) -> int:
+    """Return how many points run at a time; by default one for each core, or one where they use a GPU."""
+    return jobs or (1 if on_gpu else min(cores(), max(1, waiting)))
+
+
 def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: Console) -> SweepTable:
     """Run what is not finished, and make the table."""
     results = {
-        point.name: _experiments(folder, point) for point in planned.points if finished(folder / point.name, point)
+        point.name: experiments(folder, point) for point in planned.points if finished(folder / point.name, point)
     }
     waiting = [point for point in planned.points if point.name not in results]
-    jobs = jobs or (1 if on_gpu else min(cores(), max(1, len(waiting))))
-
+    jobs = at_a_time(jobs, len(waiting), on_gpu)
     say = partial(names.say, console)
 
     total = len(planned.points)
@@ -114,31 +137,13 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
         for ended in run_points(waiting, folder, jobs, say, lambda n: progress.begin(f"{n} running")):
             progress.what = ended.point.name
             if ended.error is None:
-                results[ended.point.name] = _experiments(folder, ended.point)
+                results[ended.point.name] = experiments(folder, ended.point)
                 progress.advance(_finding(results[ended.point.name]))
             else:
                 failures[ended.point.name] = ended.error
                 progress.advance(f"failed: {ended.error}")
-    return _join(planned, folder, results, failures)
-
-
-def _join(grid: Grid, folder: Path, results: dict[str, list[Experiment]], failures: dict[str, str]) -> SweepTable:
-    """Make the table of the points that are finished, and write it and its figure."""
-    done = [(point, results[point.name]) for point in grid.points if point.name in results]
-    outcomes = make_outcomes(done)
-    environment = done[0][1][0].environment if done else {}
-    shared = sharing(experiment for _, experiments in done for experiment in experiments)
-    table = SweepTable(grid, outcomes, failures, environment, shared)
-    contents: dict[str, bytes | str] = {
-        "sweep.json": table.json(),
-        "sweep.csv": csv_text(table.tables),
-        "sweep.md": markdown(table.tables),
-        "sweep.tex": latex(table.tables),
-    }
-    if (drawing := draw(grid, outcomes)) is not None:
-        contents |= drawing.files()
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
+    table = make_table(planned, results, failures)
+    write(table, folder)
     return table
 
 
@@ -167,8 +172,13 @@ def _check_folder(folder: Path, grid: Grid, resume: bool) -> None:
                 )
 
 
-def _check_points(points: Sequence[Point], console: Console) -> bool:
-    """Find before any work what `mist_ext.runs.benchmark` would only find in each run; whether a GPU is used."""
+def check_points(
+    points: Sequence[Point], console: Console, source: Callable[[Config], Source | None] = lambda options: None
+) -> bool:
+    """Find before any work what `mist_ext.runs.benchmark` would only find in each run; whether a GPU is used.
+
+    A ``source`` stands in for the data set of a run; by default the data set itself is loaded.
+    """
     from mist_ext.runs.context import RunContext
 
     # What is loaded follows from these; points that share them differ in how they tune alone.
@@ -181,7 +191,7 @@ def _check_points(points: Sequence[Point], console: Console) -> bool:
         alike.setdefault(key, []).append(point.options)
     on_gpu = False
     for first, *others in alike.values():
-        on_gpu |= RunContext.of(first, console).device.type != "cpu"
+        on_gpu |= RunContext.of(first, console, source=source(first)).device.type != "cpu"
         _check_tuning(first, others)
     return on_gpu
 
@@ -202,25 +212,5 @@ def _check_tuning(checked: Config, others: Sequence[Config]) -> None:
             tuners.named(name).check(backbone, options)
 
 
-def _experiments(folder: Path, point: Point) -> list[Experiment]:
-    """Read a finished point's results, by method; ResultsError for those of another experiment or seed."""
-    own = folder / point.name
-    (tuner,) = point.options.tuner
-    expected = {f"{tuner}-{method}": method for method in point.options.method}
-    found = {}
-    for experiment in read_experiments([own]):
-        name, seeds = f"{experiment.tuner}-{experiment.method}", [run.seed for run in experiment.runs]
-        in_place = names.utf8(Path(experiment.source).parent.name) == experiment.name
-        if not in_place or name not in expected or seeds != point.options.seeds:
-            raise ResultsError(
-                f"{experiment.source} holds results of {quoted(experiment.name)} with seeds {quoted(seeds)}, which is "
-                f"not what the sweep runs there; remove {own}, and --resume runs that point again"
-            )
-        found[expected[name]] = experiment
-    return [found[name] for name in point.options.method]
-
-
-def _finding(experiments: Sequence[Experiment]) -> str:
-    return ", ".join(
-        f"{experiment.method} {experiment.runs[0].metrics['last_accuracy']:.2f} %" for experiment in experiments
-    )
+def _finding(found: Sequence[Experiment]) -> str:
+    return ", ".join(f"{one.method} {one.runs[0].metrics['last_accuracy']:.2f} %" for one in found)

@@ -23,6 +23,7 @@ from mist_ext.sweep.significance import LEAST
 from mist_ext.system.names import shown
 
 SCHEMA = 1
+_NAMED = 10  # points that a note names
 LEGEND = (
     f"{columns.LEGEND} Gain: A_last minus that of the tuner none with all else the same, paired over (n) seeds. "
     f"p: two-sided paired t-test of the gain, from {LEAST} seeds on, not corrected for the number of rows. "
@@ -44,6 +45,8 @@ class SweepTable:
         Versions and device of a run.
     sharing : Sharing
         Of the points' experiments.
+    missing : sequence of str
+        The names of points that were not run, or not to their end.
     """
 
     grid: Grid
@@ -51,6 +54,7 @@ class SweepTable:
     failures: dict[str, str]
     environment: dict[str, Any]
     sharing: Sharing
+    missing: Sequence[str] = ()
 
     @cached_property
     def tables(self) -> Tables:
@@ -63,7 +67,7 @@ class SweepTable:
             columns.share("changed %", "changed", ACCURACY, in_paper=True),
             *columns.backbone(self.outcomes),
         ]
-        lines = [columns.line(chosen, one) for one in self.outcomes]
+        lines = [columns.line(chosen, one, f"experiment-{n}") for n, one in enumerate(self.outcomes, 1)]
         legend = f"{LEGEND} {columns.BACKBONE_LEGEND}" if diagnosed else LEGEND
         axes = dict.fromkeys(name for one in self.outcomes for name in one.axes)
         # What the grid says goes before what the results do: two folders of images may have one name.
@@ -94,7 +98,8 @@ class SweepTable:
         for one in self.outcomes:
             for name, value in one.axes.items():
                 values.setdefault(name, set()).add(repr(value))
-        varied = [name for name in values if len(values[name]) > 1 and name not in ("data", "tuner")]
+        known = ("data", "tuner", *self.grid.redundant)
+        varied = [name for name in values if len(values[name]) > 1 and name not in known]
         data = ["data"] if len(values.get("data", ())) > 1 else []
         return [
             *(_axis(name) for name in data),
@@ -110,22 +115,37 @@ class SweepTable:
 
     def _notes(self) -> list[Note]:
         grid = self.grid
-        runs, experiments = plural(len(grid.points), "run"), plural(grid.experiments, "experiment")
-        fewer = f" instead of {grid.tuned_experiments}" if grid.tunings < grid.tuned_experiments else ""
-        words = f"{experiments} of the grid from {runs}: {plural(grid.tunings, 'tuning')} of a backbone{fewer}"
-        if len(grid.points) < grid.experiments:
-            words += (
-                ": methods share a tuned backbone, and points share a run where they differ in nothing that their "
-                "tuner uses"
-            )
-        notes = [Note(f"{words}.")]
+        notes = [Note(shared_work(grid))]
+        if len(grid.points) < len(grid.combinations):
+            whole = plural(len(grid.combinations), "run")
+            notes.append(Note(f"This is a part of a sweep of {whole}: mist report joins the folders of its parts."))
         notes += [Note(sentence)] if (sentence := self.sharing.sentence()) else []
         for one in self.outcomes:
             name = ", ".join(shown(value) for value in (*one.axes.values(), one.experiment.method))
-            if missing := sorted({*grid.axes["seeds"]} - {*one.experiment.seeds}):
+            expected = {point.seed for point in grid.points if point.axes == one.axes}
+            if missing := sorted(expected - {*one.experiment.seeds}):
                 notes.append(Note(f"{name}: without seed {', '.join(map(str, missing))}", warning=True))
             notes += warnings(one.experiment, name)
+        if self.missing:
+            number = f"{len(self.missing)} of {plural(len(grid.points), 'run')}"
+            notes.append(Note(f"not finished: {number}, {_first_names(self.missing)}", warning=True))
         return notes + [Note(f"failed: {name}: {shown(error, 500)}", True) for name, error in self.failures.items()]
+
+
+def _first_names(names: Sequence[str]) -> str:
+    """Return so many names as can be read, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(shown, names[:_NAMED])) + more
+
+
+def shared_work(grid: Grid) -> str:
+    """Say how many runs a grid's experiments take, and why they are fewer."""
+    runs, experiments = plural(len(grid.points), "run"), plural(grid.experiments, "experiment")
+    fewer = f" instead of {grid.tuned_experiments}" if grid.tunings < grid.tuned_experiments else ""
+    words = f"{experiments} of the grid from {runs}: {plural(grid.tunings, 'tuning')} of a backbone{fewer}"
+    if len(grid.points) < grid.experiments:
+        words += ": methods share a tuned backbone, and points share a run where they differ in nothing that it uses"
+    return f"{words}."
 
 
 def _of_outcome(column: Column, text: Callable[[Any], str]) -> Shown:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mist_ext.runs import benchmark
 from mist_ext.runs.interruption import Interrupted
-from mist_ext.sweep.pool import ERROR
+from mist_ext.sweep.point_results import ERROR
 from mist_ext.system import lock
 from mist_ext.system.files import write_atomically
 

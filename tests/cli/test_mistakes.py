@@ -38,6 +38,7 @@ Command = Callable[..., tuple[int, str, str]]
         (["run", "--lr", "-1", "--print-config"], "lr is -1.0, expected more than 0"),
         (["run", "--out", "", "--print-config"], "out is '', expected a folder"),
         (["sweep", "grid.yaml", "--out", ""], "--out is '', expected a folder"),
+        (["sweep", "grid.yaml", "--part", "9/8"], "part is '9/8', expected NUMBER/PARTS with a number from 1 to PARTS"),
         (["report", ".", "--out", ""], "--out is '', expected a folder"),
         (["predict", "nowhere", __file__], "nowhere is no folder"),
         (["predict", ".", "nowhere.png"], "nowhere.png is no file"),

@@ -11,8 +11,7 @@ from hand_made import of_matrices
 
 from mist_ext.report import ResultsError
 from mist_ext.sweep.grid import make_grid
-from mist_ext.sweep.pool import finished
-from mist_ext.sweep.run import _experiments
+from mist_ext.sweep.point_results import experiments, finished
 
 (POINT,) = make_grid({"fixed": {"method": ["simplecil"]}, "axes": {"tuner": ["none"], "seeds": [1]}}).points
 
@@ -33,7 +32,7 @@ def written(folder: Path, content: dict[str, Any]) -> Path:
 def test_results_with_every_seed_and_task_are_finished(tmp_path: Path) -> None:
     written(tmp_path, complete())
     assert finished(tmp_path / POINT.name, POINT)
-    (experiment,) = _experiments(tmp_path, POINT)
+    (experiment,) = experiments(tmp_path, POINT)
     assert experiment.metric("last_accuracy") == (75.0, 0.0)
 
 
@@ -55,5 +54,5 @@ def test_results_of_something_else_are_refused_by_their_file(part: str, name: An
     file = written(tmp_path, content)
     assert finished(tmp_path / POINT.name, POINT)
     with pytest.raises(ResultsError, match=f"holds results of .*{name}.* not what the sweep runs there") as caught:
-        _experiments(tmp_path, POINT)
+        experiments(tmp_path, POINT)
     assert str(file) in str(caught.value)

@@ -176,6 +176,30 @@ def test_the_preset_of_mist_run_lies_below_a_grid_that_names_no_data() -> None:
         assert {point.options.epochs for point in points} == {Config().epochs}
 
 
+def test_presets_on_an_axis_bring_their_own_tuners() -> None:
+    names = ["mist/imagenet_r", "mist/imagenet_r-ablation-random", {"preset": "mist/cub200", "tuner": "full"}]
+    grid = make_grid({"axes": {"preset": names, "seeds": [1]}})
+    found = [(point.options.data, point.axes["tuner"], point.options.tuner) for point in grid.points]
+    assert found == [
+        ("imagenet_r", "none", ["none"]),
+        ("imagenet_r", "mist", ["mist"]),
+        ("imagenet_r", "published_random", ["published_random"]),
+        ("cub200", "full", ["full"]),
+    ]
+    assert grid.axes["tuner"] == ["none", "mist", "published_random", "full"]
+    assert grid.axes["preset"] == [*names[:2], "mist/cub200"]
+    assert grid.redundant == ["preset"]
+    given = make_grid({"axes": {"preset": names[:2], "tuner": ["none", "full"], "seeds": [1]}})
+    assert [point.axes["tuner"] for point in given.points] == ["none", "none", "full", "full"]
+
+
+def test_an_axis_that_tells_points_apart_is_not_redundant() -> None:
+    names = ["mist/imagenet_r", "mist/imagenet_r-exact"]
+    assert make_grid({"axes": {"preset": names, "seeds": [1]}}).redundant == []
+    with pytest.raises(ValueError, match="has presets on an axis and names no seeds; add them"):
+        make_grid({"axes": {"preset": names}})
+
+
 def test_the_first_seed_alone_keeps_classifiers() -> None:
     grid = make_grid({"axes": {"tuner": ["none", "mist"], "seeds": [4, 5]}})
     assert [(point.seed, point.options.save) for point in grid.points] == [(4, "first"), (5, "none")] * 2

@@ -113,7 +113,7 @@ def test_data_is_loaded_once_for_all_ways_to_tune(tmp_path: Path, monkeypatch: p
     load = data.load
     monkeypatch.setattr(data, "load", lambda name, *rest: loaded.append(name) or load(name, *rest))
     axes = {"tuner": ["mist"], "data": ["digits", "glyphs"], "rate": [0.1, 0.2], "epochs": [2, 3], "seeds": [1, 2]}
-    run._check_points(make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes}).points, Console(file=io.StringIO()))
+    run.check_points(make_grid({"fixed": {"method": ["simplecil"]}, "axes": axes}).points, Console(file=io.StringIO()))
     assert loaded == ["digits", "glyphs"]
 
 

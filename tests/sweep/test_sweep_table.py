@@ -120,6 +120,20 @@ def test_each_precision_is_compared_with_the_frozen_backbone_of_its_own() -> Non
     assert [row.gain.mean for row in make_outcomes(results) if row.gain] == [1.0, 2.0, 3.0]
 
 
+def test_presets_that_follow_from_their_tuner_are_compared_and_not_shown() -> None:
+    names = ["mist/imagenet_r-simplecil", "mist/imagenet_r-simplecil-ablation-random"]
+    grid = make_grid({"axes": {"preset": names, "seeds": [1, 2]}})
+    last = {"none": 80.0, "mist": 82.0, "published_random": 81.0}
+    results = [(point, experiments(point, {"simplecil": last[point.axes["tuner"]]})) for point in grid.points]
+    outcomes = make_outcomes(results, grid.redundant)
+    assert [outcome.gain and outcome.gain.mean for outcome in outcomes] == [None, 2.0, 1.0]
+    table = SweepTable(grid, outcomes, {}, {}, SHARING)
+    assert [line[:2] for line in texts(table)] == [["method", "tuner"], *(["simplecil", tuner] for tuner in last)]
+    drawing = draw(grid, outcomes)
+    assert drawing is not None
+    assert [entry.get_text() for entry in drawing.figure.legends[0].get_texts()] == ["tuner", *last]
+
+
 def test_every_form_of_the_table_has_the_same_numbers() -> None:
     grid, results = made_up()
     table = SweepTable(grid, make_outcomes(results), {"digits-mist-seed=9": "ValueError: no"}, {"torch": "2"}, SHARING)
