@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,8 @@ def test_it_has_the_options_of_a_run_and_its_own_defaults(capsys: pytest.Capture
 @pytest.mark.slow
 def test_an_interruption_ends_it_quietly() -> None:
     command = [sys.executable, "-u", "-W", "ignore", "-m", "mist_ext", "cost"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a background job's children would ignore
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("tuner none")
     process.send_signal(signal.SIGINT)
