@@ -179,7 +179,7 @@ def test_the_data_may_lie_elsewhere_on_each_machine(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_run_in_parts_ends_in_the_table_of_the_undivided_one(tmp_path: Path) -> None:
     fixed = {**CONTENT["fixed"], "method": ["simplecil", "ranpac"]}
-    content = {"fixed": fixed, "axes": {"tuner": ["none", "mist"], "seeds": [1, 2]}}
+    content = {"fixed": fixed, "axes": {"tuner": ["none", "mist"], "seeds": [1]}}
     grid, quiet = grid_file(tmp_path, content), Console(file=io.StringIO())
     sweep(grid, tmp_path / "whole", console=quiet)
     for number in (1, 2):
