@@ -18,5 +18,5 @@ DATA_SET = PublishedDataSet(
 
 
 def objectnet(root: Path) -> Source:
-    """Return 33,137 images of 200 classes, 10 tasks of 20."""
+    """Return the images of 200 classes, 10 tasks of 20."""
     return DATA_SET.source(root)

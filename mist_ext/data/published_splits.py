@@ -43,9 +43,7 @@ SPLITS = {
         Split("the official split (Wah et al. 2011), not comparable with the resampled one", 5_994, 5_794),
     ),
     "cars196": (Split("the official split (Krause et al. 2013)", 8_144, 8_041),),
-    "objectnet": (Split(RESAMPLED, 26_509, 6_628),),
     "omnibenchmark": (Split(RESAMPLED, 89_697, 5_985),),
-    "vtab": (Split(RESAMPLED, 1_796, 8_619),),
 }
 
 

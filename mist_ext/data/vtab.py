@@ -19,5 +19,5 @@ DATA_SET = PublishedDataSet(
 
 
 def vtab(root: Path) -> Source:
-    """Return 10,415 images of 50 classes, 5 tasks of 10."""
+    """Return the images of 50 classes, 5 tasks of 10."""
     return DATA_SET.source(root)

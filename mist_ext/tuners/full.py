@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext.config import TuningOptions
+from mist_ext.registry import TUNERS
 from mist_ext.tuners.changes import measure_step
 from mist_ext.tuners.contrastive import ContrastiveTuner
 from mist_ext.tuners.freezing import all_frozen_but
@@ -35,9 +36,15 @@ class Full(ContrastiveTuner):
         super().check(backbone, options)
         if options.precision == "bf16-pure":
             raise ValueError(
-                f"tuner {cls.__name__.lower()!r} has torch's dense SGD without fp32 masters, whose steps would be lost "
-                "in bf16 rounding; use precision bf16"
+                f"tuner {cls.name()!r} has torch's dense SGD without fp32 masters, whose steps would be lost in bf16 "
+                "rounding; use precision bf16"
             )
+
+    @classmethod
+    def name(cls) -> str:
+        """Return what the tuner is called in a run, or its class where that is not known."""
+        place = f"{cls.__module__}:{cls.__name__}"
+        return next((name for name, known in TUNERS.items() if known == place), cls.__name__)
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters that follow the gradient, by name."""
@@ -76,13 +83,17 @@ class Full(ContrastiveTuner):
                 with self.scheduled(optimizer):
                     if self.position[1] == 0:
                         measure_step(self.values, sizes, sizes, optimizer.step, tuned)
-                        tuned.kept.append(tuned.selected_fraction)
+                        tuned.kept.append(self.kept_fraction())
                     else:
                         optimizer.step()
                 optimizer.zero_grad()
 
     def mask_gradients(self) -> None:
         """Zero what a step is not to follow; nothing, unless a tuner chooses."""
+
+    def kept_fraction(self) -> float:
+        """Return the share of the backbone's entries whose gradient the step at hand follows."""
+        return self.reached()
 
     def _new_optimizer(self) -> torch.optim.SGD:
         options = self.options

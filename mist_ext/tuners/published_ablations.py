@@ -26,7 +26,7 @@ class PublishedAblation(Full):
     lr_option: ClassVar[str] = "lr"
 
     def reached(self) -> float:
-        """Return the share of the backbone's entries that a step chooses."""
+        """Return the share of the backbone's entries that a step chooses, if it chooses in each tensor alike."""
         sizes = [p.numel() for _, p in self.trained()]
         total = sum(p.numel() for p in self.backbone.parameters())
         return sum(selected_count(size, self.options.rate) for size in sizes) / total
@@ -59,7 +59,10 @@ class PublishedMagnitude(_OfEachTensor):
 
 
 class PublishedGradient(PublishedAblation):
-    """The largest gradients by one threshold for all tensors together, the classifier's among them."""
+    """The largest gradients by one threshold for all tensors together, the classifier's among them.
+
+    How many of them are the backbone's differs from step to step; `kept_fraction` counts them.
+    """
 
     def mask_gradients(self) -> None:
         gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
@@ -67,3 +70,8 @@ class PublishedGradient(PublishedAblation):
         threshold = sizes.topk(selected_count(len(sizes), self.options.rate)).values[-1]
         for gradient in gradients:
             gradient.masked_fill_(gradient.abs() < threshold, 0)
+
+    def kept_fraction(self) -> float:
+        gradients = [p.grad for _, p in self.trained() if p.grad is not None]
+        kept = sum(int(torch.count_nonzero(gradient)) for gradient in gradients)
+        return kept / sum(p.numel() for p in self.backbone.parameters())

@@ -104,6 +104,19 @@ def test_dense_sgd_moves_more_than_was_chosen(name: str) -> None:
     assert max(tuned(name, weight_decay=0.0, momentum=0.0)[1].changed_all) < 3 * RATE
 
 
+def test_gradients_that_are_kept_are_counted_in_the_backbone_alone() -> None:
+    plain = {"momentum": 0.0, "weight_decay": 0.0}  # so that what is kept is what moves
+    _, measured = tuned("published_gradient", **plain)
+    assert measured.kept == pytest.approx(measured.changed_all, abs=0.01)
+    assert measured.kept != [pytest.approx(RATE, abs=1e-9)] * len(measured.kept)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_calls_a_tuner_by_its_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"tuner '{name}' has torch's dense SGD"):
+        tuned(name, precision="bf16-pure")
+
+
 def test_a_task_has_one_classifier() -> None:
     with pytest.raises(ValueError, match="score_objective is 'ce', but tune_objective is 'ce_cosine': a task has one"):
         tuned("mist", score_objective="ce")
