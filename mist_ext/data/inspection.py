@@ -103,12 +103,12 @@ def _changes(inspected: list[Inspected], findings: Findings) -> None:
 def _counts(source: Source, findings: Findings) -> None:
     """Compare the numbers of classes and images with the published ones."""
     train, test = len(source.train), len(source.test)
+    classes = published_splits.CLASSES.get(source.name, len(source.class_names))
+    if len(source.class_names) != classes:
+        findings.problems.append(f"{len(source.class_names)} classes, expected {classes}")
     expected = published_splits.SPLITS.get(source.name)
     if expected is None:
         return
-    classes = published_splits.CLASSES[source.name]
-    if len(source.class_names) != classes:
-        findings.problems.append(f"{len(source.class_names)} classes, expected {classes}")
     if split := published_splits.matching(source.name, train, test):
         findings.remarks.append(f"The counts are those of {split.words}.")
     elif published_splits.swapped(source.name, train, test):

@@ -194,6 +194,11 @@ def test_other_counts_and_classes_are_a_problem() -> None:
     assert "60 training and 20 test images, expected 5,981 and 1,519" in problems[1]
 
 
+def test_classes_are_counted_where_no_number_of_images_is_known() -> None:
+    assert examined(counted("vtab", 60, 20, classes=20)).problems == ["20 classes, expected 50"]
+    assert examined(counted("vtab", 60, 20, classes=50)).problems == []
+
+
 def test_a_few_images_in_both_parts_of_a_published_split_are_a_remark_many_are_a_problem() -> None:
     few = examined(counted("imagenet_a", 5981, 1519, twice=5))
     assert few.problems == []
