@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mist_ext.backbones import train_mode
+from mist_ext.backbones import recomputed, train_mode
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
 from mist_ext.methods.hooks import check_vit, frozen_backbone
@@ -215,10 +215,14 @@ class TrainedMethod(Method):
         def batches(epoch: int) -> Batches:
             return Batches(images, self.recipe.batch_size, (*key, epoch), device=self.device, split="rows")
 
+        def slim(inputs: Any, labels: Tensor) -> Tensor:
+            with recomputed(self.backbone, self.network):
+                return loss(inputs, labels)
+
         rows = batches(0).rows.__getitem__ if ranks.size() > 1 else None  # every epoch's batches are as long
         steps, name = lambda epoch: inputs(batches(epoch)), type(self).__name__
         self.losses["learn"] = fit(
-            loss, groups, self.recipe, steps, key, name, len(self.sessions), rows, self.callbacks
+            slim, groups, self.recipe, steps, key, name, len(self.sessions), rows, self.callbacks
         )
 
     def frozen(self, pixels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import msgspec
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mist_ext.backbones import train_mode
+from mist_ext.backbones import recomputed, train_mode
 from mist_ext.config import TuningOptions
 from mist_ext.data.stream import Batches
 from mist_ext.distributed import ranks
@@ -230,7 +230,8 @@ class ContrastiveTuner(Tuner):
                     # A backbone's dropout draws from torch's global generators.
                     own = () if rows is None else (ranks.rank(),)
                     torch.manual_seed(draw_seed(self.seed, "dropout", self.task, epoch, step, *own))
-                    features = network(pixels.to(dtype))
+                    with nullcontext() if self.sharded else recomputed(network):
+                        features = network(pixels.to(dtype))
                     loss = loss_of(features.to(head_dtype), labels, rows)
                 monitor.begin(step, loss)
                 yield loss * ranks.size() if self.reduced else loss  # the mean over the ranks is to be their sum

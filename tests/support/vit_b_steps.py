@@ -1,0 +1,126 @@
+"""The steps that the presets take on a ViT-B/16, each taken in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mist_ext import backbones, methods, tuners
+from mist_ext.config import Config, presets, unused
+from mist_ext.config.tuning import SPARSE, TuningOptions
+from mist_ext.cost.noise import SEED, NoiseImages
+from mist_ext.runs.context import method_options
+from mist_ext.system import peak_memory
+
+BACKBONE, SIDE, CORES = "vit_base_patch16_224", 224, 2
+# What changes numbers, but neither what is computed nor, but for the batch, the size of anything of size.
+NUMBERS = {
+    "batch_size",
+    "classifier_lr",
+    "epochs",
+    "first_task_epochs",
+    "full_lr",
+    "keep",
+    "later_lr_factor",
+    "lr",
+    "momentum",
+    "projector_lr",
+    "rate",
+    "strike_factor",
+    "weight_decay",
+}
+
+
+class Step(NamedTuple):
+    """What a preset does with a batch: by one of its tuners, or by its method.
+
+    Attributes
+    ----------
+    kind, name : str
+        ``tuner`` or ``method``, and which.
+    settings : tuple
+        Of a tuner, the options that it uses and that make a difference; of a method, its options.
+    """
+
+    kind: str
+    name: str
+    settings: tuple[tuple[str, Any], ...]
+
+
+class Taken(NamedTuple):
+    """What a step left: the most bytes that were resident in its process, and its losses."""
+
+    peak: int
+    losses: list[float]
+
+
+def steps(preset: str) -> Iterator[tuple[Step, int]]:
+    """Yield the steps that a preset takes, each with the rows that go through the backbone at once."""
+    options = Config(**presets.preset(preset))
+    tuning = {field.name for field in dataclasses.fields(TuningOptions)} - NUMBERS
+    for tuner in options.tuner:
+        if tuner != "none":
+            chosen = {each: getattr(options, each) for each in sorted(tuning - set(unused.unused_by(tuner)))}
+            if "freeze_rate" in chosen:
+                chosen["freeze_rate"] = chosen["freeze_rate"] and 5e-4  # whether anything is frozen at all
+            yield Step("tuner", tuner, tuple(chosen.items())), options.batch_size * views(options.tune_objective)
+    for method in options.method:
+        own = method_options(options, method, SEED)
+        settings = {name: value for name, value in own.items() if name not in ("alpha", "epochs", "seed", "width")}
+        learner = methods.create(method, **own)
+        rows = learner.recipe.batch_size if methods.named(method).trains else options.batch_size
+        yield Step("method", method, tuple(settings.items())), rows
+
+
+def views(objective: str) -> int:
+    """Return how many views of an image an objective of tuning takes."""
+    return 1 if objective == "ce_cosine" else 2
+
+
+def take(step: Step, images: int) -> Taken:
+    """Take a step on a batch of so many images, on two cores and in a new process, as a run's first task begins.
+
+    A tuner selects with the batch, where it selects, and tunes with it once; a method trains on it once, learns from
+    two of its images and predicts them. What Python and torch need counts, and so does the backbone.
+    """
+    context = multiprocessing.get_context("forkserver")  # not a copy of the tests' process and what that holds
+    context.set_forkserver_preload(["timm", "mist_ext.runs.context"])  # once for all
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_take, step, images).result()
+
+
+def _take(step: Step, images: int) -> Taken:
+    torch.set_num_threads(CORES)
+    torch.manual_seed(SEED)
+    backbone = backbones.create(BACKBONE, "none")
+    peak_memory.reset(None)
+    losses = (_tune if step.kind == "tuner" else _learn)(step, backbone, NoiseImages(SIDE, images, 1))
+    return Taken(peak_memory.since_reset(None), losses)
+
+
+def _tune(step: Step, backbone: nn.Module, images: NoiseImages) -> list[float]:
+    epochs = 2 if step.name in SPARSE else 1  # of which the first belongs to the selection
+    options = Config(**dict(step.settings), epochs=epochs, batch_size=len(images))
+    tuned = tuners.create(step.name, backbone, options, SEED).tune(images)
+    assert tuned.changed[0] > 0
+    return [loss for of_phase in tuned.losses.values() for loss in of_phase]
+
+
+def _learn(step: Step, backbone: nn.Module, images: NoiseImages) -> list[float]:
+    own = {"epochs": 1, "batch_size": len(images)}
+    known = methods.options_of(step.name)
+    learner: Any = methods.create(
+        step.name, **dict(step.settings), **{name: value for name, value in own.items() if name in known}
+    )
+    learner.attach(backbone)
+    learner.train(images, images.classes)
+    pixels, labels = images.pixels[:2], images.labels[:2]
+    learner.learn(learner.features(pixels), labels)
+    assert len(learner.predict(learner.features(pixels))) == 2
+    return [loss for of_part in learner.losses.values() for loss in of_part] if learner.trains else []
