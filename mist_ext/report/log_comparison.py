@@ -119,8 +119,9 @@ def changed(one: Experiment, log: AuthorsRun) -> str:
     """Return which settings of a run are not those of the log's preset, with both values; empty if all are."""
     theirs = Config(**presets.preset(log.preset))
     given = [text.removeprefix(f"{one.method}.").partition("=") for text in theirs.method_options]
-    backbone = {"backbone": theirs.backbone, "weights": theirs.weights, "normalize": "published", "augmentation": "auto"}
-    expected: dict[str, Any] = {**backbone, **{name: getattr(theirs, name) for name in (*TUNING, "precision")}}
+    backbone = {"backbone": theirs.backbone, "weights": theirs.weights}
+    images = {"normalize": "published", "augmentation": theirs.augmentation}
+    expected: dict[str, Any] = {**backbone, **images, **{name: getattr(theirs, name) for name in (*TUNING, "precision")}}
     expected |= {f"{one.method}.{name}": value for name, _, value in given}
     config = one.config
     own = {**config.tuner, "backbone": config.backbone["name"], "weights": config.backbone.get("weights")}
