@@ -121,7 +121,7 @@ def changed(one: Experiment, log: AuthorsRun) -> str:
     given = [text.removeprefix(f"{one.method}.").partition("=") for text in theirs.method_options]
     backbone = {"backbone": theirs.backbone, "weights": theirs.weights}
     images = {"normalize": "published", "augmentation": theirs.augmentation}
-    expected: dict[str, Any] = {**backbone, **images, **{name: getattr(theirs, name) for name in (*TUNING, "precision")}}
+    expected: dict[str, Any] = {name: getattr(theirs, name) for name in (*TUNING, "precision")} | backbone | images
     expected |= {f"{one.method}.{name}": value for name, _, value in given}
     config = one.config
     own = {**config.tuner, "backbone": config.backbone["name"], "weights": config.backbone.get("weights")}
