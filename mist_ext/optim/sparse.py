@@ -20,7 +20,8 @@ from mist_ext.optim.checks import (
     check_parameter,
     check_sizes,
 )
-from mist_ext.optim.groups import Exchange, NamedParameters, Part, selected_groups
+from mist_ext.optim.groups import Exchange, NamedParameters, Part, Sampling, selected_groups
+from mist_ext.optim.kept_gradient import KeptGradient
 from mist_ext.optim.saving import IDENTITY, States, identity, matched, shard_state
 from mist_ext.optim.state import initial_state
 from mist_ext.parameters import named_pairs, with_names
@@ -69,6 +70,7 @@ class SparseOptimizer(Optimizer):
         self.scale_code = dict(scale_code or {})
         self._lr: dict[int, tuple[float, Tensor]] = {}
         self.exchange: Exchange | None = None
+        self.sampling: Sampling | None = None
         groups = selected_groups(named_parameters, selection, model)
         pairs = named_pairs([pair for group in groups for pair in group["params"]])
         check_complete(selection, [name for name, _ in pairs])
@@ -139,6 +141,8 @@ class SparseOptimizer(Optimizer):
                 "GradScaler cannot be used with sharded parameters, since each rank would look for infinities among "
                 "its own gradients alone; use bfloat16, which needs no scaler"
             )
+        if self.sampling is not None:
+            self.sampling.check()
         for number, group in enumerate(self.param_groups):
             gradients = {
                 i: g for i, p in enumerate(group["params"]) if (g := p.grad) is not None and type(g) is not UsedGradient
@@ -157,6 +161,10 @@ class SparseOptimizer(Optimizer):
         Call it under no_grad. An exchange takes the gradients instead, and updates once they are summed over the
         ranks; those of sharded parameters FSDP2 has reduced already.
         """
+        kept = {i: g for i, g in gradients.items() if type(g) is KeptGradient}
+        if kept:
+            self._update_kept(number, kept)
+            gradients = {i: g for i, g in gradients.items() if i not in kept}
         if not gradients:
             return
         if self.exchange is not None:
@@ -168,6 +176,19 @@ class SparseOptimizer(Optimizer):
         if gradients:
             part = self._part(number, list(gradients))
             self.apply(part, grad=part.dense(gradients.values()))
+
+    def _update_kept(self, number: int, gradients: Mapping[int, Tensor]) -> None:
+        """Update some parameters of a group from the gradients of their kept entries, as `update_parameters` does."""
+        part = self._part(number, list(gradients))
+        if self.sampling is None:
+            raise RuntimeError(
+                f"the gradient of {part.names[0]!r} was sampled within SampledGradients, which was left; step within it"
+            )
+        packed, places = self.sampling.joined(part, list(gradients.values()))
+        if self.exchange is not None:
+            self.exchange.take_packed(part, packed, places)
+        else:
+            self.apply(part, grad=[], packed=packed, places=places)
 
     def _part(self, number: int, chosen: list[int]) -> Part:
         group = self.param_groups[number]
@@ -240,7 +261,8 @@ class SparseOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("selection", "seed", "scale_table", "scale_code")
-        return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}, "exchange": None}
+        outside = {"_lr": {}, "exchange": None, "sampling": None}
+        return super().__getstate__() | {name: self.__dict__[name] for name in own} | outside
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state dict with `identity` in every group, and the state of sharded parameters as `Shard`."""
