@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mist_ext.kernels.checker import piece_count
 
-IN_PLACE = ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_")
+IN_PLACE = ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_", "sampled_weight_grad_")
 
 
 def register() -> None:
