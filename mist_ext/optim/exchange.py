@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from mist_ext.kernels import ops
 from mist_ext.optim.rank_differences import facts, refuse_differences
-from mist_ext.optim.sparse import Part, SparseOptimizer, unwrapped
+from mist_ext.optim.sparse import Part, SparseOptimizer
+from mist_ext.optim.unwrapped import unwrapped
 
 Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and positions of parameters in it
 
@@ -244,8 +245,8 @@ class SparseExchange:
                     "same parameters in a step (add 0 * parameter.sum() to the loss of a rank that does not)"
                 )
         raise RuntimeError(
-            "the ranks' gradients are complete in different parts; enter InBackward or SampledGradients on all ranks or "
-            "on none"
+            "the ranks' gradients are complete in different parts; enter InBackward or SampledGradients on all ranks "
+            "or on none"
         )
 
     def _refuse_scaler(self) -> None:

@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from mist_ext.arrival import Arrivals, UsedGradient
 from mist_ext.distributed import ranks
 from mist_ext.distributed.shard import is_sharded
-from mist_ext.optim.sparse import SparseOptimizer, unwrapped
+from mist_ext.optim.sparse import SparseOptimizer
+from mist_ext.optim.unwrapped import unwrapped
 
 
 class InBackward:

@@ -44,16 +44,16 @@ class KeptEntries:
         """Raise RuntimeError if these entries were drawn otherwise."""
         if self.drawn is None or self.drawn == drawn:
             return
-        told = f"the gradient of {self.name!r} was sampled "
         if self.drawn.step != drawn.step:
-            told += f"for step {self.drawn.step}, and this is step {drawn.step}; call optimizer.zero_grad() after step()"
-        else:
-            before, now = (one.threshold / 65536 for one in (self.drawn, drawn))
-            told += (
-                f"with keep at {before:.6g}, and the keep of its group is now {now:.6g}; change it after zero_grad() and "
-                "before the next forward pass"
+            raise RuntimeError(
+                f"the gradient of {self.name!r} was sampled for step {self.drawn.step}, and this is step {drawn.step}; "
+                "call optimizer.zero_grad() after step()"
             )
-        raise RuntimeError(told)
+        before, now = (one.threshold / 65536 for one in (self.drawn, drawn))
+        raise RuntimeError(
+            f"the gradient of {self.name!r} was sampled with keep at {before:.6g}, and the keep of its group is now "
+            f"{now:.6g}; change it between zero_grad() and the next forward pass"
+        )
 
 
 class KeptGradient(Tensor):

@@ -14,7 +14,8 @@ from mist_ext.distributed.shard import is_sharded
 from mist_ext.optim.kept_gradient import KeptEntries, KeptGradient
 from mist_ext.optim.sampled_layers import layers_of, restore, sample
 from mist_ext.optim.sampled_weight import Draw, SampledWeight
-from mist_ext.optim.sparse import Part, SparseOptimizer, unwrapped
+from mist_ext.optim.sparse import Part, SparseOptimizer
+from mist_ext.optim.unwrapped import unwrapped
 
 
 class SampledGradients:
@@ -84,8 +85,8 @@ class SampledGradients:
         chosen = self._chosen(layers)
         if not chosen:
             raise ValueError(
-                "no gradient would be sampled: the optimiser updates no weight of an nn.Linear of this model, nor of an "
-                "nn.Conv2d over patches; give the model that the optimiser's parameters are from"
+                "no gradient would be sampled: the optimiser updates no weight of an nn.Linear of this model, nor of "
+                "an nn.Conv2d over patches; give the model that the optimiser's parameters are from"
             )
         with ExitStack() as leaving:
             leaving.callback(self._leave)
@@ -120,7 +121,7 @@ class SampledGradients:
         optimizer = self.optimizer
         for number, group in enumerate(optimizer.param_groups):
             draw = Draw(group, optimizer.seed, self._arrive)
-            for i, (name, parameter) in enumerate(zip(group["param_names"], group["params"], strict=True)):
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 if name in chosen:
                     weight = SampledWeight(
                         name,
@@ -175,8 +176,8 @@ class SampledGradients:
             )
         if ranks.size() > 1 and self.optimizer.exchange is None:
             raise RuntimeError(
-                f"the kept entries of {name!r} are this rank's alone, which nothing would average over the ranks; enter "
-                "SparseExchange(optimizer) too, or leave SampledGradients out"
+                f"the kept entries of {name!r} are this rank's alone, which nothing would average over the ranks; "
+                "enter SparseExchange(optimizer) too, or leave SampledGradients out"
             )
         if parameter.is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
@@ -209,8 +210,8 @@ class SampledGradients:
                     gradient.entries.refuse_other(draw.current)
                 elif gradient is None and weight.pending:
                     raise RuntimeError(
-                        f"the gradient of {weight.name!r} was computed, but not accumulated; with SampledGradients call "
-                        "backward() without inputs=, or zero what torch.autograd.grad computed by another step"
+                        f"the gradient of {weight.name!r} was computed, but not accumulated; with SampledGradients "
+                        "call backward() without inputs=, and torch.autograd.grad in steps that use the weight too"
                     )
 
     @torch.no_grad()

@@ -14,22 +14,18 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from mist_ext.kernels import ops
 from mist_ext.optim.sampled_weight import SampledWeight
 
-PAIRS = (torch.float32, torch.bfloat16)  # what the op multiplies
-
 
 class SampledLinear(torch.autograd.Function):
     """`F.linear` whose weight gets no gradient; the proxy gets that of the kept entries."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, proxy: Tensor, *draw: Any
-    ) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, proxy: Tensor, *draw: Any) -> Tensor:
         remember(ctx, input, weight, bias, proxy, *draw)
         with torch.autocast(input.device.type, enabled=False):
             return F.linear(input, weight.to(input.dtype), None if bias is None else bias.to(input.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         input, weight, index, places, step, rule = ctx.saved_tensors  # whose versions are checked, whatever is needed
         refuse_twice(ctx)
         rows = gradient.reshape(-1, weight.shape[0])
@@ -47,16 +43,14 @@ class SampledPatches(torch.autograd.Function):
     """`F.conv2d` over patches side by side, which is a linear layer; otherwise as `SampledLinear`."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, proxy: Tensor, *draw: Any
-    ) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, proxy: Tensor, *draw: Any) -> Tensor:
         remember(ctx, input, weight, bias, proxy, *draw)
         stride = weight.shape[2:]
         with torch.autocast(input.device.type, enabled=False):
             return F.conv2d(input, weight.to(input.dtype), None if bias is None else bias.to(input.dtype), stride)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         input, weight, index, places, step, rule = ctx.saved_tensors
         refuse_twice(ctx)
         out, channels, height, width = weight.shape
@@ -104,12 +98,14 @@ def refuse_twice(ctx: Any) -> None:
         )
 
 
-def kept_gradient(ctx: Any, rows: Tensor, inputs: Tensor, *draw: Any) -> Tensor:
+def kept_gradient(
+    ctx: Any, rows: Tensor, inputs: Tensor, index: Tensor | None, places: Tensor, step: Tensor, rule: Tensor
+) -> Tensor:
     """Return the kept entries of ``rows.T @ inputs``, packed: float32 ``[capacity]``, 0 beyond the kept ones."""
     if torch.compiler.is_compiling():
-        return compiled_kept_gradient(rows, inputs, *draw, ctx.capacity)
+        return compiled_packed_gradient(rows, inputs, index, places, step, rule, ctx.capacity)
     ctx.sampled.pending = True
-    return packed_gradient(rows, inputs, *draw, ctx.capacity)
+    return packed_gradient(rows, inputs, index, places, step, rule, ctx.capacity)
 
 
 def packed_gradient(
@@ -117,8 +113,6 @@ def packed_gradient(
 ) -> Tensor:
     """Return the kept entries of ``rows.T @ inputs``, drawn by a rule that the host reads."""
     packed = torch.zeros(capacity, dtype=torch.float32, device=rows.device)
-    if rows.dtype not in PAIRS:
-        rows, inputs = rows.float(), inputs.float()
     if rows.shape[0]:
         ordinal, threshold, seed = rule.tolist()
         ops.sampled_weight_grad_(
@@ -129,10 +123,10 @@ def packed_gradient(
 
 
 # One op to torch.compile, so that what differs from layer to layer is a tensor, and all blocks share one graph.
-compiled_kept_gradient = torch.library.custom_op("mist_ext::packed_gradient", packed_gradient, mutates_args=())
+compiled_packed_gradient = torch.library.custom_op("mist_ext::packed_gradient", packed_gradient, mutates_args=())
 
 
-@compiled_kept_gradient.register_fake
+@compiled_packed_gradient.register_fake
 def _(
     rows: Tensor, inputs: Tensor, index: Tensor | None, places: Tensor, step: Tensor, rule: Tensor, capacity: int
 ) -> Tensor:
@@ -141,8 +135,11 @@ def _(
 
 def layer_kind(module: nn.Module) -> type[torch.autograd.Function] | None:
     """Return what can sample a layer's gradient; None where nothing can."""
-    if "forward" in module.__dict__ or isinstance(module, NonDynamicallyQuantizableLinear):
-        return None  # somebody's own; attention uses that weight by itself
+    own = module.__dict__.get("forward")
+    if own is not None and getattr(own, "__module__", None) != __name__:
+        return None  # somebody else's
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        return None  # attention uses its weight by itself
     if type(module).forward is nn.Linear.forward:
         return SampledLinear
     if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
