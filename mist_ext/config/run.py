@@ -84,6 +84,14 @@ class Config(TuningOptions):
         "auto: published where there is such a protocol (embedded data with the embedded backbone too), else model.",
         group="data",
     )
+    augmentation: Literal["auto", "none"] = option(
+        "auto",
+        "auto: training images are cropped and flipped at random, as was published, and as photographs can be. none: "
+        "they look as test images do; for letters, scans or diagrams. MIST's second view is cropped and flipped all "
+        "the same.",
+        group="data",
+        needs=FILES,
+    )
     skip_broken: bool = option(
         False,
         "Do without images that cannot be decoded, instead of stopping before the task.",

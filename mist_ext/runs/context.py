@@ -83,9 +83,9 @@ class RunContext:
         if options.checkpointing:
             backbones.set_checkpointing(backbone)  # which some methods refuse
         learners = {name: new_learner(options, name, options.seeds[0], backbone) for name in options.method}
-        views = views_of(
-            source, spec.size, normalisation, round(options.image_memory * 1e9 / ranks.on_this_machine()), workers
-        )
+        image_memory = round(options.image_memory * 1e9 / ranks.on_this_machine())
+        augmented = options.augmentation == "auto"
+        views = views_of(source, spec.size, normalisation, image_memory, workers, augmented)
         streams = partial(
             Stream,
             source,

@@ -99,6 +99,7 @@ def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
         {"evaluate_on": "validation"},
         {"precision": "bf16-pure"},
         {"skip_broken": True},
+        {"augmentation": "none"},
         {"method_options": ["epochs=1"]},
         {"preset": None},
     ):
