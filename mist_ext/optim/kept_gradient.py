@@ -90,10 +90,9 @@ class KeptGradient(Tensor):
     def __torch_dispatch__(  # type: ignore[override] # torch's own is declared as what switches it off
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        first, rest = args[0], (args[1:], kwargs or {})
-        if func not in _WORKING or any(isinstance(value, KeptGradient) for value in tree_leaves(rest)):
+        if func not in _WORKING or any(isinstance(value, KeptGradient) for value in tree_leaves((args[1:], kwargs))):
             _refuse(func, tree_leaves((args, kwargs)))
-        return _WORKING[func](func, first, *args[1:], **(kwargs or {}))
+        return _WORKING[func](func, *args, **(kwargs or {}))
 
 
 def _refuse(func: Any, values: list[Any]) -> NoReturn:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from mist_ext.kernels import ops
-from mist_ext.optim.sampled_weight import SampledWeight
+from mist_ext.optim.sampled_weight import WEIGHTS, SampledWeight
 
 
 class SampledLinear(torch.autograd.Function):
@@ -104,17 +104,18 @@ def kept_gradient(
     """Return the kept entries of ``rows.T @ inputs``, packed: float32 ``[capacity]``, 0 beyond the kept ones."""
     if torch.compiler.is_compiling():
         return compiled_packed_gradient(rows, inputs, index, places, step, rule, ctx.capacity)
-    ctx.sampled.pending = True
     return packed_gradient(rows, inputs, index, places, step, rule, ctx.capacity)
 
 
 def packed_gradient(
     rows: Tensor, inputs: Tensor, index: Tensor | None, places: Tensor, step: Tensor, rule: Tensor, capacity: int
 ) -> Tensor:
-    """Return the kept entries of ``rows.T @ inputs``, drawn by a rule that the host reads."""
+    """Return the kept entries of ``rows.T @ inputs`` by a rule that the host reads; note that they were computed."""
     packed = torch.zeros(capacity, dtype=torch.float32, device=rows.device)
+    ordinal, threshold, seed, key = rule.tolist()
+    if key in WEIGHTS:
+        WEIGHTS[key].pending = True
     if rows.shape[0]:
-        ordinal, threshold, seed = rule.tolist()
         ops.sampled_weight_grad_(
             packed, [rows.contiguous()], [inputs.contiguous()], [index], places, [0], [ordinal],
             threshold=threshold, seed=seed, step=step,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -16,6 +18,10 @@ from mist_ext.kernels.checker import piece_count
 from mist_ext.optim.kept_gradient import Drawn
 
 SIGMAS = 6  # above the mean number of kept entries; a step in 10^9 keeps more
+
+
+WEIGHTS: WeakValueDictionary[int, SampledWeight] = WeakValueDictionary()
+_KEYS = itertools.count()
 
 
 @dataclass(eq=False)
@@ -32,14 +38,16 @@ class SampledWeight:
     ordinal: int
     draw: Draw
     proxy: Tensor | None = None  # float32 [capacity], a leaf: its gradient is the vector of the kept entries'
-    rule: Tensor = field(init=False)  # int64 on the host: ordinal, threshold, seed
+    rule: Tensor = field(init=False)  # int64 on the host: ordinal, threshold, seed, and the key in WEIGHTS
     places: Tensor = field(init=False)  # int64, of this weight alone, on the weight's device
     offsets: Tensor = field(init=False)  # the same on the host
     kept: int = field(init=False)
     pending: bool = False  # a gradient was computed that has not arrived
 
     def __post_init__(self) -> None:
-        self.rule = torch.tensor([self.ordinal, 0, self.draw.seed])
+        key = next(_KEYS)
+        WEIGHTS[key] = self
+        self.rule = torch.tensor([self.ordinal, 0, self.draw.seed, key])
 
 
 class Draw:

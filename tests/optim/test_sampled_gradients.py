@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sampling import assert_kept, exact, sparse
+from slow import first_is_quick
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from vision_networks import OPTIMIZERS, loss_of, pair, vit
@@ -228,7 +229,7 @@ def test_checkpointing_adds_up_what_it_computes_again(reentrant) -> None:
         assert len(assert_kept(model, optimizer, expected)) == 14
 
 
-@pytest.mark.parametrize("when", ["before", "within"])
+@pytest.mark.parametrize("when", first_is_quick(["before", "within"]))
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_blocks_share_a_graph_and_follow_the_steps(backend, when) -> None:
     torch.compiler.reset()
