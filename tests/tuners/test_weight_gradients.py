@@ -98,6 +98,9 @@ def test_what_needs_whole_gradients_is_refused_beside_sampled_ones(other: dict[s
 
 
 def test_results_tell_which_it_was(tmp_path: Path) -> None:
-    small_runs.run(tmp_path / "out", data="digits", images_per_class=4, epochs=2, method=["simplecil"], save="none")
+    told = small_runs.run(
+        tmp_path / "out", data="digits", images_per_class=4, epochs=2, method=["simplecil"], save="none"
+    )
     content = json.loads((tmp_path / "out" / "digits-mist-simplecil" / "results.json").read_text())
     assert content["config"]["tuner"]["weight_gradients"] == "sampled"
+    assert "weight gradients sampled at the kept entries: mist" in told
