@@ -17,6 +17,7 @@ from mist_ext.arrival import UsedGradient
 from mist_ext.config import Config, TuningOptions
 from mist_ext.data.source import Images
 from mist_ext.optim.kept_gradient import KeptGradient
+from mist_ext.report import as_text, read_experiments
 from mist_ext.tuners.sparse import SparseTuner
 from mist_ext.tuners.weight_gradients import weight_gradients
 
@@ -98,9 +99,7 @@ def test_what_needs_whole_gradients_is_refused_beside_sampled_ones(other: dict[s
 
 
 def test_results_tell_which_it_was(tmp_path: Path) -> None:
-    told = small_runs.run(
-        tmp_path / "out", data="digits", images_per_class=4, epochs=2, method=["simplecil"], save="none"
-    )
+    small_runs.run(tmp_path / "out", data="digits", images_per_class=4, epochs=2, method=["simplecil"], save="none")
     content = json.loads((tmp_path / "out" / "digits-mist-simplecil" / "results.json").read_text())
     assert content["config"]["tuner"]["weight_gradients"] == "sampled"
-    assert "weight gradients sampled at the kept entries: mist" in told
+    assert "weight gradients sampled at the kept entries: mist" in as_text(read_experiments([tmp_path / "out"]), "md")
