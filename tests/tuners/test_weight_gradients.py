@@ -102,4 +102,6 @@ def test_results_tell_which_it_was(tmp_path: Path) -> None:
     small_runs.run(tmp_path / "out", data="digits", images_per_class=4, epochs=2, method=["simplecil"], save="none")
     content = json.loads((tmp_path / "out" / "digits-mist-simplecil" / "results.json").read_text())
     assert content["config"]["tuner"]["weight_gradients"] == "sampled"
-    assert "weight gradients sampled at the kept entries: mist" in as_text(read_experiments([tmp_path / "out"]), "md")
+    assert "weight gradients sampled at the kept entries: mist" in as_text(
+        read_experiments([tmp_path / "out"]), "markdown"
+    )
