@@ -58,6 +58,12 @@ std::vector<PackTensor> check_pack(Checker& checker, const Tensor& packed, const
                                    const OptionalTensorList& index, const Tensor& places,
                                    const std::vector<int64_t>& first, const std::vector<int64_t>& ordinal);
 
+std::vector<LinearTensor> check_sampled_weight_grad(Checker& checker, const Tensor& packed,
+                                                    const TensorList& grad_output, const TensorList& input,
+                                                    const OptionalTensorList& index, const Tensor& places,
+                                                    const std::vector<int64_t>& first,
+                                                    const std::vector<int64_t>& ordinal);
+
 // Of arguments that were checked.
 Packed packed_gradients(const std::optional<Tensor>& packed, const std::optional<Tensor>& places);
 PackedOutput packed_output(const Tensor& packed, const Tensor& places);

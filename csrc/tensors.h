@@ -81,6 +81,17 @@ struct PackTensor : Listed {
   const int32_t* index;
 };
 
+// A linear layer's operands, of whose weight gradient grad_output^T input some entries are wanted: of the weight's
+// [outputs, inputs] those that are selected and kept.
+struct LinearTensor : Listed {
+  const void* grad_output;  // [tokens, outputs]
+  const void* input;        // [tokens, inputs]
+  const int32_t* index;
+  int64_t tokens;
+  int64_t outputs;
+  int64_t inputs;
+};
+
 // The kept entries' gradients of a list of tensors in one vector: tensor by tensor, in order of selection.
 template <class Pointer>
 struct PackedVector {

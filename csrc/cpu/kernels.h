@@ -32,6 +32,10 @@ void mask(const std::vector<MaskTensor>& tensors, const Draw& draw, const Device
 // Fills places, which has room for one of each piece and for the packed vector's length.
 void places(const std::vector<Listed>& lists, const Draw& draw, int64_t step, int64_t* places);
 
+// Adds to values, which places say the layout of, as PackedOutput does.
+void sampled_weight_grad(const std::vector<LinearTensor>& tensors, const Draw& draw, int64_t step, float* values,
+                         const int64_t* places);
+
 void pack(const std::vector<PackTensor>& tensors, const Draw& draw, int64_t step, const PackedOutput& packed);
 
 }  // namespace mist::cpu

@@ -30,16 +30,18 @@ TensorList select_op(const TensorList& score, const std::vector<int64_t>& k) {
   return index;
 }
 
-// The places say which entries of a packed vector belong to which piece, so they must be those of this very draw.
+// The places say which entries of a packed vector belong to which piece, so they must be those of this very draw. The
+// vector ends where they do, unless it may be longer.
 template <class T>
 void require_places(const char* op, const std::vector<T>& tensors, const Draw& draw, int64_t step, const Tensor& packed,
-                    const Tensor& given) {
+                    const Tensor& given, bool longer = false) {
   const std::vector<Listed> lists(tensors.begin(), tensors.end());
   std::vector<int64_t> made(static_cast<size_t>(given.numel()));
   places(lists, draw, step, made.data());
   const auto* const values = static_cast<const int64_t*>(given.const_data_ptr());
   const int64_t end = values[made.size() - 1], length = packed.numel();
-  if (end != length || !std::equal(made.begin(), made.end(), values)) fail_places(op, end, length);
+  const bool right = longer ? end <= length : end == length;
+  if (!right || !std::equal(made.begin(), made.end(), values)) fail_places(op, end, right ? end : length);
 }
 
 void drop_apply_sgd_op(const TensorList& param, const TensorList& grad, const OptionalTensorList& index,
@@ -113,6 +115,19 @@ void pack_op(const Tensor& packed, const TensorList& grad, const OptionalTensorL
   pack(tensors, draw, *scalars.step, packed_output(packed, places));
 }
 
+void sampled_weight_grad_op(const Tensor& packed, const TensorList& grad_output, const TensorList& input,
+                            const OptionalTensorList& index, const Tensor& places, const std::vector<int64_t>& first,
+                            const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed, const Tensor& step) {
+  Checker checker("sampled_weight_grad_", grad_output.at(0));
+  const DeviceScalars scalars =
+      check_scalars(checker, {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);
+  const Draw draw = check_draw(checker, threshold, seed);
+  const auto tensors = check_sampled_weight_grad(checker, packed, grad_output, input, index, places, first, ordinal);
+  require_places("sampled_weight_grad_", tensors, draw, *scalars.step, packed, places, true);
+  sampled_weight_grad(tensors, draw, *scalars.step, static_cast<float*>(packed.mutable_data_ptr()),
+                      static_cast<const int64_t*>(places.const_data_ptr()));
+}
+
 }  // namespace
 }  // namespace mist::cpu
 
@@ -123,6 +138,7 @@ STABLE_TORCH_LIBRARY_IMPL(mist_ext, CPU, m) {
   m.impl("drop_apply_adamw_", TORCH_BOX(&mist::cpu::drop_apply_adamw_op));
   m.impl("mask_", TORCH_BOX(&mist::cpu::mask_op));
   m.impl("pack_", TORCH_BOX(&mist::cpu::pack_op));
+  m.impl("sampled_weight_grad_", TORCH_BOX(&mist::cpu::sampled_weight_grad_op));
 }
 
 // It has no tensor that would choose a device.

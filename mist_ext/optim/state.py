@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mist_ext.optim.groups import Part
+from mist_ext.selection import Selection
+
 if TYPE_CHECKING:
     from mist_ext.optim.sparse import SparseOptimizer
 
@@ -31,6 +34,17 @@ def initial_state(optimizer: SparseOptimizer, name: str, parameter: Tensor, grou
             raise ValueError("scale_code needs scale_table, float32 [256], one factor for each code")
         state["scale_code"] = code.to(parameter.device, copy=True)
     return state
+
+
+def own_state(part: Part, selection: Selection, kind: str, dtype: torch.dtype) -> list[Tensor]:
+    """Return one of the rule's state lists; of zeros where a scheduler has just switched momentum on."""
+    try:
+        return [state[kind] for state in part.states]
+    except KeyError:
+        for name, p, state in zip(part.names, part.params, part.states, strict=True):
+            if kind not in state:
+                state[kind] = torch.zeros(selection.count(name), dtype=dtype, device=p.device)
+    return [state[kind] for state in part.states]
 
 
 def fixed_dtypes(optimizer: SparseOptimizer, name: str, parameter: Tensor) -> dict[str, torch.dtype]:

@@ -58,7 +58,7 @@ def test_every_step_leaves_its_results(environment: dict[str, str], tmp_path: Pa
     assert code == 0
     roofline = json.loads((out / "roofline.json").read_text())
     assert {row["op"] for row in roofline["rows"]} == {"accumulate_", "drop_apply_sgd_", "SparseSGD.step"}
-    assert len(json.loads((out / "throughput.json").read_text())["rows"]) == 5
+    assert len(json.loads((out / "throughput.json").read_text())["rows"]) == 6
     tables = (out / "tables.md").read_text()
     assert "| score a batch: `accumulate_` |" in tables
     assert "| mist_ext " in tables

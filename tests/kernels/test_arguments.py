@@ -8,8 +8,9 @@ from types import ModuleType
 import pytest
 import torch
 from right_calls import OPS, arguments, function, tensors
+from spoils import Spoil
 from torch import Tensor
-from wrong_calls import LOOKED_UP, WRONG, Spoil
+from wrong_calls import LOOKED_UP, WRONG
 
 from mist_ext.kernels import compiled, ops, reference
 

@@ -20,6 +20,7 @@ WRITTEN = {
     "drop_apply_adamw_": ("param", "exp_avg", "exp_avg_sq", "updates", "master"),
     "mask_": ("grad",),
     "pack_": ("packed",),
+    "sampled_weight_grad_": ("packed",),
 }
 WRITING = [op for op in OPS if op.partition(",")[0] in WRITTEN]
 

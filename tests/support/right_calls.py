@@ -14,7 +14,7 @@ from mist_ext.kernels import reference
 Arguments = dict[str, Any]
 DROP_APPLY = ("drop_apply_sgd_", "drop_apply_adamw_")
 PACKED = ("drop_apply_sgd_, packed", "drop_apply_adamw_, packed")
-OPS = ("accumulate_", "select", *DROP_APPLY, "mask_", *PACKED, "pack_", "places")
+OPS = ("accumulate_", "select", *DROP_APPLY, "mask_", *PACKED, "pack_", "sampled_weight_grad_", "places")
 
 
 def arguments(op: str, device: torch.device) -> Arguments:
@@ -35,6 +35,8 @@ def arguments(op: str, device: torch.device) -> Arguments:
         every = {
             "param": [torch.randn(4, 6), torch.randn(10).bfloat16()],
             "grad": [torch.randn(4, 6), torch.randn(10).bfloat16()],
+            "grad_output": [torch.randn(70, 4), torch.randn(3, 2).bfloat16()],
+            "input": [torch.randn(70, 6), torch.randn(3, 5).bfloat16()],
             "index": [torch.tensor([0, 3, 9, 23], dtype=torch.int32), None],
             "momentum_buffer": [torch.rand(4), torch.rand(10)],
             "exp_avg": [torch.rand(4), torch.rand(10)],
