@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from mist_ext.kernels import ops, reference
@@ -151,6 +153,25 @@ def test_nothing_kept_and_no_layers_are_no_work(device, same_bits) -> None:
     assert same_bits(sampled(ops, call, packed, device, threshold=0), packed)
     nothing = layers([], torch.float32)
     assert same_bits(sampled(ops, nothing, packed, device), packed)
+
+
+SHAPES = st.tuples(
+    st.sampled_from([0, 1, 15, 16, 17, 63, 64, 65, 129]),
+    st.integers(0, 40),
+    st.integers(0, 80),
+    st.integers(0, 5000),
+    st.sampled_from([None, 0.0, 0.02, 0.5]),
+)
+
+
+@given(
+    st.lists(SHAPES, max_size=4), st.sampled_from([torch.float32, torch.bfloat16]), st.sampled_from([1, 6554, 65536])
+)
+def test_random_layers_have_the_bits_of_the_oracle(device, same_bits, shapes, dtype, threshold) -> None:
+    call = layers(shapes, dtype)
+    packed = beginning(call, threshold=threshold)
+    oracle = sampled(reference, call, packed, torch.device("cpu"), threshold=threshold)
+    assert same_bits(sampled(ops, call, packed, device, threshold=threshold), oracle)
 
 
 def test_memory_around_the_tensors_is_left_alone(device, surrounded, same_bits) -> None:
