@@ -52,7 +52,7 @@ class KeptEntries:
         before, now = (one.threshold / 65536 for one in (self.drawn, drawn))
         raise RuntimeError(
             f"the gradient of {self.name!r} was sampled with keep at {before:.6g}, and the keep of its group is now "
-            f"{now:.6g}; change it between zero_grad() and the next forward pass"
+            f"{now:.6g}; call optimizer.zero_grad() and go through the batch again"
         )
 
 

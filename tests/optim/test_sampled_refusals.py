@@ -131,6 +131,34 @@ def test_a_graph_that_was_made_before_a_step() -> None:
             loss.backward()
 
 
+def test_compiled_layers_refuse_the_same() -> None:
+    model, optimizer = small()
+    model.compile(backend="aot_eager", fullgraph=True)
+    with SampledGradients(optimizer, model):
+        old = model(X).sum()
+        model(X).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with refused("modified by an inplace operation"):
+            old.backward()
+        optimizer.zero_grad()
+        optimizer.param_groups[0]["keep"] = 0.25  # of which a compiled graph learns at the step alone
+        model(X).sum().backward()
+        with refused("'0.weight' was sampled with keep at 0.5, .*zero_grad.* and go through the batch again"):
+            optimizer.step()
+        optimizer.zero_grad()
+        model(X).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model(X).sum().backward(inputs=list(model.parameters()))
+        with refused("'0.weight' was computed, but not accumulated"):
+            optimizer.step()
+        optimizer.zero_grad()
+        old = model(X).sum()
+    with refused("'0.weight' ran within SampledGradients, which was left"):
+        old.backward()
+
+
 def test_an_input_that_was_changed_since() -> None:
     model, optimizer = small()
     x = X.clone()
