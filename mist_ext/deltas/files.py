@@ -119,7 +119,7 @@ def read(path: str | os.PathLike[str]) -> Parts:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split()) or "it is nested too deeply"
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
     return ValueError(f"{path} is no whole delta of layout {LAYOUT}: {reason}")
 
 
