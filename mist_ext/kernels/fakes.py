@@ -13,7 +13,15 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mist_ext.kernels.checker import piece_count
 
-IN_PLACE = ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_", "sampled_weight_grad_")
+IN_PLACE = (
+    "accumulate_",
+    "drop_apply_sgd_",
+    "drop_apply_adamw_",
+    "mask_",
+    "pack_",
+    "sampled_weight_grad_",
+    "write_values_",
+)
 
 
 def register() -> None:
@@ -23,6 +31,8 @@ def register() -> None:
     torch.library.register_fake("mist_ext::select", _select)
     torch.library.register_fake("mist_ext::places", _places)
     register_flop_formula(torch.ops.mist_ext.sampled_weight_grad_, get_raw=True)(_flops_of_sampled_weight_grad)
+    torch.library.register_fake("mist_ext::encode_gaps", _encode_gaps)
+    torch.library.register_fake("mist_ext::decode_gaps", _decode_gaps)
 
 
 def _check_device(op: str, *arguments: Any) -> None:
@@ -66,3 +76,14 @@ def _flops_of_sampled_weight_grad(
     ends = itertools.accumulate(piece_count([count], [begin]) for count, begin in zip(counts, begins, strict=True))
     kept = places[[0, *ends]].diff().tolist()
     return sum(2 * len(out) * entries for out, entries in zip(grad_output, kept, strict=True))
+
+
+def _encode_gaps(index: Sequence[Tensor]) -> list[Tensor]:
+    _check_device("encode_gaps", index)
+    length = torch.library.get_ctx().new_dynamic_size  # which the gaps decide
+    return [entries.new_empty(length(), dtype=torch.uint8) for entries in index]
+
+
+def _decode_gaps(code: Sequence[Tensor], count: Sequence[int], size: Sequence[int]) -> list[Tensor]:
+    _check_device("decode_gaps", code, count, size)
+    return [given.new_empty(positions, dtype=torch.int32) for given, positions in zip(code, count, strict=True)]

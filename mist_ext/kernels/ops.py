@@ -25,6 +25,9 @@ from mist_ext.kernels.packed_ops import places as places
 from mist_ext.kernels.packed_ops import sampled_weight_grad_ as sampled_weight_grad_
 from mist_ext.kernels.reference import pack_bits as pack_bits
 from mist_ext.kernels.reference import unpack_bits as unpack_bits
+from mist_ext.kernels.value_ops import decode_gaps as decode_gaps
+from mist_ext.kernels.value_ops import encode_gaps as encode_gaps
+from mist_ext.kernels.value_ops import write_values_ as write_values_
 
 backend = compiled.backend
 if compiled.C is not None:

@@ -20,10 +20,15 @@ from mist_ext.kernels.arguments import (
     check_places,
     check_select,
 )
+from mist_ext.kernels.bit_packing import pack_bits as pack_bits
+from mist_ext.kernels.bit_packing import unpack_bits as unpack_bits
 from mist_ext.kernels.reference_rule import keep_mask as keep_mask
 from mist_ext.kernels.reference_rule import kept, made_places, require_places
 from mist_ext.kernels.reference_rule import philox4x32 as philox4x32
 from mist_ext.kernels.reference_sampled import sampled_weight_grad_ as sampled_weight_grad_
+from mist_ext.kernels.reference_values import decode_gaps as decode_gaps
+from mist_ext.kernels.reference_values import encode_gaps as encode_gaps
+from mist_ext.kernels.reference_values import write_values_ as write_values_
 
 
 @torch.no_grad()
@@ -218,15 +223,3 @@ def pack_(
         for t, gradient in enumerate(grad)
     ]
     packed.view(-1).copy_(torch.cat(taken))
-
-
-def pack_bits(flags: Tensor) -> Tensor:
-    """Pack eight bools into a byte, least significant first: bool ``[n]`` -> uint8 ``[(n + 7) // 8]``."""
-    padded = torch.nn.functional.pad(flags.flatten().to(torch.uint8), (0, -flags.numel() % 8)).view(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(dim=1, dtype=torch.uint8)
-
-
-def unpack_bits(bits: Tensor, n: int) -> Tensor:
-    """Invert `pack_bits`: uint8 ``[(n + 7) // 8]`` -> bool ``[n]``."""
-    flags = bits.view(-1, 1) >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1
-    return flags.flatten()[:n].bool()
