@@ -20,6 +20,7 @@ from mist_ext import backbones, methods
 from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
 from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
+from mist_ext.deltas import TaskDelta
 from mist_ext.methods.method import Method
 from mist_ext.methods.trained import MOST_CLASSES
 from mist_ext.results.record import Option
@@ -29,6 +30,7 @@ from mist_ext.system.names import shown
 
 FILE = "classifier-seed{seed}.safetensors"
 _BACKBONE, _METHOD = "backbone/", "method/"
+DeltaName = Annotated[str, Meta(pattern=r"^delta-seed\d{1,10}-task\d{3}\.safetensors$")]
 Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Meta(gt=1e-6, le=1e6)]
 
@@ -123,6 +125,9 @@ class Description(Struct, forbid_unknown_fields=True):
         What the method predicts with beside its tensors.
     digests : dict
         Of every tensor in the file, by its name there.
+    deltas : dict of str
+        The files beside it that lead, one after the other, from the weights to the backbone's, with the digest of the
+        backbone after each; empty where the file holds the backbone, or it is as it was created.
     """
 
     backbone: str
@@ -137,6 +142,7 @@ class Description(Struct, forbid_unknown_fields=True):
     as_shown: bool
     state: dict[str, Option] = {}
     digests: dict[str, str] = {}
+    deltas: dict[DeltaName, str] = {}
 
 
 def save_classifier(
@@ -200,7 +206,7 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
             described = _described(file.metadata() or {}, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         _check_tensors(tensors, described.digests)
-        return _restored(described, tensors)
+        return _restored(described, tensors, path.parent)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} belongs to weights that are not there: {error}") from error
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
@@ -226,12 +232,19 @@ def _check_tensors(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) ->
             raise ValueError(f"its tensor {name!r} holds numbers that are not finite")
 
 
-def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifier:
+def _restored(described: Description, tensors: Mapping[str, Tensor], folder: Path) -> Classifier:
     own = {name.removeprefix(_BACKBONE): value for name, value in tensors.items() if name.startswith(_BACKBONE)}
     backbone = backbones.create(described.backbone, "none" if own else described.weights)
     if own:
         backbone.to(next(value.dtype for value in own.values() if value.is_floating_point()))
         backbone.load_state_dict(own)
+    for name, digest in described.deltas.items():
+        delta = TaskDelta.load(folder / name)
+        if delta.result_digest != digest:
+            raise ValueError(f"{name} is not the delta that it was saved with: it leads to another backbone")
+        delta.apply_(backbone)
+    if described.deltas:
+        delta.verify(backbone, applied=True)
     size = backbones.input_spec(backbone).size
     if described.size != size:
         raise ValueError(f"its images have {described.size} pixels a side, but {described.backbone} takes {size}")

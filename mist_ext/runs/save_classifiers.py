@@ -13,8 +13,12 @@ from mist_ext.runs.seed_run import SeedRun
 from mist_ext.system.names import utf8
 
 
-def save_classifiers(context: RunContext, seed_run: SeedRun, folders: Mapping[str, Path]) -> None:
+def save_classifiers(
+    context: RunContext, seed_run: SeedRun, folders: Mapping[str, Path], deltas: Mapping[str, str]
+) -> None:
     """Save the classifier of every method, with the backbone where it is no longer as it was created.
+
+    Where there are deltas that lead from the backbone as it was created to what it is, their names are enough.
 
     Parameters
     ----------
@@ -23,13 +27,17 @@ def save_classifiers(context: RunContext, seed_run: SeedRun, folders: Mapping[st
         All of whose tasks are learned.
     folders : mapping of str to Path
         The experiments' folders, by the method's name.
+    deltas : mapping of str to str
+        The files in these folders that have what the tasks changed, in order, with the digest of the backbone after each.
     """
     options, source = context.options, context.source
     wanted = {"none": False, "first": seed_run.seed == options.seeds[0], "all": True}
     if not wanted[options.save]:
         return
-    as_created = not (seed_run.tuner.moves_backbone or options.weights == "none" or options.precision == "bf16-pure")
-    weights = None if as_created else gather_tensors(seed_run.backbone.state_dict())
+    created_again = options.weights != "none" and options.precision != "bf16-pure"
+    named = dict(deltas) if created_again else {}
+    as_created = created_again and not seed_run.tuner.moves_backbone
+    weights = None if as_created or named else gather_tensors(seed_run.backbone.state_dict())
     if not ranks.is_first():
         return
     views = seed_run.stream.tasks[0].test.views
@@ -43,6 +51,7 @@ def save_classifiers(context: RunContext, seed_run: SeedRun, folders: Mapping[st
             "transform": type(views.transform).__name__,
             "size": views.transform.size,
             "as_shown": views.images.as_shown,
+            "deltas": named,
             "mean": views.mean,
             "std": views.std,
         }
