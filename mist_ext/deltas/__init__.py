@@ -1,0 +1,5 @@
+"""Task deltas: what a task changed in a model, applied, undone, and kept in a small file."""
+
+from mist_ext.deltas.change import Change as Change
+from mist_ext.deltas.delta import TaskDelta as TaskDelta
+from mist_ext.deltas.digests import state_digest as state_digest
