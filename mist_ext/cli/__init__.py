@@ -1,4 +1,4 @@
-"""The command ``mist``: run, sweep, predict, cost, report, compare, data, info."""
+"""The command ``mist``: run, sweep, predict, cost, report, compare, data, delta, info."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mist_ext.cli import ending, parsers
+from mist_ext.cli import delta, ending, parsers
 from mist_ext.config.typed import typed
 from mist_ext.system.names import say
 
@@ -220,6 +220,7 @@ COMMANDS = {
     "report": report_command,
     "compare": compare_command,
     "data": data_command,
+    "delta": delta.run,
     "info": info_command,
 }
 

@@ -9,6 +9,7 @@ import shutil
 import typing
 from typing import Any, Literal, NoReturn
 
+from mist_ext.cli import delta
 from mist_ext.config.option import GROUPS, kinds, unknown_option
 from mist_ext.config.tuning import SPARSE, TRAINING
 from mist_ext.system.names import quoted
@@ -80,6 +81,8 @@ def make() -> Parser:
     data = commands.add_parser("data", help="examine a data set on the disk")
     actions = data.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _check(actions.add_parser("check", help="layout, counts, unreadable images, images in both parts"))
+    deltas = commands.add_parser("delta", help="what tasks changed in a model: show, apply, undo, merge, export")
+    delta.add(deltas.add_subparsers(dest="action", required=True, metavar="COMMAND"), _choices(FORMATS))
     commands.add_parser("info", help="versions, backend and devices")
     return parser
 

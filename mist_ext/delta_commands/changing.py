@@ -48,7 +48,14 @@ def diff(
 
 
 def apply(
-    base: str, given: Sequence[str], out: str, console: Console, *, backbone: str | None, seed: int | None, overwrite: bool
+    base: str,
+    given: Sequence[str],
+    out: str,
+    console: Console,
+    *,
+    backbone: str | None,
+    seed: int | None,
+    overwrite: bool,
 ) -> None:
     """Write a checkpoint with deltas applied, one after the other.
 
@@ -106,4 +113,3 @@ def undo(tuned: str, given: Sequence[str], out: str, console: Console, *, seed: 
             delta.undo_(tensors)
     files.write_tensors(path, tensors)
     say(console, f"{len(deltas)} undone: {out}")
-

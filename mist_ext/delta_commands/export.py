@@ -41,8 +41,8 @@ def export(
     out : str
         A file; of ``shira`` a folder.
     form : str
-        ``state_dict``: the base with the deltas applied. ``shira``: a folder that peft loads as an adapter. ``indices``:
-        positions and new values.
+        ``state_dict``: the base with the deltas applied. ``shira``: a folder that peft loads as an adapter.
+        ``indices``: positions and new values.
     base : str or None
         As `files.checkpoint` reads it, with ``backbone``; for a state dict.
     console : Console
@@ -100,6 +100,6 @@ def _write_shira(folder: Path, delta: TaskDelta, console: Console) -> None:
         rest.save(folder / REST)
         say(
             console,
-            f"{rest.entries:,} entries of {len(rest.changes)} tensors are no weights of linear layers, which is all that "
-            f"SHiRA holds: apply the delta {folder / REST} to the base before the adapter",
+            f"{rest.entries:,} entries of {len(rest.changes)} tensors are no weights of linear layers, and SHiRA "
+            f"holds nothing else: apply the delta {folder / REST} to the base before the adapter",
         )

@@ -20,7 +20,9 @@ from mist_ext.system.names import say
 FIGURES = (".png", ".svg")
 
 
-def show(given: Sequence[str], form: str, figure: str | None, console: Console, *, seed: int | None, overwrite: bool) -> None:
+def show(
+    given: Sequence[str], form: str, figure: str | None, console: Console, *, seed: int | None, overwrite: bool
+) -> None:
     """Print tables of deltas, and draw them.
 
     Parameters

@@ -10,9 +10,7 @@ from mist_ext.delta_commands import files
 from mist_ext.system.names import say
 
 
-def verify(
-    given: Sequence[str], base: str | None, console: Console, *, backbone: str | None, seed: int | None
-) -> int:
+def verify(given: Sequence[str], base: str | None, console: Console, *, backbone: str | None, seed: int | None) -> int:
     """Print whether each delta begins where the one before it ends, and the first at a base.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -70,7 +71,7 @@ def check_chain(chain: Sequence[TaskDelta]) -> None:
     """Raise ValueError unless each delta begins where the one before it ends."""
     if not chain:
         raise ValueError("there is no delta; give one or more")
-    for number, (first, second) in enumerate(zip(chain, chain[1:], strict=False), 1):
+    for number, (first, second) in enumerate(pairwise(chain), 1):
         if not first.result_digest or not second.base_digest:
             continue  # a merged delta does not know its result: applying it compares every value that it changes
         if first.result_digest != second.base_digest:
@@ -124,7 +125,8 @@ def _moved(delta: TaskDelta, before: TaskDelta, what: str) -> TaskDelta:
 
 def _old_in_base(change: Change, earlier: Change, positions: torch.Tensor) -> torch.Tensor:
     """Return a change's values in the base of an earlier change: its own where that one has none."""
-    assert change.old is not None and earlier.old is not None
+    assert change.old is not None
+    assert earlier.old is not None
     old = change.old.reshape(-1).clone()
     theirs = positions_of(earlier)
     common = torch.isin(theirs, positions, assume_unique=True)

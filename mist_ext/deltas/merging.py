@@ -6,7 +6,7 @@ tasks changes, and rounded to the tensor's dtype once, at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ from mist_ext.deltas.vectors import (
     task_vector,
     union,
 )
-from mist_ext.system.suggest import unknown
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
@@ -94,8 +93,8 @@ def merge(
     lambda_ : float, optional
         Of all methods but ``linear``: scales the merged vector; by default 1.
     seed : int, optional
-        Of ``dare_linear`` and ``dare_ties``: which entries are dropped, by default 0. A task's drops depend on it and on
-        the task's delta alone, not on the other tasks or their order.
+        Of ``dare_linear`` and ``dare_ties``: which entries are dropped, by default 0. A task's drops depend on it and
+        on the task's delta alone, not on the other tasks or their order.
 
     Returns
     -------
@@ -112,7 +111,7 @@ def merge(
     _check_same_base(deltas)
     used = _used_weights(deltas, weights)
     if method not in METHODS:
-        raise unknown("merging method", method, METHODS)
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     for name, value, known in (
         ("density", density, _SPARSE),
         ("lambda_", lambda_, tuple(m for m in METHODS if m != "linear")),
@@ -139,8 +138,8 @@ def merge(
             merged = _agreed(name, own)
         if merged is not None:
             changes[name] = merged
-    known = {"density": kept, "lambda": scale, "seed": drawn}
-    told = {name: known[name] for name in _options_of(method)}
+    values = {"density": kept, "lambda": scale, "seed": drawn}
+    told = {name: values[name] for name in _options_of(method)}
     tasks = [delta.info for delta in deltas]
     info = {"merged": {"method": method, "weights": used.tolist(), **told, "tasks": tasks}}
     return TaskDelta(changes, deltas[0].base_digest, info=info)

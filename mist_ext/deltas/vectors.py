@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mist_ext.deltas.change import Change
+from mist_ext.deltas.change import Change, change_between
 from mist_ext.deltas.delta import TaskDelta
 from mist_ext.deltas.tensors import bits
 
@@ -58,7 +58,9 @@ def task_vector(delta: TaskDelta, what: str) -> dict[str, Vector]:
             assert change.old is not None
             values = change.new.reshape(-1).double() - change.old.reshape(-1).double()
             if not values.isfinite().all():
-                raise ValueError(f"{what} changes {name!r} by numbers that are not finite; nothing can be added to them")
+                raise ValueError(
+                    f"{what} changes {name!r} by numbers that are not finite; nothing can be added to them"
+                )
             vectors[name] = Vector(positions_of(change), values)
     return vectors
 
@@ -88,13 +90,13 @@ def change_of(like: Change, positions: Tensor, old: Tensor, new: Tensor) -> Chan
     Returns
     -------
     Change or None
-        None where no bit changes. All entries are stored where all of them change.
+        None where no bit changes.
     """
+    if len(positions) == like.numel:
+        return change_between(old.view(like.shape), new.view(like.shape), forward_only=False)
     differs = bits(old) != bits(new)
     if not differs.any():
         return None
-    if len(positions) == like.numel and differs.double().mean() > _DENSE:
-        return Change(like.shape, like.dtype, None, old.view(like.shape), new.view(like.shape))
     return Change(like.shape, like.dtype, positions[differs].int(), old[differs], new[differs])
 
 
@@ -120,6 +122,3 @@ def same_tensors(named: Mapping[str, list[Change | None]]) -> None:
         if len(kinds) > 1:
             shown = " and ".join(sorted(f"{dtype} {list(shape)}" for shape, dtype in kinds))
             raise ValueError(f"{name!r} is {shown} in different deltas; they belong to different models")
-
-
-_DENSE = 0.5  # more of a whole tensor than this is stored without positions

@@ -1,4 +1,4 @@
-"""What a merged delta is worth: the backbone that it makes, tested as the run that its tasks come from tests its own."""
+"""What a merged delta is worth: the backbone that it makes, tested on the tasks of the run that it comes from."""
 
 from __future__ import annotations
 
@@ -79,10 +79,9 @@ class MergedEvaluation:
     def table(self, delta: TaskDelta) -> Terminal:
         """Return the accuracies beside the run's, as something that `rich.console.Console.print` takes."""
         after = self.accuracies(delta)
-        before = self.before or [None] * len(after)
+        before: list[float | None] = [*self.before] or [None] * len(after)
         rows = [(str(number), *pair) for number, pair in enumerate(zip(before, after, strict=True), 1)]
-        known = None if None in before else sum(self.before) / len(self.before)
-        rows.append(("mean", known, sum(after) / len(after)))
+        rows.append(("mean", sum(self.before) / len(after) if self.before else None, sum(after) / len(after)))
         columns = [Column("task"), Column("run", "accuracy"), Column("merged", "accuracy")]
         lines = [Line([Cell(name), *(Cell(DASH if x is None else f"{x:.2f}") for x in pair)]) for name, *pair in rows]
         return Terminal(Tables([Table("Accuracy of the merged backbone", columns, lines)], [], LEGEND))

@@ -28,7 +28,7 @@ def save_classifiers(
     folders : mapping of str to Path
         The experiments' folders, by the method's name.
     deltas : mapping of str to str
-        The files in these folders that have what the tasks changed, in order, with the digest of the backbone after each.
+        The files in these folders that have what the tasks changed, in order, and the digest of the backbone after it.
     """
     options, source = context.options, context.source
     wanted = {"none": False, "first": seed_run.seed == options.seeds[0], "all": True}

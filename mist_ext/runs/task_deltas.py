@@ -81,8 +81,8 @@ class TaskDeltas:
                 delta.apply_(self._before)
             except (OSError, ValueError) as error:
                 raise ValueError(
-                    f"the run cannot go on, since the deltas of later tasks follow from this one: {file}: {error}; bring "
-                    "the file back, or start the run anew with --overwrite"
+                    f"the run cannot go on, since the deltas of later tasks follow from this one: {file}: {error}; "
+                    "bring the file back, or start the run anew with --overwrite"
                 ) from error
             read[name] = delta.result_digest
         return read
