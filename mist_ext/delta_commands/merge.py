@@ -66,7 +66,10 @@ def merge(
     else:
         moved = rebase(deltas) if chain else deltas
         used = [delta for number, delta in enumerate(moved, 1) if number not in leave_out]
-        delta = merged_delta(used, method, weights=weights, density=density, lambda_=lambda_, seed=seed)
+        try:
+            delta = merged_delta(used, method, weights=weights, density=density, lambda_=lambda_, seed=seed)
+        except ValueError as error:
+            raise ValueError(str(error).replace("rebase it first", "add --chain")) from error
     table = None if evaluation is None else evaluation.table(delta)
     delta.save(path)
     say(console, f"{len(deltas) - len(set(leave_out))} deltas merged by {method}, {delta.entries:,} entries: {out}")

@@ -168,7 +168,11 @@ def _check_same_base(deltas: Sequence[TaskDelta]) -> None:
     for number, other in enumerate(deltas[1:], 2):
         if first.base_digest and other.base_digest and first.base_digest != other.base_digest:
             chained = other.base_digest in {delta.result_digest for delta in deltas}
-            what = "rebase the chain first" if chained else "only tasks that were learned from one model can be merged"
+            what = (
+                "they are a chain: rebase it first"
+                if chained
+                else "only tasks that were learned from one model can be merged"
+            )
             raise ValueError(
                 f"delta {number} has the base {other.base_digest}, delta 1 has {first.base_digest}"
                 f"{_first_difference(first, other)}; {what}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.statistics import Overlap, TensorChange, norm, overlap, tensor_changes
@@ -101,7 +102,23 @@ class DeltaSummary:
             shared = self.overlap
             made.append(self._matrix("Overlap of the changed entries (Jaccard)", shared.jaccard, ".3f", 1))
             made.append(self._matrix("Agreement of signs (%)", shared.agreement, ".1f", 100))
-        return Tables(made, [], LEGEND)
+        return Tables(made, [], LEGEND, self._records())
+
+    def _records(self) -> list[dict[str, Any]]:
+        """Return every tensor of every delta."""
+        return [
+            {
+                "delta": name,
+                "tensor": one.name,
+                "layer": self.positions[one.name][0],
+                "kind": self.positions[one.name][1],
+                "entries": one.entries,
+                "changed": one.changed,
+                "norm": norm([one]),
+            }
+            for name, own in self.changes.items()
+            for one in own
+        ]
 
     def _overview(self) -> Table:
         columns = [Column("delta"), *(Column(name, "whole") for name in ("tensors", "changed", "changed\n%", "norm"))]

@@ -97,5 +97,5 @@ def test_integers_that_two_tasks_change_have_no_other_base() -> None:
 
     chain = [count(0, 2, "a", "b"), count(2, 3, "b", "c")]
     assert compose(chain).changes["n"].new == 3
-    with pytest.raises(ValueError, match="delta 2 changes 'n', of torch.int64"):
+    with pytest.raises(ValueError, match=r"delta 2 changes 'n', of torch\.int64"):
         rebase(chain)

@@ -31,7 +31,7 @@ def draw(experiment: Experiment) -> Drawing:
 
 
 def draw_summary(summary: DeltaSummary, title: str) -> Drawing:
-    """Draw shares and norms by layer and kind, and the overlap and agreement of each two deltas.
+    """Draw what is changed and how much by layer and kind, and the overlap and agreement of each two deltas.
 
     Parameters
     ----------
@@ -45,16 +45,19 @@ def draw_summary(summary: DeltaSummary, title: str) -> Drawing:
     side = max(2.0, min(0.42 * count, 5.0))
     figure = new_figure(2.6 + wide + side, 2.6 + 2 * max(tall, side))
     axes = figure.subplots(2, 2, width_ratios=[wide, side])
-    shares, norms = summary.shares(), summary.norms()
-    largest = max(norms.values(), default=0.0)
+    shares, squared = summary.shares(), {place: value**2 for place, value in summary.norms().items()}
+    total = sum(squared.values())
+    parts = {place: 100 * value / total for place, value in squared.items()} if total else {}
     heat_map(axes[0, 0], layers, kinds, shares, "Blues", Normalize(0, max([*shares.values(), 1.0])))
     axes[0, 0].set_title("changed (% of entries)", fontsize="medium")
     axes[0, 0].set_xticks([])
-    if largest:
-        heat_map(axes[1, 0], layers, kinds, norms, "Oranges", LogNorm(largest / 10**_DECADES, largest))
+    if parts:
+        most = max(parts.values())
+        heat_map(axes[1, 0], layers, kinds, parts, "Oranges", LogNorm(most / 10**_DECADES, most))
     else:
         axes[1, 0].set_axis_off()
-    axes[1, 0].set_title("norm of the changes" if largest else "norms are not known", fontsize="medium")
+    title_below = "share of the squared change (%)" if parts else "no values before, so no sizes"
+    axes[1, 0].set_title(title_below, fontsize="medium")
     names, shared = list(summary.deltas), summary.overlap
     _matrix(axes[0, 1], names, shared.jaccard, side, "Greens", 1)
     axes[0, 1].set_title("overlap (Jaccard)", fontsize="medium")
