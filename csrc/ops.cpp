@@ -13,6 +13,12 @@
 // tensor's
 //                     list (grid.h), and the vector's length. On the host; it depends on the keep rule alone.
 // pack_               the kept entries' gradients of all tensors in one vector, in order of selection.
+// write_values_       replaces the bits of entries of tensors of any dtype; with `expected`, only where all of these
+// are
+//                     found. Then the same with the lists of `then_`, if they are given.
+// encode_gaps         ascending positions as the gaps between them: one byte a position, 255 for a gap of 255 or more;
+//                     those stand behind all bytes, in four bytes each, least significant first. On the host.
+// decode_gaps         the positions of such a code: `count` of them, below `size`.
 //
 // `index` lists a tensor's selected entries, ascending (None: fully selected); momentum_buffer, exp_avg, exp_avg_sq,
 // updates, master and scale_code hold one value a selected entry. `momentum_buffer` may be an empty list where momentum
@@ -54,6 +60,11 @@ STABLE_TORCH_LIBRARY(mist_ext, m) {
   m.def(
       "pack_(Tensor(a!) packed, Tensor[] grad, Tensor?[] index, Tensor places, int[] first, int[] ordinal, "
       "int threshold, int seed, Tensor step) -> ()");
+  m.def(
+      "write_values_(Tensor(a!)[] param, Tensor?[] index, Tensor[] value, Tensor[] expected, "
+      "Tensor?[] then_index, Tensor[] then_value, Tensor[] then_expected) -> ()");
+  m.def("encode_gaps(Tensor[] index) -> Tensor[]");
+  m.def("decode_gaps(Tensor[] code, int[] count, int[] size) -> Tensor[]");
 }
 
 namespace {

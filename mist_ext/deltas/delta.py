@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import mist_ext
 from mist_ext.deltas.change import Change, change_between
 from mist_ext.deltas.digests import state_digest
-from mist_ext.deltas.tensors import bits, tensors_of
+from mist_ext.deltas.tensors import tensors_of
+from mist_ext.deltas.writing import Stage, check_like, write
 
 State = nn.Module | Mapping[str, Tensor]
 
@@ -154,7 +155,7 @@ class TaskDelta:
         """
         if verify or self.forward_only:
             self.verify(target)
-        self._write(target, forward=True)
+        write(target, [Stage(self.changes, forward=True)])
 
     def undo_(self, target: State, *, verify: bool = False) -> None:
         """Change a model in place from after the task back to before it.
@@ -165,7 +166,28 @@ class TaskDelta:
             raise ValueError("this delta is forward-only: it does not have the values before, so it cannot be undone")
         if verify:
             self.verify(target, applied=True)
-        self._write(target, forward=False)
+        write(target, [Stage(self.changes, forward=False)])
+
+    def swap_(self, target: State, other: TaskDelta) -> None:
+        """Replace this delta in a model by another one of the same base: undo it, apply the other, in one pass.
+
+        Parameters
+        ----------
+        target : Module or mapping of str to Tensor
+            The model after this delta's task; afterwards it is the one after the other's.
+        other : TaskDelta
+            Not forward-only, as this one.
+
+        Raises
+        ------
+        ValueError
+            As for `apply_` and `undo_`; nothing is changed.
+        """
+        if self.forward_only or other.forward_only:
+            raise ValueError("a forward-only delta has no values before, so it cannot be swapped; undo needs them")
+        if self.base_digest and other.base_digest and self.base_digest != other.base_digest:
+            raise ValueError(f"the deltas have different bases: {self.base_digest} and {other.base_digest}")
+        write(target, [Stage(self.changes, forward=False), Stage(other.changes, forward=True)])
 
     def verify(self, target: State, *, applied: bool = False) -> None:
         """Raise ValueError unless a model is, bit for bit, the one before the task, or after it.
@@ -212,39 +234,3 @@ class TaskDelta:
         from mist_ext.deltas import files
 
         return cls(*files.read(path))
-
-    @torch.no_grad()
-    def _write(self, target: State, forward: bool) -> None:
-        tensors = tensors_of(target)
-        for name, change in self.changes.items():
-            if name not in tensors:
-                raise ValueError(f"the model has no {name!r}, which this delta changes; it is made for another one")
-            check_like(name, tensors[name], change.shape, change.dtype, "in this delta")
-        for name, change in self.changes.items():
-            tensor = tensors[name]
-            there = bits(tensor)
-            if change.positions is not None:
-                there = there[change.positions.to(tensor.device).long()]
-            expected, other = (change.old, change.new) if forward else (change.new, change.old)
-            if expected is not None and not torch.equal(there, bits(expected).to(there.device)):
-                if other is not None and torch.equal(there, bits(other).to(there.device)):
-                    raise ValueError("the model has this delta already" if forward else "the model does not have it")
-                raise ValueError(f"{name!r} has other values than this delta expects; it is made for another model")
-        for name, change in self.changes.items():
-            tensor, value = tensors[name], change.new if forward else change.old
-            assert value is not None
-            if change.positions is None:
-                tensor.copy_(value.view(change.shape))
-            else:
-                flat = tensor.reshape(-1)
-                bits(flat)[change.positions.to(tensor.device).long()] = bits(value).to(tensor.device)
-                if not tensor.is_contiguous():
-                    tensor.copy_(flat.view(tensor.shape))
-
-
-def check_like(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, where: str) -> None:
-    """Raise ValueError unless a tensor has a shape and a dtype."""
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name!r} has shape {list(tensor.shape)}, but {list(shape)} {where}")
-    if tensor.dtype != dtype:
-        raise ValueError(f"{name!r} has dtype {tensor.dtype}, but {dtype} {where}")

@@ -22,8 +22,9 @@ from torch import Tensor
 from mist_ext.deltas.change import Change
 from mist_ext.deltas.digests import digest_of, join, tensor_digest
 from mist_ext.deltas.tensors import DTYPES, bits
-from mist_ext.kernels import gaps
+from mist_ext.kernels import ops
 from mist_ext.kernels.checker import MOST_ENTRIES
+from mist_ext.parameters import with_names
 from mist_ext.system import memory
 from mist_ext.system.files import write_atomically
 from mist_ext.system.regular_files import opened, utf8_path
@@ -52,10 +53,10 @@ def write(
     OSError
         If it cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
+    positions = {name: change.positions.cpu() for name, change in changes.items() if change.positions is not None}
+    codes = ops.encode_gaps(list(positions.values()))
+    tensors = {f"positions/{name}": code for name, code in zip(positions, codes, strict=True)}
     for name, change in changes.items():
-        if change.positions is not None:
-            tensors[f"positions/{name}"] = gaps.encode(change.positions)
         for kind, values in (("old", change.old), ("new", change.new)):
             if values is not None:
                 tensors[f"{kind}/{name}"] = values.detach().cpu().contiguous()
@@ -111,7 +112,7 @@ def read(path: str | os.PathLike[str]) -> Parts:
     try:
         if digest != _digest(content, tensors):
             raise ValueError("its content does not have its digest")
-        changes = {name: _change(name, about, tensors) for name, about in description["tensors"].items()}
+        changes = _changes(description["tensors"], tensors)
     except ValueError as error:
         raise _damaged(path, error) from error
     return changes, description["base_digest"], description["result_digest"], description["info"]
@@ -207,19 +208,25 @@ _SAFETENSORS = {
 }  # fmt: skip
 
 
-def _change(name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Change:
-    shape, dtype = tuple(about["shape"]), DTYPES[about["dtype"]]
-    positions, old, new = (tensors.get(f"{kind}/{name}") for kind in ("positions", "old", "new"))
-    assert new is not None
-    for values in (old, new):
-        if dtype == torch.bool and values is not None and bool((bits(values) > 1).any()):
-            raise ValueError(f"{name!r} has values that are no bools")
-    if positions is not None:
-        try:
-            positions = gaps.decode(positions, about["entries"], math.prod(shape))
-        except ValueError as error:
-            raise ValueError(f"the code of positions of {name!r} {error}") from error
-    return Change(shape, dtype, positions, old, new)
+def _changes(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Change]:
+    """Return the changes; ValueError, with the tensor's name, for positions or values that cannot be."""
+    sparse = [name for name, about in described.items() if about["entries"] is not None]
+    codes = [tensors[f"positions/{name}"] for name in sparse]
+    counts = [described[name]["entries"] for name in sparse]
+    try:
+        decoded = ops.decode_gaps(codes, counts, [math.prod(described[name]["shape"]) for name in sparse])
+    except RuntimeError as error:
+        raise ValueError(with_names(error, sparse)) from error
+    positions = dict(zip(sparse, decoded, strict=True))
+    changes = {}
+    for name, about in described.items():
+        shape, dtype = tuple(about["shape"]), DTYPES[about["dtype"]]
+        old, new = tensors.get(f"old/{name}"), tensors[f"new/{name}"]
+        for values in (old, new):
+            if dtype == torch.bool and values is not None and bool((bits(values) > 1).any()):
+                raise ValueError(f"{name!r} has values that are no bools")
+        changes[name] = Change(shape, dtype, positions.get(name), old, new)
+    return changes
 
 
 def _digest(content: str, tensors: Mapping[str, Tensor]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mist_ext.kernels.checker import piece_count
 
-IN_PLACE = ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_")
+IN_PLACE = ("accumulate_", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "pack_", "write_values_")
 
 
 def register() -> None:
@@ -20,6 +20,8 @@ def register() -> None:
         torch.library.register_fake(f"mist_ext::{name}", functools.partial(_check_device, name))
     torch.library.register_fake("mist_ext::select", _select)
     torch.library.register_fake("mist_ext::places", _places)
+    torch.library.register_fake("mist_ext::encode_gaps", _encode_gaps)
+    torch.library.register_fake("mist_ext::decode_gaps", _decode_gaps)
 
 
 def _check_device(op: str, *arguments: Any) -> None:
@@ -42,3 +44,14 @@ def _places(
     count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
 ) -> Tensor:
     return torch.empty(piece_count(count, first) + 1, dtype=torch.int64)
+
+
+def _encode_gaps(index: Sequence[Tensor]) -> list[Tensor]:
+    _check_device("encode_gaps", index)
+    length = torch.library.get_ctx().new_dynamic_size  # which the gaps decide
+    return [entries.new_empty(length(), dtype=torch.uint8) for entries in index]
+
+
+def _decode_gaps(code: Sequence[Tensor], count: Sequence[int], size: Sequence[int]) -> list[Tensor]:
+    _check_device("decode_gaps", code, count, size)
+    return [given.new_empty(positions, dtype=torch.int32) for given, positions in zip(code, count, strict=True)]

@@ -23,6 +23,9 @@ from mist_ext.kernels.keep_rule import keep_mask as keep_mask
 from mist_ext.kernels.keep_rule import keep_threshold as keep_threshold
 from mist_ext.kernels.reference import pack_bits as pack_bits
 from mist_ext.kernels.reference import unpack_bits as unpack_bits
+from mist_ext.kernels.value_ops import decode_gaps as decode_gaps
+from mist_ext.kernels.value_ops import encode_gaps as encode_gaps
+from mist_ext.kernels.value_ops import write_values_ as write_values_
 
 backend = compiled.backend
 if compiled.C is not None:
