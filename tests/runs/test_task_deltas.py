@@ -23,7 +23,7 @@ from mist_ext.results import manifest
 from mist_ext.runs import benchmark, classifiers
 from mist_ext.runs.interruption import Interrupted
 
-OPTIONS = {"epochs": 2, "classes_per_task": 4, "method": ["simplecil"]}
+OPTIONS = {"epochs": 2, "classes_per_task": 4, "method": ["simplecil"], "checkpoint_every": "1h"}
 NAMES = [f"delta-seed1-task00{number}.safetensors" for number in (1, 2, 3)]
 
 
