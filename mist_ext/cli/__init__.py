@@ -121,7 +121,7 @@ def predict_command(options: Namespace) -> int:
     from mist_ext.runs import predict_command as command
 
     top, seed = typed(options.top, int, "top is"), typed(options.seed, int | None, "seed is")
-    command.predict(options.run, options.images, top, seed, Console())
+    command.predict(options.run, options.images, top, seed, Console(), typed(options.task, int | None, "task is"))
     return 0
 
 

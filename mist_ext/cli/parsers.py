@@ -184,6 +184,7 @@ def _predict(parser: Parser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="paths of images")
     parser.add_argument("--top", default=5, metavar="N", help="how many classes are shown for each image (default: 5)")
     parser.add_argument("--seed", metavar="N", help="whose classifier; by default the first saved")
+    parser.add_argument("--task", metavar="N", help="of a run with --deltas: the last task it knows; by default all")
 
 
 ABOVE_GRID = ("data_root",)  # the options of a run that lie above a grid

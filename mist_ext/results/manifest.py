@@ -89,6 +89,7 @@ def of_experiments(experiments: Iterable[Path], tuners: Iterable[str], seeds: It
     figures = [f"{name}.{shape}" for name in _FIGURES for shape in _SHAPES]
     seeds = list(seeds)
     of_seeds = [f"classifier-seed{seed}.safetensors" for seed in seeds]
+    of_seeds += [f"classifier-seed{seed}-task{'[0-9]' * 3}.safetensors" for seed in seeds]
     of_seeds += [f"delta-seed{seed}-task{'[0-9]' * 3}.safetensors" for seed in seeds]
     of_seeds += [f"tensorboard/seed-{seed}/{_EVENTS}" for seed in seeds]
     names = ["config.yaml", "results.json", "log.jsonl", *figures, *of_seeds]

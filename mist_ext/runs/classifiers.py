@@ -24,11 +24,11 @@ from mist_ext.deltas import TaskDelta
 from mist_ext.methods.method import Method
 from mist_ext.methods.trained import MOST_CLASSES
 from mist_ext.results.record import Option
+from mist_ext.runs import classifier_paths
 from mist_ext.system.bounded_files import decode_json, utf8_path
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import shown
 
-FILE = "classifier-seed{seed}.safetensors"
 _BACKBONE, _METHOD = "backbone/", "method/"
 DeltaName = Annotated[str, Meta(pattern=r"^delta-seed\d{1,10}-task\d{3}\.safetensors$")]
 Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -146,7 +146,12 @@ class Description(Struct, forbid_unknown_fields=True):
 
 
 def save_classifier(
-    folder: Path, seed: int, weights: Mapping[str, Tensor] | None, method: Method, description: dict[str, Any]
+    folder: Path,
+    seed: int,
+    weights: Mapping[str, Tensor] | None,
+    method: Method,
+    description: dict[str, Any],
+    task: int | None = None,
 ) -> Path:
     """Write what `load` reads.
 
@@ -160,6 +165,8 @@ def save_classifier(
     method : Method
     description : dict
         Of a `Description`, but for its state and digests.
+    task : int, optional
+        The last one that it has learned, from 1; None for all.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in (weights or {}).items():
@@ -172,13 +179,13 @@ def save_classifier(
             plain[name] = entry
     digests = {name: _digest(tensor) for name, tensor in tensors.items()}
     content = msgspec.json.encode(Description(**description, state=plain, digests=digests))
-    path = folder / FILE.format(seed=seed)
+    path = folder / classifier_paths.name(seed, task)
     # In one entry: safetensors writes several in any order, and equal classifiers are to have equal files.
     write_atomically(path, save(tensors, {"classifier": f"{_digest_of(content)} {content.decode()}"}))
     return path
 
 
-def load(run: str | Path, seed: int | None = None) -> Classifier:
+def load(run: str | Path, seed: int | None = None, task: int | None = None) -> Classifier:
     """Return the trained classifier of a run.
 
     Parameters
@@ -187,6 +194,8 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
         An experiment's folder (data-tuner-method), or the folder of a run that has one experiment only.
     seed : int, optional
         Which of the run's seeds; by default the first one that was saved.
+    task : int, optional
+        The last task that it has learned, from 1, of a run with ``--deltas``; by default all.
 
     Returns
     -------
@@ -200,7 +209,7 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
     ValueError
         If it is damaged, or of another version; the message names the file and what is wrong in it.
     """
-    path = _found(Path(run), seed)
+    path = classifier_paths.found(Path(run), seed, task)
     try:
         with utf8_path(path) as name, safe_open(name, framework="pt") as file:
             described = _described(file.metadata() or {}, path)
@@ -284,21 +293,3 @@ def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:
         return rgb(image, as_shown)[0]
     except DAMAGED as error:
         raise BrokenImage(f"{image} cannot be decoded ({error})") from error
-
-
-def _found(run: Path, seed: int | None) -> Path:
-    if not run.is_dir():
-        raise FileNotFoundError(f"{run} is no folder; give the folder of a run, or of one of its experiments")
-    pattern = FILE.format(seed="*" if seed is None else seed)
-    own = sorted(run.glob(pattern), key=lambda path: int(path.stem.rpartition("seed")[2]))
-    experiments = sorted(run.glob(f"*/{pattern}"))
-    if own:
-        return own[0]
-    if not experiments:
-        wanted = "no trained classifier" if seed is None else f"no trained classifier of seed {seed}"
-        raise FileNotFoundError(f"{wanted} in {run}; runs keep them with --save first or --save all, once finished")
-    folders = sorted({path.parent for path in experiments})
-    if len(folders) == 1:
-        return _found(folders[0], seed)
-    listed = ", ".join(str(folder) for folder in folders)
-    raise FileNotFoundError(f"{run} has several trained classifiers; give the folder of one: {listed}")

@@ -96,6 +96,9 @@ class TaskLoop:
                 with self._during("save results"):
                     self._record(task, records)
                 if seed_run.task < len(seed_run.stream):
+                    if self.deltas.written:
+                        with self._during("save classifiers"):
+                            save_classifiers(self.context, seed_run, folders, self.deltas.written, seed_run.task)
                     self.checkpointer.unchecked = True  # the methods have learned
                     self.checkpointer.save_if_due()
         with self._during("save classifiers"):

@@ -65,6 +65,13 @@ def test_a_classifier_is_loaded_from_the_base_and_the_deltas(folder: Path, tmp_p
     loaded = mist_ext.load(folder)
     last = TaskDelta.load(folder / "digits-mist-simplecil" / NAMES[-1])
     assert state_digest(loaded.backbone) == last.result_digest
+    for task, classes in ((1, 4), (2, 8)):
+        earlier = mist_ext.load(folder, task=task)
+        named = TaskDelta.load(folder / "digits-mist-simplecil" / NAMES[task - 1])
+        assert state_digest(earlier.backbone) == named.result_digest
+        assert earlier.class_names == loaded.class_names[:classes]
+    with pytest.raises(FileNotFoundError, match=r"no trained classifier of task 3 in .*is there without a number"):
+        mist_ext.load(folder, task=3)
     copied = tmp_path / "copied"
     shutil.copytree(folder / "digits-mist-simplecil", copied)
     (copied / NAMES[0]).rename(copied / "kept")
