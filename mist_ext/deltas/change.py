@@ -92,15 +92,42 @@ def change_between(before: Tensor, after: Tensor, forward_only: bool) -> Change 
 
     All entries are stored where positions would make the file larger.
     """
-    shape, dtype = tuple(after.shape), after.dtype
     then, now = bits(before.to(after.device)), bits(after)
-    positions = (then != now).nonzero().flatten().int()
-    if not len(positions):
+    return change_of(tuple(after.shape), after.dtype, None, then, now, forward_only)
+
+
+def change_of(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    index: Tensor | None,
+    then: Tensor | None,
+    now: Tensor,
+    forward_only: bool,
+) -> Change | None:
+    """Return a change, on the CPU, of bits at some positions; None where none differs.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the tensor.
+    index : Tensor or None
+        int32, the ascending positions of the bits; None for all.
+    then, now : Tensor
+        The bits before and after; where those before are not known, all are taken to differ.
+    forward_only : bool
+        Leave out the values before.
+    """
+    differs = torch.arange(len(now), device=now.device) if then is None else (then != now).nonzero().flatten()
+    if not len(differs):
         return None
-    values = after.element_size() * (1 if forward_only else 2)
-    if len(positions) * (values + 1) >= len(now) * values:
-        old = None if forward_only else before.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return Change(shape, dtype, None, old, after.detach().cpu().clone(memory_format=torch.contiguous_format))
-    chosen = positions.long()
-    old = None if forward_only else then[chosen].view(dtype).cpu()
-    return Change(shape, dtype, positions.cpu(), old, now[chosen].view(dtype).cpu())
+    width = dtype.itemsize * (1 if forward_only else 2)
+    if index is None and len(differs) * (width + 1) >= len(now) * width:
+        old, new = then, now
+        positions = None
+    else:
+        positions = (differs.int() if index is None else index.to(now.device)[differs]).cpu()
+        old, new = None if then is None else then[differs], now[differs]
+    stored = shape if positions is None else (len(differs),)
+    values = [None if given is None else given.cpu().clone().view(dtype).view(stored) for given in (old, new)]
+    assert values[1] is not None
+    return Change(shape, dtype, positions, None if forward_only else values[0], values[1])

@@ -12,12 +12,12 @@ records, as are inference tensors outside of inference mode. Nothing is differen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mist_ext.kernels import compiled, fakes, reference
+from mist_ext.kernels.dispatch import implementation as _implementation
 from mist_ext.kernels.in_place import write
 from mist_ext.kernels.keep_rule import keep_mask as keep_mask
 from mist_ext.kernels.keep_rule import keep_threshold as keep_threshold
@@ -30,15 +30,6 @@ from mist_ext.kernels.value_ops import write_values_ as write_values_
 backend = compiled.backend
 if compiled.C is not None:
     fakes.register()
-
-
-def _implementation(op: str, **lists: Sequence) -> Any:
-    """Return the op for the device of the first list; RuntimeError if one of the lists alone is empty."""
-    (name, first), *others = lists.items()
-    for other, values in others:
-        if not (first and values):
-            raise RuntimeError(f"{op}: {other} has {len(values)} tensors, but {name} has {len(first)}")
-    return getattr(torch.ops.mist_ext if compiled.available(first[0].device) else reference, op)
 
 
 def accumulate_(

@@ -22,7 +22,12 @@ from mist_ext.kernels.arguments import (
     check_places,
     check_select,
 )
+from mist_ext.kernels.bit_packing import pack_bits as pack_bits
+from mist_ext.kernels.bit_packing import unpack_bits as unpack_bits
 from mist_ext.kernels.checker import PIECE, Checker, selected_entries
+from mist_ext.kernels.value_reference import decode_gaps as decode_gaps
+from mist_ext.kernels.value_reference import encode_gaps as encode_gaps
+from mist_ext.kernels.value_reference import write_values_ as write_values_
 
 _WORD = 0xFFFFFFFF
 
@@ -285,15 +290,3 @@ def _check_places(
     again = "make them by ops.places for the same lists and step"
     checker.require(torch.equal(places.flatten().cpu(), made), f"places do not fit what this step keeps; {again}")
     checker.require(length == kept, f"packed has {length} entries, but places end at {kept}")
-
-
-def pack_bits(flags: Tensor) -> Tensor:
-    """Pack eight bools into a byte, least significant first: bool ``[n]`` -> uint8 ``[(n + 7) // 8]``."""
-    padded = torch.nn.functional.pad(flags.flatten().to(torch.uint8), (0, -flags.numel() % 8)).view(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(dim=1, dtype=torch.uint8)
-
-
-def unpack_bits(bits: Tensor, n: int) -> Tensor:
-    """Invert `pack_bits`: uint8 ``[(n + 7) // 8]`` -> bool ``[n]``."""
-    flags = bits.view(-1, 1) >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1
-    return flags.flatten()[:n].bool()

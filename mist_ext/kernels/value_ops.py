@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mist_ext.kernels import compiled, value_reference
+from mist_ext.kernels import compiled, reference
+from mist_ext.kernels.dispatch import implementation
 from mist_ext.kernels.in_place import write
 
 
@@ -44,13 +45,9 @@ def write_values_(
         If an entry has other bits than expected; the message has the tensor's number and the position.
     """
     if param or index or value:
-        lists = {"param": param, "index": index, "value": value}
-        if not all(lists.values()):
-            name, other = (next(n for n, v in lists.items() if bool(v) is wanted) for wanted in (True, False))
-            raise RuntimeError(f"write_values_: {other} has 0 tensors, but {name} has {len(lists[name])}")
-        module = torch.ops.mist_ext if compiled.available(param[0].device) else value_reference
+        replace = implementation("write_values_", param=param, index=index, value=value)
         arguments = (param, index, value, expected, then_index, then_value, then_expected)
-        write("write_values_", module.write_values_, *map(list, arguments), param=param)
+        write("write_values_", replace, *map(list, arguments), param=param)
 
 
 def encode_gaps(index: Sequence[Tensor]) -> list[Tensor]:
@@ -109,4 +106,4 @@ def _host(op: str, **lists: Sequence[Tensor]) -> Any:
     for i, tensor in enumerate(tensors):
         if tensor.device.type != "cpu":
             raise RuntimeError(f"{op}: {name}[{i}] is on {tensor.device}, expected cpu")
-    return torch.ops.mist_ext if tensors and compiled.available(torch.device("cpu")) else value_reference
+    return torch.ops.mist_ext if tensors and compiled.available(torch.device("cpu")) else reference

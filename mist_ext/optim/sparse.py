@@ -13,14 +13,9 @@ from torch.optim import Optimizer
 from mist_ext.arrival import UsedGradient
 from mist_ext.distributed.shard import is_sharded, local
 from mist_ext.kernels import ops
-from mist_ext.optim.checks import (
-    check_complete,
-    check_draw,
-    check_one_device,
-    check_parameter,
-    check_sizes,
-)
+from mist_ext.optim.checks import check_complete, check_draw, check_one_device, check_parameter, check_sizes
 from mist_ext.optim.groups import Exchange, NamedParameters, Part, selected_groups
+from mist_ext.optim.remembering import Remembering
 from mist_ext.optim.saving import IDENTITY, States, identity, matched, shard_state
 from mist_ext.optim.state import initial_state
 from mist_ext.parameters import named_pairs, with_names
@@ -29,7 +24,7 @@ from mist_ext.selection import Selection
 LARGEST = torch.finfo(torch.float32).max  # of what the ops compute with
 
 
-class SparseOptimizer(Optimizer):
+class SparseOptimizer(Remembering, Optimizer):
     """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
 
     Of parameters that FSDP2 has sharded, each rank updates its own rows, by gradients that FSDP2 has reduced. The same
@@ -43,7 +38,7 @@ class SparseOptimizer(Optimizer):
     ----------
     defaults : dict
         The groups' options; those named in ``NOT_NEGATIVE`` are checked here.
-    named_parameters, selection, seed, step, scale_code, scale_table, model
+    named_parameters, selection, seed, step, scale_code, scale_table, model, remember
         As in `SparseSGD`.
     """
 
@@ -61,8 +56,10 @@ class SparseOptimizer(Optimizer):
         scale_code: Mapping[str, Tensor] | None,
         scale_table: Tensor | None,
         model: nn.Module | None = None,
+        remember: bool = False,
     ) -> None:
         check_draw(seed, step)
+        self.remember = remember
         self.selection = selection
         self.seed = seed
         self.scale_table = scale_table
@@ -239,7 +236,7 @@ class SparseOptimizer(Optimizer):
         return self._lr[number][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("selection", "seed", "scale_table", "scale_code")
+        own = ("selection", "seed", "scale_table", "scale_code", "remember")
         return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}, "exchange": None}
 
     def state_dict(self) -> dict[str, Any]:

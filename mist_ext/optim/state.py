@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mist_ext.optim.remembering import BEFORE
+
 if TYPE_CHECKING:
     from mist_ext.optim.sparse import SparseOptimizer
 
@@ -24,6 +26,9 @@ def initial_state(optimizer: SparseOptimizer, name: str, parameter: Tensor, grou
     if parameter.dtype != torch.float32:
         flat = parameter.detach().view(-1)
         state["master"] = (flat if index is None else flat[state["index"].long()]).float()
+    if optimizer.remember:
+        flat = parameter.detach().view(-1)
+        state[BEFORE] = (flat if index is None else flat[state["index"].long()]).clone()
     if (code := optimizer.scale_code.get(name)) is not None:
         if code.shape != (count,) or code.dtype != torch.uint8:
             raise ValueError(f"scale_code of {name!r} is {code.dtype} {list(code.shape)}, expected uint8 [{count}]")
@@ -39,6 +44,7 @@ def fixed_dtypes(optimizer: SparseOptimizer, name: str, parameter: Tensor) -> di
         "index": optimizer.selection[name] is not None,
         "master": parameter.dtype != torch.float32,
         "scale_code": name in optimizer.scale_code,
+        BEFORE: optimizer.remember,
     }
-    dtypes = {"index": torch.int32, "master": torch.float32, "scale_code": torch.uint8}
+    dtypes = {"index": torch.int32, "master": torch.float32, "scale_code": torch.uint8, BEFORE: parameter.dtype}
     return {kind: dtype for kind, dtype in dtypes.items() if needed[kind]}

@@ -287,3 +287,60 @@ LOOKED_UP["mask_"] += [
     (put("index", [torch.tensor([0, 9, 3, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
     (put("index", [torch.tensor([0, 99, -7, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
 ]
+WRONG["write_values_"] = [
+    (shorten("index"), r"index has 1 tensors"),
+    (shorten("value"), r"value has 1 tensors"),
+    (shorten("expected"), r"expected has 1 tensors"),
+    (shorten("then_index"), r"then_index has 1 tensors"),
+    (shorten("then_value"), r"then_value has 1 tensors"),
+    (put("then_expected", []), r"then_expected has 0 tensors"),
+    (put("expected", []), r"then_expected has 2 tensors, but expected has 0"),
+    (put("value", []), r"value has 0 tensors, but param has 2"),
+    (put("param", []), r"has 0$"),
+    (item("param", 0, lambda t: t.to(torch.complex128)), r"param\[0\] has entries of 16 bytes, expected 1, 2, 4 or 8"),
+    (item("param", 0, transposed), r"param\[0\] is not contiguous"),
+    (item("value", 1, Tensor.half), r"value\[1\] has dtype \S*float16"),
+    (item("expected", 0, Tensor.double), r"expected\[0\] has dtype \S*float64"),
+    (item("then_value", 0, lambda t: t[:2]), r"then_value\[0\] has 2 entries, expected 3"),
+    (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+    (
+        item("then_index", 0, lambda t: torch.arange(25, dtype=t.dtype, device=t.device)),
+        r"25 entries, more than .*, 24",
+    ),
+    (item("value", 1, lambda t: t.to("meta")), r"value\[1\] is on \S*meta"),
+    (alias("value", 1, "param", 1), r"share memory"),
+    (item("expected", 0, lambda t: t + 1), r"param\[0\] has other bits at position 0 than expected\[0\]; nothing was"),
+    (item("expected", 1, lambda t: -t), r"param\[1\] has other bits at position 0 than expected\[1\]; nothing was"),
+    (item("then_expected", 0, lambda t: t * t), r"param\[0\] has other bits at position 1 than then_expected\[0\]"),
+]
+WRONG["encode_gaps"] = [
+    (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+    (item("index", 0, lambda t: torch.stack([t, t])[:, ::2]), r"index\[0\] is not contiguous"),
+    (item("index", 1, lambda t: t - 1), r"index\[1\] is not strictly ascending"),
+    (item("index", 0, lambda t: t * 0), r"index\[0\] is not strictly ascending"),
+    (item("index", 1, lambda t: t.to("meta")), r"index\[1\] is on meta, expected cpu"),
+]
+WRONG["decode_gaps"] = [
+    (shorten("count"), r"count has 1 tensors"),
+    (shorten("size"), r"size has 1 tensors"),
+    (item("code", 0, Tensor.int), r"code\[0\] has dtype \S*int32, expected \S*uint8"),
+    (put("count", [-1, 5]), r"count\[0\] is -1, expected 0 to 1000"),
+    (put("count", [3, 6]), r"count\[1\] is 6, expected 0 to 5"),
+    (put("size", [1000, 2**31]), r"size\[1\] is 2147483648, expected 0 to 2147483647"),
+    (put("count", [8, 5]), r"code\[0\] has 7 bytes, too few for 8 positions"),
+    (put("count", [2, 5]), r"code\[0\] is not as long as 2 positions and the gaps that it escapes take"),
+    (item("code", 0, lambda t: t[:6]), r"code\[0\] is not as long as 3 positions"),
+    (
+        item("code", 0, lambda t: t.clone().index_fill_(0, torch.tensor([3, 4]), 0)),
+        r"code\[0\] escapes a gap that has ",
+    ),
+    (put("size", [999, 5]), r"code\[0\] holds a position beyond 998, the last of its tensor"),
+    (item("code", 1, lambda t: t + 1), r"code\[1\] holds a position beyond 4, the last of its tensor"),
+    (item("code", 1, lambda t: t.to("meta")), r"code\[1\] is on meta, expected cpu"),
+]
+LOOKED_UP["write_values_"] = [
+    (item("index", 0, lambda t: t + 1), r"index\[0\] holds 24, expected ascending positions from 0 to 23"),
+    (item("then_index", 0, lambda t: t - 2), r"then_index\[0\] holds -1, expected ascending positions from 0 to 23"),
+    (put("index", [torch.tensor([0, 3, 3, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
+    (item("then_index", 0, lambda t: t.flip(0)), r"then_index\[0\] is not strictly ascending"),
+]
