@@ -9,7 +9,7 @@ import torch
 
 from mist_ext.deltas.change import Change
 from mist_ext.deltas.delta import TaskDelta
-from mist_ext.deltas.vectors import change_of, names_of, old_at, positions_of, same_tensors, task_vector, union
+from mist_ext.deltas.vectors import change_at, names_of, old_at, positions_of, same_tensors, task_vector, union
 
 
 def compose(chain: Sequence[TaskDelta]) -> TaskDelta:
@@ -95,7 +95,7 @@ def _compose_changes(steps: list[Change], forward_only: bool) -> Change | None:
         whole = len(positions) == first.numel
         return Change(first.shape, first.dtype, None if whole else positions.int(), None, _shaped(first, new, whole))
     old = old_at(steps[::-1], positions)  # of the steps that change an entry, the first one knows it
-    return change_of(first, positions, old, new)
+    return change_at(first, positions, old, new)
 
 
 def _shaped(like: Change, values: torch.Tensor, whole: bool) -> torch.Tensor:
@@ -117,7 +117,7 @@ def _moved(delta: TaskDelta, before: TaskDelta, what: str) -> TaskDelta:
             )
         positions, values = vectors[name].positions, vectors[name].values
         old = _old_in_base(change, earlier, positions)
-        moved = change_of(change, positions, old, (old.double() + values).to(change.dtype))
+        moved = change_at(change, positions, old, (old.double() + values).to(change.dtype))
         if moved is not None:
             changes[name] = moved
     return TaskDelta(changes, before.base_digest, info=delta.info)

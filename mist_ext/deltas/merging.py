@@ -17,7 +17,7 @@ from mist_ext.deltas.sparsifying import drop, trim
 from mist_ext.deltas.tensors import bits
 from mist_ext.deltas.vectors import (
     Vector,
-    change_of,
+    change_at,
     names_of,
     old_at,
     positions_of,
@@ -210,7 +210,7 @@ def _merged(
     new = (old.double() + scale * combine(spread, weights)).to(old.dtype)
     if not new.isfinite().all():
         raise ValueError(f"{name!r} has numbers that are not finite after merging; lower the weights or lambda")
-    return change_of(changes[0], positions, old, new)
+    return change_at(changes[0], positions, old, new)
 
 
 def _agreed(name: str, changes: list[Change]) -> Change:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mist_ext.deltas.change import Change, change_between
+from mist_ext.deltas.change import Change, change_of
 from mist_ext.deltas.delta import TaskDelta
 from mist_ext.deltas.tensors import bits
 
@@ -75,7 +75,7 @@ def union(positions: list[Tensor]) -> Tensor:
     return torch.cat(positions).unique()
 
 
-def change_of(like: Change, positions: Tensor, old: Tensor, new: Tensor) -> Change | None:
+def change_at(like: Change, positions: Tensor, old: Tensor, new: Tensor) -> Change | None:
     """Return the change of a tensor with given values before and after, without what does not change a bit.
 
     Parameters
@@ -92,12 +92,8 @@ def change_of(like: Change, positions: Tensor, old: Tensor, new: Tensor) -> Chan
     Change or None
         None where no bit changes.
     """
-    if len(positions) == like.numel:
-        return change_between(old.view(like.shape), new.view(like.shape), forward_only=False)
-    differs = bits(old) != bits(new)
-    if not differs.any():
-        return None
-    return Change(like.shape, like.dtype, positions[differs].int(), old[differs], new[differs])
+    index = None if len(positions) == like.numel else positions.int()
+    return change_of(like.shape, like.dtype, index, bits(old), bits(new), forward_only=False)
 
 
 def old_at(changes: list[Change], positions: Tensor) -> Tensor:
