@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import damaged_deltas
 import mutations
 import numpy as np
 import torch
@@ -310,6 +311,10 @@ KINDS = {
     "cifar": Kind("train", make_cifar, mutations.of_bytes, cifar100.read),
     "cifar_names": Kind("meta", make_cifar, mutations.of_bytes, cifar100.read),
     "options": Kind("my.yaml", make_options, mutations.of_yaml, read_options),
+    "delta": Kind(damaged_deltas.FILE, damaged_deltas.make, damaged_deltas.damage, damaged_deltas.read),
+    "mended_delta": Kind(
+        damaged_deltas.FILE, damaged_deltas.make, damaged_deltas.damage, damaged_deltas.use, damaged_deltas.fit
+    ),
     "shards": Kind(SHARDS, make_shards, mutations.of_safetensors, read_shards),
     "matlab": Kind("annotations.mat", make_matlab, mutations.of_bytes, read_matlab, every=10),
 }

@@ -16,5 +16,13 @@ def test_no_damage_ends_in_a_crash_a_hang_or_another_s_error(count: int) -> None
     command = [sys.executable, str(FUZZ), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
-    cases = 17 * count + count // 10  # of each kind that is read within the process, and of the one that is not
+    cases = 19 * count + count // 10  # of each kind that is read within the process, and of the one that is not
     assert f"{cases} cases, 0 failed" in done.stdout
+
+
+@pytest.mark.slow
+def test_ten_thousand_damaged_deltas_are_errors_or_whole() -> None:
+    command = [sys.executable, str(FUZZ), "5000", "delta", "mended_delta"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
+    assert "10000 cases, 0 failed" in done.stdout
