@@ -29,7 +29,7 @@ def add(commands: Any, formats: str) -> None:
     diff.description = "Write the delta from one checkpoint to another: every entry whose bits differ."
     diff.add_argument("base", metavar="BASE", help=_BASE)
     diff.add_argument("tuned", metavar="TUNED", help="the same after tuning: of the same names, shapes and dtypes")
-    diff.add_argument("out", metavar="OUT", help="file for the delta, .safetensors")
+    diff.add_argument("out", metavar="OUT", help="file for the delta, .safetensors or .delta")
     diff.add_argument(
         "--dense",
         default="store",
@@ -80,7 +80,7 @@ def _merge(parser: Any) -> None:
         "task out is merging the others."
     )
     _deltas(parser)
-    _out(parser, "file for the merged delta, .safetensors")
+    _out(parser, "file for the merged delta, .safetensors or .delta")
     parser.add_argument(
         "--method",
         default="task_arithmetic",

@@ -140,7 +140,8 @@ class Config(TuningOptions):
     deltas: bool = option(
         False,
         "Keep what every task changed in the backbone, in a file for each task in the experiments' folders, for mist "
-        "delta; saved classifiers then name these files instead of holding the backbone.",
+        "delta, and a classifier after every task; classifiers name these files instead of holding the backbone.",
+        needs=("a tuner that changes the backbone", lambda options: any(name != "none" for name in options.tuner)),
     )
     tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
     preset: str | None = option(

@@ -33,7 +33,7 @@ def diff(
     ValueError, OSError
         If a checkpoint cannot be read, or they differ in names, shapes or dtypes, or the output cannot be written.
     """
-    path = files.check_output(out, overwrite)
+    path = files.check_output(out, overwrite, files.DELTA_ENDINGS)
     before, after = files.checkpoint(base), files.checkpoint(tuned)
     delta = TaskDelta.between(before, after, forward_only=forward_only, dense=dense)
     delta.save(path)

@@ -15,6 +15,7 @@ from mist_ext.deltas import TaskDelta
 from mist_ext.system.files import write_atomically
 
 DELTAS = "delta-seed*-task*.safetensors"
+DELTA_ENDINGS = (".safetensors", ".delta")
 
 
 def checkpoint(given: str, backbone: str | None = None) -> dict[str, Tensor]:
