@@ -32,10 +32,13 @@ def state_digest(state: nn.Module | Mapping[str, Tensor]) -> str:
     ValueError
         If a tensor is sharded, not dense, or of a dtype without a plain representation; the message names it.
     """
-    tensors = tensors_of(state)
+    return join(tensor_digests(tensors_of(state)))
+
+
+def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the `tensor_digest` of each tensor, on as many threads as torch uses."""
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:  # hashing releases the interpreter's lock
-        digests = list(pool.map(tensor_digest, tensors.values()))
-    return join(dict(zip(tensors, digests, strict=True)))
+        return dict(zip(tensors, pool.map(tensor_digest, tensors.values()), strict=True))
 
 
 def join(digests: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mist_ext.deltas.change import Change
-from mist_ext.deltas.digests import digest_of, join, tensor_digest
+from mist_ext.deltas.digests import digest_of, join, tensor_digests
 from mist_ext.deltas.tensors import DTYPES, bits
 from mist_ext.kernels import ops
 from mist_ext.kernels.checker import MOST_ENTRIES
@@ -119,7 +119,7 @@ def read(path: str | os.PathLike[str]) -> Parts:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split()) or "it is nested too deeply"
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
     return ValueError(f"{path} is no whole delta of layout {LAYOUT}: {reason}")
 
 
@@ -231,5 +231,5 @@ def _changes(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dic
 
 def _digest(content: str, tensors: Mapping[str, Tensor]) -> str:
     """Return the digest of a file's description and entries."""
-    entries = join({key: tensor_digest(tensor) for key, tensor in tensors.items()})
+    entries = join(tensor_digests(tensors))
     return digest_of(content.encode("utf-8", "backslashreplace"), entries.encode())

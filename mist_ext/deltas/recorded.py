@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mist_ext.deltas.change import Change, change_of
 from mist_ext.deltas.delta import TaskDelta
-from mist_ext.deltas.digests import join, tensor_digest
+from mist_ext.deltas.digests import join, tensor_digest, tensor_digests
 from mist_ext.deltas.tensors import bits, tensors_of
 
 Entry = tuple[Tensor, Tensor | None, Tensor | None]  # the tensor now, the positions, the values there before
@@ -57,7 +57,7 @@ def recorded_delta(
             changes[name] = change
     if model is None:
         return TaskDelta(changes, base_digest, "", info)
-    digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
+    digests = tensor_digests(tensors)
     result = join(digests)
     if not forward_only:
         digests |= {name: tensor_digest(_undone(tensors[name], change)) for name, change in changes.items()}
