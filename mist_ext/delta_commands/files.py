@@ -38,7 +38,11 @@ def checkpoint(given: str, backbone: str | None = None) -> dict[str, Tensor]:
     """
     if backbone is not None:
         return dict(backbones.create(backbone, given).state_dict())
-    if not Path(given).exists() and _is_backbone(given):
+    if not Path(given).exists():
+        if not _is_backbone(given):
+            raise FileNotFoundError(
+                f"{given} is neither a file nor the name of a backbone; give the path of a checkpoint"
+            )
         return dict(backbones.create(given).state_dict())
     file = weight_files.checked_file(given)
     if file.suffix == ".npz":

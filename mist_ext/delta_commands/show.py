@@ -13,6 +13,7 @@ from mist_ext.delta_commands import files
 from mist_ext.deltas import TaskDelta
 from mist_ext.report.delta_summary import DeltaSummary
 from mist_ext.report.figures.deltas import draw_summary
+from mist_ext.report.figures.style import plain
 from mist_ext.report.renderers.terminal import Terminal
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import say
@@ -50,10 +51,17 @@ def show(
     else:
         sys.stdout.write(report.FORMS[form](tables))
     if path is not None:
-        drawing = draw_summary(summary, "deltas")
+        drawing = draw_summary(summary, _title(list(summary.deltas.values())))
         write_atomically(path, drawing.png() if path.suffix == ".png" else drawing.svg)
         if form == "text":
             say(console, f"Figure: {figure}")
+
+
+def _title(deltas: list[TaskDelta]) -> str:
+    """Say which data and tuner deltas are of, where they tell and agree."""
+    origins = {(delta.info.get("data"), delta.info.get("tuner")) for delta in deltas}
+    data, tuner = origins.pop()
+    return "deltas" if origins or not (data and tuner) else plain(f"{data} · {tuner}")
 
 
 def _named(deltas: dict[str, TaskDelta]) -> dict[str, TaskDelta]:

@@ -56,7 +56,7 @@ def test_nothing_is_replaced_unasked_and_nothing_is_written_of_what_fails(
 
 
 def test_forward_only_is_smaller_and_cannot_be_undone(mist: Callable, files, tmp_path: Path) -> None:
-    delta = tmp_path / "delta.safetensors"
+    delta = tmp_path / "birds.delta"
     assert mist("diff", files.checkpoints[0], files.checkpoints[1], delta, "--forward-only")[0] == 0
     assert delta.stat().st_size < 0.8 * Path(files.paths[0]).stat().st_size
     status, _, errors = mist("undo", files.checkpoints[1], delta, "--out", tmp_path / "base.safetensors")
@@ -119,6 +119,10 @@ def test_verify_names_the_delta_that_does_not_fit(mist: Callable, files) -> None
         (["merge", "a.safetensors", "--out", "b.safetensors", "--method", "tise"], "did you mean 'ties'"),
         (["export", "a.safetensors", "--form", "state_dict", "--out", "b.safetensors"], "a state_dict needs --base"),
         (["export", "a.safetensors", "--form", "shira", "--out", "b", "--base", "c"], "leave --base out"),
+        (
+            ["diff", "nowhere.pth", "vit_nano", "c.safetensors"],
+            "nowhere.pth is neither a file nor the name of a backbone",
+        ),
         (["shwo", "a.safetensors"], "did you mean 'show'"),
     ],
 )
