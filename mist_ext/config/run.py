@@ -145,6 +145,12 @@ class Config(TuningOptions):
     save: Literal["first", "all", "none"] = option(
         "first", "Whose trained classifiers are kept for mist predict: those of the first seed, of all, or none."
     )
+    deltas: bool = option(
+        False,
+        "Keep what every task changed in the backbone, in a file for each task in the experiments' folders, for mist "
+        "delta, and a classifier after every task; classifiers name these files instead of holding the backbone.",
+        needs=("a tuner that changes the backbone", lambda options: any(name != "none" for name in options.tuner)),
+    )
     tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
     preset: str | None = option(
         None,

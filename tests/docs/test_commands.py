@@ -42,7 +42,11 @@ PAGES = {
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Pages whose Python needs more than a namespace have tests of their own.
-OWN_TESTS = {"docs/extending.md": "test_extending_page.py", "docs/saving.md": "test_saving_page.py"}
+OWN_TESTS = {
+    "docs/extending.md": "test_extending_page.py",
+    "docs/saving.md": "test_saving_page.py",
+    "docs/deltas.md": "test_deltas_page.py",
+}
 
 # What is smaller here than on a page.
 SMALLER = [

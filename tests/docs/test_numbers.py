@@ -216,7 +216,7 @@ DEFINED = [
     r"\d+ (non-Latin characters|Hebrew, Georgian|Thai and Armenian)",  # tests/data
     r"1,894 letters of over 80 scripts",  # tests/tools
     r"20 letters of|30 other letters|9 epochs in batches of 64 \(full tuning: 10\)|5 % of the weights by",  # one_factor
-    r"number from 0,|exit status is 1",
+    r"number from 0,|exit status is 1|pull requests? \d+( and \d+)?",
     r"its first 3 seeds",
     r"5 % (selected, 10 % of it kept|\(RanPAC\))|MIST keeps, 0\.5 %|0\.5 % \(SimpleCIL\)|\| 100 %",  # the ablations
     r"top 5 %|drops 90 %|0\.5 % of the weights|dynamics and 5 %|chosen for (5 %|0\.1)|rate of 5 %|here 10 % do",

@@ -35,7 +35,7 @@ from mist_ext.data.source import Images
 from mist_ext.distributed import shard_files
 from mist_ext.distributed.shard import Shard
 from mist_ext.results import manifest
-from mist_ext.runs import checkpoint, classifiers, run_folder
+from mist_ext.runs import checkpoint, classifier_paths, classifiers, run_folder
 from mist_ext.runs.seed_run import SeedRun
 from mist_ext.sweep import grid
 from mist_ext.system.callbacks import Callbacks
@@ -161,7 +161,7 @@ def fit_checkpoint(folder: Path) -> None:
     (newest / "checksums.json").write_text(json.dumps(sums))
 
 
-CLASSIFIER = classifiers.FILE.format(seed=1)
+CLASSIFIER = classifier_paths.name(1, None)
 
 
 def make_classifier(folder: Path) -> None:

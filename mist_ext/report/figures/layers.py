@@ -31,13 +31,13 @@ def draw(experiment: Experiment) -> Drawing:
 
     found = shares(experiment)
     panels: list[tuple[str, Mapping[Position, float], str, Normalize]] = [
-        ("selected (% of entries)", found.selected, "Blues", Normalize(0, 100))
+        ("selected (% of entries)", _percent(found.selected), "Blues", Normalize(0, 100))
     ]
     if any(found.score.values()):
         most = 100 * max(found.score.values())
         panels += [
-            ("share of all scores (%)", found.score, "Oranges", LogNorm(most / 10**_DECADES, most)),
-            ("own score in selected entries (%)", found.held, "Greens", Normalize(0, 100)),
+            ("share of all scores (%)", _percent(found.score), "Oranges", LogNorm(most / 10**_DECADES, most)),
+            ("own score in selected entries (%)", _percent(found.held), "Greens", Normalize(0, 100)),
         ]
     wide, tall = max(2.6, 0.38 * len(found.kinds)), max(1.2, 0.22 * len(found.layers))
     below = len(found.layers) <= _MOST_BELOW
@@ -45,18 +45,30 @@ def draw(experiment: Experiment) -> Drawing:
     figure = new_figure(1.6 + wide, 1.7 + count * (tall + 0.3)) if below else new_figure(1.6 + count * wide, 1.9 + tall)
     all_axes = figure.subplots(count, 1, squeeze=False)[:, 0] if below else figure.subplots(1, count, squeeze=False)[0]
     for panel, (axes, (title, values, colours, norm)) in enumerate(zip(all_axes, panels, strict=True)):
-        _heat_map(axes, found, values, colours, norm)
+        heat_map(axes, found.layers, found.kinds, values, colours, norm)
         axes.set_title(title, fontsize="medium")
         lowest, leftmost = not below or panel == count - 1, below or not panel
-        _name_fields(axes, found.kinds if lowest else [], found.layers if leftmost else [])
+        name_fields(axes, found.kinds if lowest else [], found.layers if leftmost else [])
     figure.suptitle(experiment_title(experiment))
     return Drawing("selection", "Selected layers", _description(experiment, found), figure)
 
 
-def _heat_map(axes: Axes, found: Shares, values: Mapping[Position, float], colours: str, norm: Normalize) -> None:
+def _percent(shares: Mapping[Position, float]) -> dict[Position, float]:
+    return {position: 100 * share for position, share in shares.items()}
+
+
+def heat_map(
+    axes: Axes,
+    layers: Sequence[str],
+    kinds: Sequence[str],
+    values: Mapping[Position, float],
+    colours: str,
+    norm: Normalize,
+) -> None:
+    """Draw a field for each layer and kind, with its value; grey where the model has no such parameter."""
     from matplotlib import colormaps
 
-    shown = [[100 * values.get((layer, kind), math.nan) for kind in found.kinds] for layer in found.layers]
+    shown = [[values.get((layer, kind), math.nan) for kind in kinds] for layer in layers]
     # Zero has no logarithm; it takes the colour of the least.
     clipped = [[max(value, norm.vmin or 0.0) for value in row] for row in shown]
     colour = colormaps[colours]  # a copy each time, which makes its table when it is first used
@@ -68,11 +80,12 @@ def _heat_map(axes: Axes, found: Shares, values: Mapping[Position, float], colou
                 red, green, blue, _ = colour(norm(clipped[row][column]))
                 ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
                 axes.text(column, row, _short(value), ha="center", va="center", color=ink, fontsize=6, in_layout=False)
-    separate_fields(axes, len(found.layers), len(found.kinds), 1)
+    separate_fields(axes, len(layers), len(kinds), 1)
     axes.spines[:].set_visible(False)
 
 
-def _name_fields(axes: Axes, kinds: Sequence[str], layers: Sequence[str]) -> None:
+def name_fields(axes: Axes, kinds: Sequence[str], layers: Sequence[str]) -> None:
+    """Name the columns and rows of a heat map; without names there are no ticks."""
     names = [plain(kind, LABEL) for kind in kinds]
     axes.set_xticks(range(len(kinds)), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(layers)), [plain(layer, LABEL) for layer in layers])
