@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from slow import often, slow
 
 from mist_ext.kernels import compiled
 
@@ -18,7 +19,7 @@ def fuzz(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(FUZZ), *options], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("calls", [200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [200, slow(often(4000))])
 def test_no_call_goes_wrong(calls: int) -> None:
     done = fuzz(f"--calls={calls}")
     assert done.returncode == 0, done.stdout + done.stderr

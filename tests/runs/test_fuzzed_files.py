@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from slow import often, slow
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(590, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, slow(often(100))])
 def test_no_damage_ends_in_a_crash_a_hang_or_another_s_error(count: int) -> None:
     command = [sys.executable, str(FUZZ), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
