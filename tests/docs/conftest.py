@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forked
 import miniatures
 import pytest
 import torch
@@ -19,6 +20,7 @@ from mist_ext import Selection
 from mist_ext.cli import main
 from mist_ext.data import renditions
 from mist_ext.data.source import Source
+from mist_ext.sweep import pool
 
 ROOT = Path(__file__).parents[2]
 BIRDS = ["dunlin", "egret", "grebe", "heron", "ibis", "kestrel", "lapwing", "osprey", "stork", "swift"]
@@ -52,7 +54,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]
 
 @pytest.fixture
 def desk(
-    finished_run: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow: None
 ) -> Callable[[str, bool], None]:
     """Makes the current folder one in which the commands of a page, given as text, find what they name."""
 
@@ -69,6 +71,7 @@ def desk(
         for name in ("bench", "tests", "csrc", "setup.py"):
             (tmp_path / name).symlink_to(ROOT / name)
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(pool, "subprocess", forked.SUBPROCESS)
         for name in ("digits", "glyphs"):
             whole = f"mist_ext.data.{name}.{name}"
             monkeypatch.setattr(whole, partial(every_twentieth_image, pkgutil.resolve_name(whole)))

@@ -23,7 +23,9 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import Forked
 from hypothesis import settings
+from processes import environment, free_port
 from setuptools.command.build_ext import build_ext
 
 from mist_ext.cli import main, parsers
@@ -48,16 +50,15 @@ OWN_TESTS = {"docs/extending.md": "test_extending_page.py", "docs/saving.md": "t
 SMALLER = [
     (r"vit_base_patch16_224\.augreg_in21k|vit_small_patch14_dinov2", "vit_nano"),  # which nobody has to download
     (r"--nproc-per-node \d+", "--nproc-per-node 2"),
+    (r"^mist run$|--data glyphs|--preset mist/(cub200|cifar100)\S*", r"\g<0> --classes-per-task 50"),
     (r"(--preset mist/\S+)", r"\1 --method-options ranpac.width=50"),
+    (
+        r"^mist run(?!.* --(preset|method|method-options|resume|config|help)\b)",
+        r"mist run --method-options ranpac.width=50",
+    ),
     (r"(--preset mist/\S+)(?!\S|.*--backbone)", r"\1 --backbone vit_nano"),
 ]
-FEW = ["--seeds", "1", "--epochs", "2", "--workers", "0", "--device", "cpu"]
-FEW_IMAGES = [
-    "--data",
-    "folder:my/images",
-    "--classes-per-task",
-    "5",
-]  # for other processes, where digits are all there
+FEW = ["--seeds", "1", "--first-task-epochs", "2", "--epochs", "2", "--workers", "0", "--device", "cpu"]
 # What takes a minute or so, for `pytest -m slow`.
 SLOW = r"torchrun|mist sweep|mist run (--preset (?!.* --data folder)|--data glyphs)|mist data check cub200|mkdocs build"
 # What a command on a page is to be refused for: it shows what a misspelt name is answered with.
@@ -119,12 +120,12 @@ def torchrun(words: list[str], really: bool) -> None:
     elif not really:
         mist(words[4:], really)
     else:
-        data = [] if "--preset" in words else FEW_IMAGES
         shutil.rmtree("runs/processes", ignore_errors=True)
-        words = with_options(words, [*data, *FEW, "--out", "runs/processes"])
-        launch = [sys.executable, "-m", "torch.distributed.run", *words]
-        done = run_process(launch, {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
-        assert "Results, tables and figures" in done
+        words, port = with_options(words[2:], [*FEW, "--out", "runs/processes"]), free_port()
+        ranks = [Forked(*words, env=os.environ | environment(rank, 2, port)) for rank in range(2)]
+        (said, errors), _ = (rank.communicate(timeout=300) for rank in ranks)
+        assert [rank.returncode for rank in ranks] == [0, 0], errors
+        assert "Results, tables and figures" in said
 
 
 class Accepted(Exception):
@@ -213,10 +214,8 @@ def tool(name: str) -> Callable[[list[str], bool], None]:
     return check
 
 
-def run_process(words: list[str], environment: dict[str, str] | None = None) -> str:
-    folder = Path.cwd() if environment else ROOT
-    variables = {**os.environ, **(environment or {})}
-    done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True)
+def run_process(words: list[str]) -> str:
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

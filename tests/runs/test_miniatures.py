@@ -18,6 +18,7 @@ SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0}
 SHARED = {"batch_size": 48, "freeze_rate": 1e-3}  # by methods of which each has its own published ones
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize(
     ("data", "layout", "classes"),
     first_is_quick(
@@ -49,6 +50,7 @@ def test_a_preset_runs_from_files_to_table(data: str, layout, classes: list[int]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_worker_processes_and_kept_images_change_nothing(tmp_path: Path) -> None:
     miniatures.cars196(tmp_path / "data")  # whose training views are drawn from images that are kept
     results = []
@@ -57,6 +59,7 @@ def test_worker_processes_and_kept_images_change_nothing(tmp_path: Path) -> None
         options = Config(
             **{**presets.preset("mist/cars196-simplecil-exact"), **SMALL, "workers": workers, "tuner": ["mist"]},
             image_memory=memory,
+            images_per_class=1,
             data_root=str(tmp_path / "data"),
             out=str(out),
         )

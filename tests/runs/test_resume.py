@@ -40,7 +40,7 @@ PROCESSES = multiprocessing.get_context("fork")  # torch is loaded already
 
 
 @pytest.fixture(autouse=True)
-def few_digits(every_nth_digit: Callable[[int], None]) -> None:
+def few_digits(every_nth_digit: Callable[[int], None], shallow: None) -> None:
     """Few images and no figures, so that a run takes seconds."""
     every_nth_digit(16)
 
@@ -163,7 +163,9 @@ def test_stops_while_methods_train_change_nothing(tmp_path: Path, monkeypatch: p
         "seeds": [1],
         "epochs": 2,
     }
-    options |= {"method_options": ["epochs=1", "batch_size=32", "width=40"]}
+    options |= {
+        "method_options": ["epochs=1", "batch_size=32", "width=40", "general_blocks=(0,)", "expert_blocks=(1,)"]
+    }
     run(tmp_path / "whole", **options)
     calls = iter(range(1000))
     original = Checkpointer.save_if_due

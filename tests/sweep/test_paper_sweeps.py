@@ -61,10 +61,11 @@ def test_an_ablation_varies_one_thing_before_two_methods(name: str, axis: str, v
 
 
 def small_ranpac(preset: str) -> dict[str, list[str]]:
-    return {} if "simplecil" in preset else {"method_options": ["ranpac.width=200"]}
+    return {} if "simplecil" in preset else {"method_options": ["ranpac.width=50"]}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_points")
 def test_a_sweep_of_the_paper_runs_in_parts_from_files_to_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
