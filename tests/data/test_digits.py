@@ -55,3 +55,16 @@ def test_a_misspelt_data_set_is_met_with_the_nearest_name(given, meant):
 def test_a_name_like_none_is_met_with_all_names():
     with pytest.raises(ValueError, match=f"choose one of: {', '.join(sorted([*SOURCES, 'folder:PATH']))}"):
         load("zzz")
+
+
+def test_the_file_and_the_function_of_scikit_learn_give_the_same(source, monkeypatch):
+    monkeypatch.setattr("mist_ext.data.digits.find_spec", lambda name: None)
+    assert load("digits").fingerprint() == source.fingerprint()
+
+
+def test_neither_scikit_learn_nor_torchvision_is_imported():
+    program = (
+        "import sys; from mist_ext.data import load; load('digits'); print({'sklearn', 'torchvision'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
