@@ -1,5 +1,8 @@
 """The digits source: its size, its split, and that it is the same everywhere."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch

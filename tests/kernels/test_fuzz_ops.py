@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from slow import often, slow
 
@@ -16,7 +16,7 @@ FUZZ = Path(__file__).parents[1] / "fuzz_ops"
 
 
 def fuzz(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(FUZZ), *options], capture_output=True, text=True, check=False)
+    return forked.run(FUZZ / "__main__.py", *options)  # which starts a process
 
 
 @pytest.mark.parametrize("calls", [200, slow(often(4000))])
