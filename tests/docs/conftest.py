@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pkgutil
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,8 +93,13 @@ def namespace() -> dict[str, Any]:
 
 
 @pytest.fixture
-def one_process() -> Any:
-    """A group of one process, for the examples of several."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
+def one_process() -> Callable[[], AbstractContextManager[None]]:
+    """Makes a group of one process, for the examples of several; forks are to find none."""
+
+    @contextmanager
+    def group() -> Iterator[None]:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        yield
+        torch.distributed.destroy_process_group()
+
+    return group
