@@ -76,8 +76,8 @@ def desk(
         for name in ("digits", "glyphs"):
             whole = f"mist_ext.data.{name}.{name}"
             monkeypatch.setattr(whole, partial(every_twentieth_image, pkgutil.resolve_name(whole)))
-        monkeypatch.setattr(renditions, "TRAIN_PER_CLASS", 6)
-        monkeypatch.setattr(renditions, "TEST_PER_CLASS", 2)
+        monkeypatch.setattr(renditions, "TRAIN_PER_CLASS", 3)
+        monkeypatch.setattr(renditions, "TEST_PER_CLASS", 1)
 
     return laid
 

@@ -9,7 +9,7 @@ import torch
 
 from mist_ext.data import load
 
-EVERY = {"digits": 1, "glyphs": 1, "renditions_dev": 7}  # n-th image
+EVERY = {"digits": 1, "glyphs": 1, "renditions_dev": 40}  # n-th image
 
 
 def digests() -> dict[str, str]:
