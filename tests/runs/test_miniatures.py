@@ -13,7 +13,7 @@ from rich.console import Console
 from mist_ext.config import Config, presets
 from mist_ext.runs import benchmark
 
-SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0}
+SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0, "images_per_class": 1}
 SHARED = {"batch_size": 48, "freeze_rate": 1e-3}  # by methods of which each has its own published ones
 
 
@@ -57,7 +57,6 @@ def test_worker_processes_and_kept_images_change_nothing(tmp_path: Path) -> None
         options = Config(
             **{**presets.preset("mist/cars196-simplecil-exact"), **SMALL, "workers": workers, "tuner": ["mist"]},
             image_memory=memory,
-            images_per_class=1,
             data_root=str(tmp_path / "data"),
             out=str(out),
         )
