@@ -11,7 +11,7 @@ import pytest
 import torch
 from fewer_images import every_nth
 from hypothesis import settings
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext.data import digits
 from mist_ext.kernels import compiled
@@ -28,6 +28,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests sta
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INSTRUCTION_SETS = compiled.C.instruction_sets() if compiled.C is not None else []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``-n``, let each process take tests in their order and then from others, so that fixtures are made once."""
+    if getattr(config.option, "dist", None) == "load":
+        config.option.dist = "worksteal"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,6 +88,22 @@ def same_bits() -> Callable[[Tensor, Tensor], bool]:
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(raw(a), raw(b))
 
     return compare
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave two of the six blocks of an embedded backbone: what a run does around them takes no longer than it must."""
+    from mist_ext import backbones
+
+    create = backbones.create
+
+    def two_blocks(name: str, *weights: str) -> nn.Module:
+        backbone = create(name, *weights)
+        if name in backbones.EMBEDDED:
+            del backbone.blocks[2:]  # type: ignore[union-attr, operator]
+        return backbone
+
+    monkeypatch.setattr(backbones, "create", two_blocks)
 
 
 @pytest.fixture

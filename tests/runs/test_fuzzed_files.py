@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
+from slow import often, slow
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(590, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, slow(often(100))])
 def test_no_damage_ends_in_a_crash_a_hang_or_another_s_error(count: int) -> None:
-    command = [sys.executable, str(FUZZ), str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    done = forked.run(FUZZ / "__main__.py", str(count), timeout=3600)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
     cases = 19 * count + count // 10  # of each kind that is read within the process, and of the one that is not
     assert f"{cases} cases, 0 failed" in done.stdout
