@@ -21,7 +21,6 @@ def test_no_damage_ends_in_a_crash_a_hang_or_another_s_error(count: int) -> None
 
 @pytest.mark.slow
 def test_ten_thousand_damaged_deltas_are_errors_or_whole() -> None:
-    command = [sys.executable, str(FUZZ), "5000", "delta", "mended_delta"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    done = forked.run(FUZZ / "__main__.py", "5000", "delta", "mended_delta", timeout=3600)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
     assert "10000 cases, 0 failed" in done.stdout
