@@ -30,12 +30,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INSTRUCTION_SETS = compiled.C.instruction_sets() if compiled.C is not None else []
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """With ``-n``, let each process take tests in their order and then from others, so that fixtures are made once."""
-    if getattr(config.option, "dist", None) == "load":
-        config.option.dist = "worksteal"
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none."""
     missing = compiled.cuda_missing if compiled.cuda is None else ""
