@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.statistics import Overlap, TensorChange, norm, overlap, tensor_changes
+from mist_ext.report.delta_files import delta_files
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.selection_shares import Position, kinds_in_order, positions_by_name
 from mist_ext.report.table import DASH, Cell, Column, Line, Table, Tables
@@ -19,15 +19,6 @@ LEGEND = (
     "as one vector. Overlap: entries that both tasks change over entries that either changes (Jaccard). Agreement: of "
     "the entries that both change, those that both move the same way; chance is 50 %."
 )
-
-
-def delta_files(experiment: Experiment) -> list[Path]:
-    """Return the files beside an experiment's results that hold its tasks' deltas: those of its first seed with any."""
-    folder = Path(experiment.source).parent
-    for seed in experiment.seeds:
-        if found := sorted(folder.glob(f"delta-seed{seed}-task*.safetensors")):
-            return found
-    return []
 
 
 @dataclass(frozen=True)

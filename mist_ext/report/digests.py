@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 import mist_ext
-from mist_ext.report.delta_summary import delta_files
+from mist_ext.report.delta_files import delta_files
 from mist_ext.report.experiments import Experiment
 from mist_ext.system.bounded_files import read_bytes
 

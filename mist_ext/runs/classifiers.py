@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
 from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.deltas import TaskDelta
+from mist_ext.deltas.digests import digest_of, tensor_digest
 from mist_ext.methods.method import Method
 from mist_ext.methods.trained import MOST_CLASSES
 from mist_ext.results.record import Option
@@ -177,11 +177,11 @@ def save_classifier(
             tensors[_METHOD + name] = entry.cpu().contiguous()
         else:
             plain[name] = entry
-    digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+    digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
     content = msgspec.json.encode(Description(**description, state=plain, digests=digests))
     path = folder / classifier_paths.name(seed, task)
     # In one entry: safetensors writes several in any order, and equal classifiers are to have equal files.
-    write_atomically(path, save(tensors, {"classifier": f"{_digest_of(content)} {content.decode()}"}))
+    write_atomically(path, save(tensors, {"classifier": f"{digest_of(content)} {content.decode()}"}))
     return path
 
 
@@ -225,7 +225,7 @@ def load(run: str | Path, seed: int | None = None, task: int | None = None) -> C
 
 def _described(metadata: Mapping[str, str], path: Path) -> Description:
     digest, _, content = metadata.get("classifier", "").partition(" ")
-    if digest != _digest_of(content.encode()):
+    if digest != digest_of(content.encode()):
         raise ValueError("its description does not have its digest")
     return decode_json(content, Description, str(path))
 
@@ -235,7 +235,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) ->
     if odd := sorted(tensors.keys() ^ digests.keys()):
         raise ValueError(f"its tensor {odd[0]!r} is {'surplus' if odd[0] in tensors else 'missing'}")
     for name, tensor in tensors.items():
-        if _digest(tensor) != digests[name]:
+        if tensor_digest(tensor) != digests[name]:
             raise ValueError(f"its tensor {name!r} does not have its digest")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"its tensor {name!r} holds numbers that are not finite")
@@ -271,19 +271,6 @@ def _restored(described: Description, tensors: Mapping[str, Tensor], folder: Pat
     if shape != [1, len(described.class_names)]:
         raise ValueError(f"it gives {shape[-1]} scores for {len(described.class_names)} classes")
     return classifier
-
-
-def _digest(tensor: Tensor) -> str:
-    """Return a digest of a tensor's dtype, shape and bits."""
-    values = tensor.detach().reshape(-1).view(torch.uint8).numpy()
-    return _digest_of(f"{tensor.dtype} {list(tensor.shape)}".encode(), values.data)
-
-
-def _digest_of(*parts: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:

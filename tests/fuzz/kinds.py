@@ -32,6 +32,7 @@ from mist_ext.backbones import weights
 from mist_ext.config import Config, TuningOptions, option
 from mist_ext.data import cifar100, matlab, split_lists
 from mist_ext.data.source import Images
+from mist_ext.deltas.digests import digest_of
 from mist_ext.distributed import shard_files
 from mist_ext.distributed.shard import Shard
 from mist_ext.results import manifest
@@ -186,7 +187,7 @@ def fit_classifier(folder: Path) -> None:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
         description = header["__metadata__"]["classifier"].partition(" ")[2]
-        header["__metadata__"]["classifier"] = f"{classifiers._digest_of(description.encode())} {description}"
+        header["__metadata__"]["classifier"] = f"{digest_of(description.encode())} {description}"
         text = json.dumps(header).encode()
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError):
         return

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mist_ext.report.delta_summary import DeltaSummary, delta_files
+from mist_ext.report.delta_files import delta_files
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
 from mist_ext.report.figures.layers import heat_map, name_fields
@@ -14,6 +14,8 @@ from mist_ext.report.figures.style import NOT_SEEN, experiment_title, labelled_t
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from mist_ext.report.delta_summary import DeltaSummary
 
 _DECADES = 3  # of the logarithmic colours; what is less looks like the least
 _LONG = 12  # characters of a delta's name beside a matrix
@@ -27,6 +29,8 @@ def has_figure(experiment: Experiment) -> bool:
 
 def draw(experiment: Experiment) -> Drawing:
     """Draw the deltas of an experiment's first seed that has any."""
+    from mist_ext.report.delta_summary import DeltaSummary  # which loads torch
+
     return draw_summary(DeltaSummary.of_experiment(experiment), experiment_title(experiment))
 
 
