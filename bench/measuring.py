@@ -13,8 +13,8 @@ from others import Others
 from timing import Stopwatch
 
 ROW = (
-    "op", "model", "dtype", "device", "threads", "ms", "bytes", "gb_per_s", "share_of_stream", "x_eager",
-    "x_best_torch", "best_torch", "parameters", "tensors", "peak_extra_bytes", "variants",
+    "op", "model", "dtype", "device", "threads", "ms", "bytes", "gb_per_s", "flops", "tokens", "share_of_stream",
+    "x_eager", "x_best_torch", "best_torch", "parameters", "tensors", "peak_extra_bytes", "variants",
     "variants_peak_extra_bytes", "skipped", "others_cores",
 )  # fmt: skip
 
@@ -113,6 +113,8 @@ def rows(contest: Contest, measured: Measured, model: str, dtype: str, threads: 
                 "ms": round(ms[op], 4),
                 "bytes": measured.moved,
                 "gb_per_s": round(rate / 1e6, 3),
+                "flops": contest.flops(),
+                "tokens": problem.tokens if contest.flops() else None,
                 "share_of_stream": round(rate / stream, 4),
                 "x_eager": round(ms[PUBLISHED] / ms[op], 2) if PUBLISHED in ms else None,
                 "x_best_torch": round(fair[best] / ms[op], 2) if best else None,

@@ -78,7 +78,7 @@ STUDIES: dict[str, list[Trial]] = {
     "steps": [
         {"what": f"{tuner}, {epochs} epochs of {images} images", "tuner": tuner, "epochs": epochs, "images": images}
         for tuner in ("full", "mist")
-        for epochs, images in ((6, 40), (20, 40), (40, 40), (10, 160))
+        for epochs, images in ((6, 40), (20, 40), (40, 40), (65, 40), (10, 160))  # 62 to 800 steps that update
     ],
     "batch": [
         {"what": f"{tuner}, batches of {size}", "tuner": tuner, "batch_size": size}

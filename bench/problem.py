@@ -35,6 +35,8 @@ class Problem:
         Of parameters and gradients; scores and optimiser state are float32.
     device : torch.device
     lr, weight_decay : float
+    tokens : int
+        Of the operands of one block's linear layers: as many as so many patches of a batch.
     own_draw : bool
         Whether a rival draws the entries that a step keeps with torch (for timing) or takes ours (for verifying).
     """
@@ -44,6 +46,7 @@ class Problem:
     device: torch.device
     lr: float = 1e-4
     weight_decay: float = 5e-4
+    tokens: int = 1576  # 8 images of 197
     own_draw: bool = True
     step: Tensor = field(init=False)
 
@@ -72,6 +75,23 @@ class Problem:
     @cached_property
     def grad(self) -> list[Tensor]:
         return self.normal(0.01, self.dtype, 2)
+
+    @property
+    def linear(self) -> list[int]:
+        """Positions of the weights of one block's linear layers, all blocks of a model having the same."""
+        weights = [[i for i in block if len(self.shapes[i]) == 2] for block in self.layout.blocks]
+        return max(weights, key=len)
+
+    @cached_property
+    def operands(self) -> list[tuple[Tensor, Tensor]]:
+        """The gradients of those layers' outputs and their inputs: [tokens, out] and [tokens, in] each."""
+        generator = torch.Generator(self.device).manual_seed(4)
+
+        def drawn(features: int, scale: float) -> Tensor:
+            made = torch.randn(self.tokens, features, generator=generator, device=self.device)
+            return made.mul_(scale).to(self.dtype)
+
+        return [(drawn(self.shapes[i][0], 0.01), drawn(self.shapes[i][1], 1.0)) for i in self.linear]
 
     @cached_property
     def score(self) -> list[Tensor]:

@@ -13,6 +13,8 @@ best torch  the fastest of all others that do this op's work with PyTorch or Num
 memory      what a call takes beyond the tensors that it is given
 
 Selecting works on float32 scores whatever the model's dtype, so it is measured once for each model.
+`sampled_weight_grad_` works on the linear layers of one block, with operands of --tokens tokens; its products and sums
+are counted too (`flops` in the JSON).
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def arguments() -> argparse.Namespace:
         "--threads", nargs="+", type=int, default=sorted({1, every}), help="CPU threads; 1 and all by default"
     )
     parser.add_argument("--op", nargs="+", default=OPS, choices=OPS, help="which ops; all by default")
+    parser.add_argument("--tokens", type=int, default=Problem.tokens, help="of the linear layers' operands")
     parser.add_argument("--rounds", type=int, default=9, help="calls of each; slow ones are called fewer times")
     parser.add_argument("--without", nargs="+", default=[], metavar="RIVAL", help="rivals to leave out, by name")
     parser.add_argument("--json", type=Path, help="where the results are written after every contest")
@@ -65,6 +68,8 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if given.rounds < 1:
         parser.error(f"--rounds is {given.rounds}, expected 1 or more")
+    if given.tokens < 1:
+        parser.error(f"--tokens is {given.tokens}, expected 1 or more")
     if min(given.threads) < 1:
         parser.error(f"--threads holds {min(given.threads)}, expected 1 or more")
     if given.add and not given.json:
@@ -109,7 +114,7 @@ class Roofline:
                 self._model(model, dtype, contests, stopwatch)
 
     def _model(self, model: str, dtype: str, contests: Iterable[type[Contest]], stopwatch: Stopwatch) -> None:
-        problem = Problem(layout(model), DTYPES[dtype], self.device)
+        problem = Problem(layout(model), DTYPES[dtype], self.device, tokens=self.given.tokens)
         needed = problem.parameters * 12  # parameters, gradients and the oracle's copy, in float32
         if needed > available(self.device):
             free = available(self.device) / 1e9
@@ -120,7 +125,7 @@ class Roofline:
                 assert problem.index  # made from the scores, which are not needed any more
                 problem.forget("score")
             self._contest(kind(problem), model, dtype if kind.dtypes else "fp32", stopwatch)
-            problem.forget("dense_mask", "dense_grad", "pair", "score")
+            problem.forget("dense_mask", "dense_grad", "operands", "pair", "score")
         del problem
         give_back()
 
@@ -178,7 +183,7 @@ class Roofline:
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     """What tells a row from others."""
-    return tuple(row[name] for name in ("op", "model", "dtype", "device", "threads"))
+    return *(row[name] for name in ("op", "model", "dtype", "device", "threads")), row.get("tokens")
 
 
 def tables(result: list[dict[str, Any]]) -> Iterator[str]:

@@ -30,6 +30,7 @@ SAID = {
     "drop_apply_adamw_": "drop 90 % and apply: `drop_apply_adamw_`",
     "SparseAdamW.step": "the whole `SparseAdamW.step()`",
     "mask_": "mask for a dense optimiser: `mask_`",
+    "sampled_weight_grad_": "weight gradients at kept entries: `sampled_weight_grad_`",
 }
 
 

@@ -9,6 +9,7 @@ published          dense masks drawn op by op, gradients masked, dense SGD; not 
 full               full fine-tuning at its best: compiled, fused SGD
 published masks    the published masks and dense SGD, compiled as ours
 mist_ext           compiled block by block, updated in backward
+sampled            the same, but backward computes only the gradients that the step keeps
 forward+backward   the same without any update: what a step cannot go below
 
 All ways of a table have the same precision: --precision fp32 bf16 makes two tables. They take turns round by round,
@@ -20,12 +21,10 @@ views is not part of it.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,111 +35,12 @@ from models import MODELS, model_name
 from others import Others, warn
 from progress import Progress, markdown
 from torch import Tensor, nn
+from ways import RATE, SEED, WAYS, Way
 
-from mist_ext.optim import InBackward, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.system.files import write_atomically
-from mist_ext.tuners.objective import MutualInformation
 
-RATE, KEEP, SEED = 0.05, 0.1, 1993
 PRECISIONS = ["fp32", "bf16"]
-SGD: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
-
-
-class Way:
-    """One way to take a step, with a model, projector and optimiser of its own."""
-
-    compiled = True
-
-    def __init__(self, model: nn.Module, selection: Selection, precision: str, compile_blocks: bool) -> None:
-        self.model = copy.deepcopy(model).train()
-        self.device = next(model.parameters()).device
-        torch.manual_seed(SEED)
-        self.objective = MutualInformation(model.num_features).to(self.device)
-        self.selection = selection
-        self.precision = precision
-        if self.compiled and compile_blocks:
-            for block in self.model.blocks:
-                block.compile()
-        self.prepare()
-
-    def prepare(self) -> None:
-        """Make what the step needs."""
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with mixed:
-            return self.objective(self.model(images), labels)
-
-    def step(self, images: Tensor, labels: Tensor) -> None:
-        self.loss(images, labels).backward()
-        self.update()
-
-    def update(self) -> None:
-        """Use the gradients and free them."""
-        for p in self.model.parameters():
-            p.grad = None
-
-
-class ForwardBackward(Way):
-    """No update."""
-
-
-class Full(Way):
-    def prepare(self) -> None:
-        self.sgd = torch.optim.SGD(self.model.parameters(), **SGD, fused=True)
-
-    def update(self) -> None:
-        self.sgd.step()
-        self.sgd.zero_grad()
-
-
-class PublishedMasks(Way):
-    """Dense masks, op by op."""
-
-    def prepare(self) -> None:
-        self.sgd = torch.optim.SGD(self.model.parameters(), **SGD)
-        self.masks, self.counts = [], []
-        for name, p in self.model.named_parameters():
-            mask = torch.zeros_like(p, dtype=torch.bool)
-            index = self.selection[name]
-            if index is None:
-                mask.fill_(True)
-            else:
-                mask.view(-1)[index.long().to(p.device)] = True
-            self.masks.append(mask)
-            self.counts.append(torch.zeros_like(p))
-
-    def update(self) -> None:
-        for p, mask, count in zip(self.model.parameters(), self.masks, self.counts, strict=True):
-            keep = torch.zeros_like(p)
-            keep[mask] = torch.bernoulli(torch.full((int(mask.sum()),), KEEP, device=p.device))
-            p.grad = p.grad * keep * 0.9**count
-        self.sgd.step()
-        self.sgd.zero_grad()
-
-
-class Published(PublishedMasks):
-    compiled = False
-
-
-class Ours(Way):
-    def prepare(self) -> None:
-        named = list(self.model.named_parameters())
-        self.sgd = SparseSGD(named, self.selection, keep=KEEP, seed=SEED, **SGD)
-        self.within = InBackward(self.sgd).__enter__()
-
-    def update(self) -> None:
-        self.sgd.step()
-
-
-WAYS: dict[str, type[Way]] = {
-    "published": Published,
-    "full": Full,
-    "published masks": PublishedMasks,
-    "mist_ext": Ours,
-    "forward+backward": ForwardBackward,
-}
 
 
 def transformer(name: str, image_size: int | None) -> nn.Module:
@@ -167,6 +67,18 @@ def transformer(name: str, image_size: int | None) -> nn.Module:
     return model
 
 
+def verify(model: nn.Module, ways: dict[str, Way], precision: str) -> None:
+    """Raise RuntimeError unless the ways that take MIST's steps have moved the same weights to about the same place."""
+    if not {"mist_ext", "sampled"} <= ways.keys():
+        return
+    tolerance = {"fp32": 0.01, "bf16": 0.2}[precision]  # of the way gone; bf16 rounds dense gradients, float32 sums not
+    ours, sampled = (dict(ways[name].model.named_parameters()) for name in ("mist_ext", "sampled"))
+    for name, began in model.named_parameters():
+        moved, apart = ((a - b).double().norm() for a, b in ((ours[name], began), (ours[name], sampled[name])))
+        if began.ndim > 1 and not apart <= tolerance * moved:
+            raise RuntimeError(f"{name!r} moved by {moved:.3g}, but the ways mist_ext and sampled part by {apart:.3g}")
+
+
 def measured(arguments: argparse.Namespace, model: nn.Module, precision: str) -> list[dict[str, Any]]:
     """Median seconds and peak bytes of each way, a row a way."""
     device = next(model.parameters()).device
@@ -190,6 +102,7 @@ def measured(arguments: argparse.Namespace, model: nn.Module, precision: str) ->
             timed(ways[name].step)
         peak[name] = memory.peak_extra_bytes(lambda way=ways[name]: way.step(images, labels), device)
         progress.advance("ready")
+    verify(model, ways, precision)
     with Others() as others:
         for round_number in range(arguments.rounds):
             progress.begin(f"{precision}, round {round_number + 1}")

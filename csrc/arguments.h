@@ -58,6 +58,28 @@ std::vector<PackTensor> check_pack(Checker& checker, const Tensor& packed, const
                                    const OptionalTensorList& index, const Tensor& places,
                                    const std::vector<int64_t>& first, const std::vector<int64_t>& ordinal);
 
+std::vector<LinearTensor> check_sampled_weight_grad(Checker& checker, const Tensor& packed,
+                                                    const TensorList& grad_output, const TensorList& input,
+                                                    const OptionalTensorList& index, const Tensor& places,
+                                                    const std::vector<int64_t>& first,
+                                                    const std::vector<int64_t>& ordinal);
+
+// The arguments of one of the two replacements of write_values_.
+struct ReplacementArguments {
+  const OptionalTensorList& index;
+  const TensorList& value;
+  const TensorList& expected;
+};
+
+std::vector<WriteTensor> check_write_values(const TensorList& param, const ReplacementArguments& first,
+                                            const ReplacementArguments& then);
+
+[[noreturn]] void fail_mismatch(const Mismatch& mismatch);
+
+void check_encode_gaps(const TensorList& index);
+
+void check_decode_gaps(const TensorList& code, const std::vector<int64_t>& count, const std::vector<int64_t>& size);
+
 // Of arguments that were checked.
 Packed packed_gradients(const std::optional<Tensor>& packed, const std::optional<Tensor>& places);
 PackedOutput packed_output(const Tensor& packed, const Tensor& places);
@@ -78,7 +100,9 @@ KeepRule check_keep_mask(int64_t seed, int64_t ordinal, int64_t step, int64_t n,
 // What is wrong with places that differ from those that the keep rule gives.
 [[noreturn]] void fail_places(const char* op, int64_t end, int64_t length);
 
-[[noreturn]] void fail_descending(const char* op, int64_t tensor);
+[[noreturn]] void fail_descending(const char* op, int64_t tensor, const char* index = "index");
+
+[[noreturn]] void fail_gaps(size_t tensor, GapFault fault, int64_t count, int64_t size);
 
 [[noreturn]] void fail_nan(const char* op, size_t tensor, int64_t entry);
 

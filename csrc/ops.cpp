@@ -10,9 +10,17 @@
 // mask_               everything but the kept entries of a gradient becomes zero, those are multiplied by
 //                     table[scale_code].
 // places              where the kept entries of a step lie in a packed vector: one place for each piece of each
-// tensor's
-//                     list (grid.h), and the vector's length. On the host; it depends on the keep rule alone.
+//                     tensor's list (grid.h), and the vector's length. On the host; it depends on the keep rule alone.
 // pack_               the kept entries' gradients of all tensors in one vector, in order of selection.
+// sampled_weight_grad_
+//                     packed += grad_output^T input at the kept entries of each linear layer's weight [out, in] alone,
+//                     in the order of sums of token_sums.h. `packed` may be longer than the places say.
+// write_values_       replaces the bits of entries of tensors of any dtype; with `expected`, only where all of these
+// are
+//                     found. Then the same with the lists of `then_`, if they are given.
+// encode_gaps         ascending positions as the gaps between them: one byte a position, 255 for a gap of 255 or more;
+//                     those stand behind all bytes, in four bytes each, least significant first. On the host.
+// decode_gaps         the positions of such a code: `count` of them, below `size`.
 //
 // `index` lists a tensor's selected entries, ascending (None: fully selected); momentum_buffer, exp_avg, exp_avg_sq,
 // updates, master and scale_code hold one value a selected entry. `momentum_buffer` may be an empty list where momentum
@@ -52,8 +60,16 @@ STABLE_TORCH_LIBRARY(mist_ext, m) {
       "int seed, Tensor step, int[] first=[]) -> ()");
   m.def("places(int[] count, int[] first, int[] ordinal, int threshold, int seed, int step) -> Tensor");
   m.def(
+      "sampled_weight_grad_(Tensor(a!) packed, Tensor[] grad_output, Tensor[] input, Tensor?[] index, Tensor places, "
+      "int[] first, int[] ordinal, int threshold, int seed, Tensor step) -> ()");
+  m.def(
       "pack_(Tensor(a!) packed, Tensor[] grad, Tensor?[] index, Tensor places, int[] first, int[] ordinal, "
       "int threshold, int seed, Tensor step) -> ()");
+  m.def(
+      "write_values_(Tensor(a!)[] param, Tensor?[] index, Tensor[] value, Tensor[] expected, "
+      "Tensor?[] then_index, Tensor[] then_value, Tensor[] then_expected) -> ()");
+  m.def("encode_gaps(Tensor[] index) -> Tensor[]");
+  m.def("decode_gaps(Tensor[] code, int[] count, int[] size) -> Tensor[]");
 }
 
 namespace {

@@ -81,6 +81,44 @@ struct PackTensor : Listed {
   const int32_t* index;
 };
 
+// A linear layer's operands, of whose weight gradient grad_output^T input some entries are wanted: of the weight's
+// [outputs, inputs] those that are selected and kept.
+struct LinearTensor : Listed {
+  const void* grad_output;  // [tokens, outputs]
+  const void* input;        // [tokens, inputs]
+  const int32_t* index;
+  int64_t tokens;
+  int64_t outputs;
+  int64_t inputs;
+};
+
+// What some entries of a tensor are to be, and what they must be before.
+struct Replacement {
+  const int32_t* index;  // ascending positions; null: all entries
+  int64_t selected;
+  const void* value;     // compact, of the tensor's dtype
+  const void* expected;  // the same; null: anything may be there
+};
+
+// A tensor of any dtype, of whose bits one replacement is made, then another one.
+struct WriteTensor {
+  void* param;
+  int64_t size;
+  size_t itemsize;  // 1, 2, 4 or 8
+  Replacement first;
+  Replacement then;
+};
+
+// An entry that is not what a replacement expects.
+struct Mismatch {
+  int64_t tensor = -1;  // -1: there is none
+  bool then = false;    // whether the second replacement found it
+  int64_t position = -1;
+};
+
+// What is wrong with a code of gaps.
+enum class GapFault : uint8_t { none, length, escape, range };
+
 // The kept entries' gradients of a list of tensors in one vector: tensor by tensor, in order of selection.
 template <class Pointer>
 struct PackedVector {

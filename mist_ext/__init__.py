@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mist_ext.config import Config as Config
     from mist_ext.optim import InBackward as InBackward
     from mist_ext.optim import MaskedGradient as MaskedGradient
+    from mist_ext.optim import SampledGradients as SampledGradients
     from mist_ext.optim import SparseAdamW as SparseAdamW
     from mist_ext.optim import SparseExchange as SparseExchange
     from mist_ext.optim import SparseSGD as SparseSGD
@@ -33,6 +34,7 @@ _HOME = {
     "MIST": "tuners.mist",
     "MaskedGradient": "optim",
     "MutualInformation": "tuners.objective",
+    "SampledGradients": "optim",
     "Selection": "selection",
     "Sensitivity": "sensitivity",
     "SparseAdamW": "optim",

@@ -79,6 +79,13 @@ class Arrivals:
         RuntimeError
             If a parameter already has a gradient, or is watched by another.
         """
+        self.claim(parameters)
+        for name, parameter in parameters.items():
+            hook = functools.partial(self._arrive, take, name)
+            self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def claim(self, parameters: Mapping[str, Tensor]) -> None:
+        """Keep others from watching these parameters, as `watch` does, where their gradients arrive in another way."""
         for name, parameter in parameters.items():
             if other := self._watched.get(parameter):
                 raise RuntimeError(
@@ -90,11 +97,9 @@ class Arrivals:
                     f"{name!r} already has a gradient, which {self.owner} would take too; call model.zero_grad() or "
                     "optimizer.step() first"
                 )
-        for name, parameter in parameters.items():
+        for parameter in parameters.values():
             self._watched[parameter] = self.owner
             self._parameters.append(parameter)
-            hook = functools.partial(self._arrive, take, name)
-            self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
 
     def _arrive(self, take: Callable[[str, Tensor], None], name: str, parameter: Tensor) -> None:
         if parameter.grad is None:

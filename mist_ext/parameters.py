@@ -69,7 +69,8 @@ def with_names(error: Exception, names: list[str]) -> str:
         return f"{match[0]} ({names[position]!r})" if position < len(names) else match[0]
 
     return re.sub(
-        r"\b(score|k|param|grad|index|momentum_buffer|exp_avg|exp_avg_sq|updates|master|scale_code|frozen|first|ordinal)\[(\d+)\]",
+        r"\b(score|k|param|grad|index|momentum_buffer|exp_avg|exp_avg_sq|updates|master|scale_code|frozen|first|ordinal|code"
+        r"|value|expected|then_index|then_value|then_expected)\[(\d+)\]",
         name,
         str(error),
     )

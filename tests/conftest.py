@@ -11,7 +11,7 @@ import pytest
 import torch
 from fewer_images import every_nth
 from hypothesis import settings
-from torch import Tensor
+from torch import Tensor, nn
 
 from mist_ext.data import digits
 from mist_ext.kernels import compiled
@@ -82,6 +82,22 @@ def same_bits() -> Callable[[Tensor, Tensor], bool]:
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(raw(a), raw(b))
 
     return compare
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave two of the six blocks of an embedded backbone: what a run does around them takes no longer than it must."""
+    from mist_ext import backbones
+
+    create = backbones.create
+
+    def two_blocks(name: str, *weights: str) -> nn.Module:
+        backbone = create(name, *weights)
+        if name in backbones.EMBEDDED:
+            del backbone.blocks[2:]  # type: ignore[union-attr, operator]
+        return backbone
+
+    monkeypatch.setattr(backbones, "create", two_blocks)
 
 
 @pytest.fixture

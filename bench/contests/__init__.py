@@ -5,5 +5,7 @@ from contests.contest import Contest
 from contests.drop_apply import SGD, AdamW
 from contests.mask import Mask
 from contests.select import Select
+from contests.weight_gradient import SampledWeightGrad
 
-CONTESTS: list[type[Contest]] = [Accumulate, Select, SGD, AdamW, Mask]  # those that need the scores first
+# Those that need the scores first.
+CONTESTS: list[type[Contest]] = [Accumulate, Select, SGD, AdamW, Mask, SampledWeightGrad]

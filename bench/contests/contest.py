@@ -94,6 +94,10 @@ class Contest(ABC):
     def moved(self) -> int:
         """The bytes that any implementation of the op must read and write."""
 
+    def flops(self) -> int | None:
+        """The products and sums that any implementation must make, None where memory alone bounds the op."""
+        return None
+
     def add(self) -> tuple[Call, int]:
         """``a.add_(b)`` of as many float32 entries as the model, and its bytes: read both, write one."""
         return addition(*self.problem.pair)

@@ -29,8 +29,8 @@ std::vector<MaskTensor> check_mask(Checker& checker, const TensorList& grad, con
   return checked;
 }
 
-void fail_descending(const char* op, int64_t tensor) {
-  fail(op, ": index[", tensor, "] is not strictly ascending; sort it and drop repeated positions");
+void fail_descending(const char* op, int64_t tensor, const char* index) {
+  fail(op, ": ", index, "[", tensor, "] is not strictly ascending; sort it and drop repeated positions");
 }
 
 }  // namespace mist

@@ -1,7 +1,7 @@
 // mask_: everything but the kept entries of a gradient becomes zero; a kept one is multiplied by its factor.
-#include <atomic>
 #include <bit>
 
+#include "descending.h"
 #include "keep.h"
 #include "kernels.h"
 #include "pieces.h"
@@ -40,18 +40,7 @@ void clear_dropped(const MaskTensor& tensor, const Keeper& keeper, const float* 
 
 }  // namespace
 
-int64_t find_descending(const std::vector<MaskTensor>& tensors) {
-  std::atomic<int64_t> wrong{-1};
-  for_each_piece(
-      tensors, kPiece, [](const MaskTensor& tensor) { return Range{0, tensor.index ? tensor.selected : 0}; },
-      [&](size_t t, int64_t begin, int64_t end) {
-        const int32_t* const index = tensors[t].index;
-        int32_t descents = 0;  // as wide as an entry, for vectors of them
-        for (int64_t j = std::max<int64_t>(begin, 1); j < end; ++j) descents |= index[j - 1] >= index[j];
-        if (descents) wrong = static_cast<int64_t>(t);
-      });
-  return wrong;
-}
+int64_t find_descending(const std::vector<MaskTensor>& tensors) { return first_descending(tensors); }
 
 void mask(const std::vector<MaskTensor>& tensors, const Draw& draw, const DeviceScalars& scalars) {
   const auto step = static_cast<uint64_t>(*scalars.step);

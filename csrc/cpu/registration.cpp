@@ -5,9 +5,11 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "../arguments.h"
 #include "kernels.h"
+#include "parallel.h"
 
 namespace mist::cpu {
 namespace {
@@ -30,16 +32,18 @@ TensorList select_op(const TensorList& score, const std::vector<int64_t>& k) {
   return index;
 }
 
-// The places say which entries of a packed vector belong to which piece, so they must be those of this very draw.
+// The places say which entries of a packed vector belong to which piece, so they must be those of this very draw. The
+// vector ends where they do, unless it may be longer.
 template <class T>
 void require_places(const char* op, const std::vector<T>& tensors, const Draw& draw, int64_t step, const Tensor& packed,
-                    const Tensor& given) {
+                    const Tensor& given, bool longer = false) {
   const std::vector<Listed> lists(tensors.begin(), tensors.end());
   std::vector<int64_t> made(static_cast<size_t>(given.numel()));
   places(lists, draw, step, made.data());
   const auto* const values = static_cast<const int64_t*>(given.const_data_ptr());
   const int64_t end = values[made.size() - 1], length = packed.numel();
-  if (end != length || !std::equal(made.begin(), made.end(), values)) fail_places(op, end, length);
+  const bool right = longer ? end <= length : end == length;
+  if (!right || !std::equal(made.begin(), made.end(), values)) fail_places(op, end, right ? end : length);
 }
 
 void drop_apply_sgd_op(const TensorList& param, const TensorList& grad, const OptionalTensorList& index,
@@ -113,6 +117,74 @@ void pack_op(const Tensor& packed, const TensorList& grad, const OptionalTensorL
   pack(tensors, draw, *scalars.step, packed_output(packed, places));
 }
 
+void sampled_weight_grad_op(const Tensor& packed, const TensorList& grad_output, const TensorList& input,
+                            const OptionalTensorList& index, const Tensor& places, const std::vector<int64_t>& first,
+                            const std::vector<int64_t>& ordinal, int64_t threshold, int64_t seed, const Tensor& step) {
+  Checker checker("sampled_weight_grad_", grad_output.at(0));
+  const DeviceScalars scalars =
+      check_scalars(checker, {}, std::nullopt, step, std::nullopt, std::nullopt, std::nullopt);
+  const Draw draw = check_draw(checker, threshold, seed);
+  const auto tensors = check_sampled_weight_grad(checker, packed, grad_output, input, index, places, first, ordinal);
+  require_places("sampled_weight_grad_", tensors, draw, *scalars.step, packed, places, true);
+  sampled_weight_grad(tensors, draw, *scalars.step, static_cast<float*>(packed.mutable_data_ptr()),
+                      static_cast<const int64_t*>(places.const_data_ptr()));
+}
+
+void write_values_op(const TensorList& param, const OptionalTensorList& index, const TensorList& value,
+                     const TensorList& expected, const OptionalTensorList& then_index, const TensorList& then_value,
+                     const TensorList& then_expected) {
+  const auto tensors = check_write_values(param, {index, value, expected}, {then_index, then_value, then_expected});
+  if (const int64_t wrong = find_descending(tensors); wrong >= 0)
+    fail_descending("write_values_", wrong / 2, wrong % 2 ? "then_index" : "index");
+  if (const Mismatch mismatch = write_values(tensors); mismatch.tensor >= 0) fail_mismatch(mismatch);
+}
+
+Tensor new_vector(int64_t count, torch::headeronly::ScalarType type) {
+  const int64_t size[] = {count};
+  return torch::stable::empty({size, 1}, type);
+}
+
+// Calls body(list number) for each of them, on several threads.
+void for_each_list(size_t count, const std::function<void(size_t)>& body) {
+  parallel_for(static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) body(static_cast<size_t>(t));
+  });
+}
+
+TensorList encode_gaps_op(const TensorList& index) {
+  check_encode_gaps(index);
+  const auto entries = [&](size_t t) { return static_cast<const int32_t*>(index[t].const_data_ptr()); };
+  std::vector<int64_t> escapes(index.size());
+  for_each_list(index.size(), [&](size_t t) { escapes[t] = count_escapes(entries(t), index[t].numel()); });
+  TensorList code;
+  std::vector<uint8_t*> bytes;
+  for (size_t t = 0; t < index.size(); ++t) {
+    if (escapes[t] < 0) fail_descending("encode_gaps", static_cast<int64_t>(t));
+    code.push_back(new_vector(index[t].numel() + 4 * escapes[t], torch::headeronly::ScalarType::Byte));
+    bytes.push_back(static_cast<uint8_t*>(code[t].mutable_data_ptr()));
+  }
+  for_each_list(index.size(), [&](size_t t) { encode_gaps(entries(t), index[t].numel(), escapes[t], bytes[t]); });
+  return code;
+}
+
+TensorList decode_gaps_op(const TensorList& code, const std::vector<int64_t>& count, const std::vector<int64_t>& size) {
+  check_decode_gaps(code, count, size);
+  TensorList index;
+  std::vector<int32_t*> entries;
+  for (const int64_t positions : count) {
+    index.push_back(new_vector(positions, torch::headeronly::ScalarType::Int));
+    entries.push_back(static_cast<int32_t*>(index.back().mutable_data_ptr()));
+  }
+  std::vector<GapFault> faults(code.size());
+  for_each_list(code.size(), [&](size_t t) {
+    const auto* const bytes = static_cast<const uint8_t*>(code[t].const_data_ptr());
+    faults[t] = decode_gaps(bytes, code[t].numel(), count[t], size[t], entries[t]);
+  });
+  for (size_t t = 0; t < code.size(); ++t)
+    if (faults[t] != GapFault::none) fail_gaps(t, faults[t], count[t], size[t]);
+  return index;
+}
+
 }  // namespace
 }  // namespace mist::cpu
 
@@ -123,6 +195,10 @@ STABLE_TORCH_LIBRARY_IMPL(mist_ext, CPU, m) {
   m.impl("drop_apply_adamw_", TORCH_BOX(&mist::cpu::drop_apply_adamw_op));
   m.impl("mask_", TORCH_BOX(&mist::cpu::mask_op));
   m.impl("pack_", TORCH_BOX(&mist::cpu::pack_op));
+  m.impl("sampled_weight_grad_", TORCH_BOX(&mist::cpu::sampled_weight_grad_op));
+  m.impl("write_values_", TORCH_BOX(&mist::cpu::write_values_op));
+  m.impl("encode_gaps", TORCH_BOX(&mist::cpu::encode_gaps_op));
+  m.impl("decode_gaps", TORCH_BOX(&mist::cpu::decode_gaps_op));
 }
 
 // It has no tensor that would choose a device.

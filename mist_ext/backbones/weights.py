@@ -74,7 +74,7 @@ def load(backbone: nn.Module, file: Path, name: str) -> None:
     if file.suffix == ".npz":
         _load_jax(backbone, file, name)
         return
-    state = _tensors(file)
+    state = tensors(file)
     wrong = _differences(backbone, state)
     if wrong and (converted := _converted(backbone, state)) is not None and not _differences(backbone, converted):
         state, wrong = converted, []
@@ -93,8 +93,19 @@ def _misfit(file: Path, name: str, wrong: list[str]) -> ValueError:
     )
 
 
-def _tensors(file: Path) -> dict[str, Any]:
-    """Return a file's tensors by name, without what a training checkpoint wraps around them."""
+def tensors(file: Path) -> dict[str, Any]:
+    """Return a file's tensors by name, without what a training checkpoint wraps around them.
+
+    Parameters
+    ----------
+    file : Path
+        ``.safetensors``, or ``.pth``/``.pt``/``.bin`` (tensors only).
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or holds more than dense tensors; the message names it.
+    """
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 

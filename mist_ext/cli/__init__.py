@@ -1,4 +1,4 @@
-"""The command ``mist``: run, sweep, predict, cost, report, compare, data, info."""
+"""The command ``mist``: run, sweep, predict, cost, report, compare, data, delta, info."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mist_ext.cli import ending, parsers
+from mist_ext.cli import delta, ending, parsers
 from mist_ext.config.typed import typed
 from mist_ext.system.names import say
 
@@ -121,7 +121,7 @@ def predict_command(options: Namespace) -> int:
     from mist_ext.runs import predict_command as command
 
     top, seed = typed(options.top, int, "top is"), typed(options.seed, int | None, "seed is")
-    command.predict(options.run, options.images, top, seed, Console())
+    command.predict(options.run, options.images, top, seed, Console(), typed(options.task, int | None, "task is"))
     return 0
 
 
@@ -220,6 +220,7 @@ COMMANDS = {
     "report": report_command,
     "compare": compare_command,
     "data": data_command,
+    "delta": delta.run,
     "info": info_command,
 }
 

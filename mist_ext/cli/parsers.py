@@ -9,6 +9,7 @@ import shutil
 import typing
 from typing import Any, Literal, NoReturn
 
+from mist_ext.cli import delta
 from mist_ext.config.option import GROUPS, kinds, unknown_option
 from mist_ext.config.tuning import SPARSE, TRAINING
 from mist_ext.system.names import quoted
@@ -80,6 +81,8 @@ def make() -> Parser:
     data = commands.add_parser("data", help="examine a data set on the disk")
     actions = data.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _check(actions.add_parser("check", help="layout, counts, unreadable images, images in both parts"))
+    deltas = commands.add_parser("delta", help="what tasks changed in a model: show, apply, undo, merge, export")
+    delta.add(deltas.add_subparsers(dest="action", required=True, metavar="COMMAND"), _choices(FORMATS))
     commands.add_parser("info", help="versions, backend and devices")
     return parser
 
@@ -181,6 +184,7 @@ def _predict(parser: Parser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="paths of images")
     parser.add_argument("--top", default=5, metavar="N", help="how many classes are shown for each image (default: 5)")
     parser.add_argument("--seed", metavar="N", help="whose classifier; by default the first saved")
+    parser.add_argument("--task", metavar="N", help="of a run with --deltas: the last task it knows; by default all")
 
 
 ABOVE_GRID = ("data_root",)  # the options of a run that lie above a grid

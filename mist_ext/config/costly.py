@@ -18,6 +18,7 @@ NAMES = (
     "drop",
     "dynamics",
     "in_backward",
+    "weight_gradients",
     "whole",
     "layers",
     "lora_rank",

@@ -84,6 +84,14 @@ class Config(TuningOptions):
         "auto: published where there is such a protocol (embedded data with the embedded backbone too), else model.",
         group="data",
     )
+    augmentation: Literal["auto", "none"] = option(
+        "auto",
+        "auto: training images are cropped and flipped at random, as was published, and as photographs can be. none: "
+        "they look as test images do; for letters, scans or diagrams. MIST's second view is cropped and flipped all "
+        "the same.",
+        group="data",
+        needs=FILES,
+    )
     skip_broken: bool = option(
         False,
         "Do without images that cannot be decoded, instead of stopping before the task.",
@@ -136,6 +144,12 @@ class Config(TuningOptions):
     )
     save: Literal["first", "all", "none"] = option(
         "first", "Whose trained classifiers are kept for mist predict: those of the first seed, of all, or none."
+    )
+    deltas: bool = option(
+        False,
+        "Keep what every task changed in the backbone, in a file for each task in the experiments' folders, for mist "
+        "delta, and a classifier after every task; classifiers name these files instead of holding the backbone.",
+        needs=("a tuner that changes the backbone", lambda options: any(name != "none" for name in options.tuner)),
     )
     tensorboard: bool = option(False, "Write scalars for TensorBoard as they come.")
     preset: str | None = option(

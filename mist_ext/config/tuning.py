@@ -170,6 +170,15 @@ class TuningOptions:
         tuners=SPARSE,
         needs=("dynamics exact", lambda options: options.dynamics == "exact"),
     )
+    weight_gradients: Literal["auto", "sampled", "dense"] = option(
+        "auto",
+        "sampled: backward computes of a linear layer's weight gradient the entries alone that the step keeps, to "
+        "within rounding the same. dense: all of them. auto: sampled on a CPU where nothing else needs whole gradients "
+        "or asks for in_backward, else dense.",
+        group="MIST",
+        tuners=("mist", "random", "magnitude"),
+        needs=EXCHANGING,
+    )
     whole: str = option(
         "bias|norm",
         "Regular expression: tensors whose name it matches are fully selected; in exact dynamics those of at most one "
@@ -310,6 +319,17 @@ class TuningOptions:
                 "shard is True, but exchange is 'dense': FSDP2 itself reduces the gradients of a backbone that is "
                 "spread over the processes; leave exchange out"
             )
+        if self.weight_gradients == "sampled":
+            for name, given, why in (
+                ("in_backward", self.in_backward is True, "sampled gradients are short, and freed by the step"),
+                ("exchange", self.exchange == "dense", "PyTorch's DDP reduces whole gradients"),
+                ("shard", self.shard, "FSDP2 reduces whole gradients"),
+            ):
+                if given:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}, but weight_gradients is 'sampled': {why}; leave {name} "
+                        "out, or use weight_gradients dense"
+                    )
         if self.in_backward and self.dynamics == "published":
             raise ValueError(
                 "in_backward is True, but published dynamics need the gradients of the whole model at once; "

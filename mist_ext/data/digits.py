@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,21 @@ def _test_rows(labels: Tensor) -> Tensor:
     return chosen
 
 
+def _table() -> np.ndarray:
+    """Return the digits, float64 ``[1797, 65]``: in each row the 64 pixels of an image, and its label.
+
+    They are read from scikit-learn's file, since importing scikit-learn takes as long as a small run.
+    """
+    spec = find_spec("sklearn")
+    file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
+    if file and file.is_file():
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # of a version that keeps them elsewhere
+
+    bunch = load_digits()
+    return np.column_stack([bunch.data, bunch.target])
+
+
 def digits() -> Source:
     """Return 1,797 handwritten digits (UCI "Optical Recognition of Handwritten Digits", test part, CC BY 4.0).
 
@@ -36,14 +54,12 @@ def digits() -> Source:
     Source
         10 classes, 2 tasks by default; a fixed stratified 30 % of every class is the test part.
     """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    small = torch.from_numpy(bunch.images).to(torch.float32)[:, None] * (255 / 16)
+    table = torch.from_numpy(_table())
+    small = table[:, :-1].reshape(-1, 1, 8, 8).to(torch.float32) * (255 / 16)
     large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     pixels = large.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-    labels = torch.from_numpy(bunch.target).to(torch.int64)
+    labels = table[:, -1].to(torch.int64)
     test = _test_rows(labels)
-    names = tuple(str(name) for name in bunch.target_names)
+    names = tuple(map(str, range(10)))
     train, held = (Images(pixels[rows], labels[rows]) for rows in (~test, test))
     return Source("digits", names, train, held, tasks=2)

@@ -200,6 +200,7 @@ def views_of(
     normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
     memory: int = 0,
     workers: int = 0,
+    augmented: bool = True,
 ) -> tuple[Views, Views]:
     """Make the views of a source's training and test part.
 
@@ -214,6 +215,8 @@ def views_of(
         Bytes that both together may use for keeping decoded images.
     workers : int
         Processes that decode.
+    augmented : bool
+        Whether training views are drawn where the source's transform draws.
 
     Returns
     -------
@@ -224,7 +227,7 @@ def views_of(
     mean, std = normalisation or (source.mean, source.std)
     # The test part first: its images are seen after every task.
     test = Views(source.test, source.transform(size), mean, std, memory, workers)
-    train = Views(source.train, source.transform(size), mean, std, memory - test.memory_used, workers)
+    train = Views(source.train, source.transform(size), mean, std, memory - test.memory_used, workers, augmented)
     return train, test
 
 
@@ -274,7 +277,7 @@ class Batches:
         self.device = torch.device(device)
         count = len(images)  # type: ignore[arg-type]
         rows = torch.arange(count) if order is None else torch.randperm(count, generator=generator(*order))
-        drawn = order is not None and isinstance(images, TaskImages) and images.views.transform.random
+        drawn = order is not None and isinstance(images, TaskImages) and images.views.drawn
         self.same = isinstance(images, TaskImages) and not drawn
         items = [(row, draw_seed(*(order or ()), "view", row)) if drawn else row for row in rows.tolist()]
         batches = [items[i : i + batch_size] for i in range(0, count, batch_size)][start:]

@@ -1,17 +1,21 @@
 """How an image becomes a backbone's input: the published transforms, each in a fixed part and a drawn one.
 
 What the fixed part makes can be kept in memory (`mist_ext.data.views`). All resampling is Pillow's, as in the published
-code. Its sizes are published for an input of 224 pixels, and scale with the backbone's.
+code. Its sizes are published for an input of 224 pixels, and scale with the backbone's. torchvision is imported when
+one of its transforms is made.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from PIL import Image
-from torchvision.transforms import v2
 
 from mist_ext.system.suggest import unknown
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 LONGEST = 100  # times the shorter side: the longer one is cut to that, or resizing could take gigabytes
 PUBLISHED_SIZE = 224  # pixels: the input for which the other sizes below were published
@@ -120,6 +124,8 @@ class RandomCrops(Transform):
     """
 
     def __init__(self, size: int) -> None:
+        from torchvision.transforms import v2
+
         super().__init__(size)
         self._training = v2.Compose(
             [v2.RandomResizedCrop(size, scale=(0.05, 1.0), ratio=(3 / 4, 4 / 3)), v2.RandomHorizontalFlip()]
@@ -140,6 +146,8 @@ class ResizedCrops(Transform):
     """
 
     def __init__(self, size: int) -> None:
+        from torchvision.transforms import v2
+
         super().__init__(size)
         self.prepared_side = _scaled(300, size)
         self._resize = v2.Resize((self.prepared_side, self.prepared_side), v2.InterpolationMode.BICUBIC)
@@ -157,6 +165,8 @@ class ResizedCrops(Transform):
 
 
 def _central(size: int) -> v2.Compose:
+    from torchvision.transforms import v2
+
     resize = v2.Resize(_scaled(256, size), interpolation=v2.InterpolationMode.BICUBIC)
     return v2.Compose([_bounded, resize, v2.CenterCrop(size)])
 

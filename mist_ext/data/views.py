@@ -69,9 +69,13 @@ class Views:
         Bytes that may be used for keeping decoded images.
     workers : int
         Processes that decode.
+    augmented : bool
+        Whether training views are drawn where the transform draws; else they are evaluation's views.
 
     Attributes
     ----------
+    drawn : bool
+        Whether a training view is drawn at random.
     memory_used : int
         Bytes of decoded images in memory once all have been used.
     """
@@ -84,16 +88,18 @@ class Views:
         std: tuple[float, float, float] = (1.0, 1.0, 1.0),
         memory: int = 0,
         workers: int = 0,
+        augmented: bool = True,
     ) -> None:
         self.images = images
         self.transform = transform
+        self.drawn = transform.random and augmented
         self.workers = workers
         self.memory_used = 0
         self.mean, self.std = mean, std
         self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
         self._plain = not any(mean) and all(value == 1 for value in std)
         self._evaluated = self._cache(transform.size, memory)
-        self._prepared = self._cache(transform.prepared_side, memory) if transform.random else None
+        self._prepared = self._cache(transform.prepared_side, memory) if self.drawn else None
 
     def _cache(self, side: int | None, memory: int) -> ImageCache | None:
         count = len(self.images)
@@ -146,7 +152,7 @@ class Views:
         BrokenImage
             If the image cannot be decoded.
         """
-        if not self.transform.random:
+        if not self.drawn:
             return self.evaluation(row)
 
         def make() -> Image.Image:

@@ -135,8 +135,7 @@ def check_mask(
     for t, (gradient, entries) in enumerate(zip(grad, index, strict=True)):
         checker.tensor(f"grad[{t}]", gradient, *FLOATING, written=True)
         checker.selection(t, gradient.numel(), index, scale_code, first, ordinal)
-        ascending = entries is None or bool((entries.flatten().diff() > 0).all())
-        checker.require(ascending, f"index[{t}] is not strictly ascending; sort it and drop repeated positions")
+        checker.ascending(f"index[{t}]", entries)
     checker.no_overlap()
 
 
@@ -183,4 +182,36 @@ def check_pack(
     for t, gradient in enumerate(grad):
         checker.tensor(f"grad[{t}]", gradient, *FLOATING)
         checker.selection(t, gradient.numel(), index, [], first, ordinal)
+    checker.no_overlap()
+
+
+def check_sampled_weight_grad(
+    packed: Tensor,
+    grad_output: TensorList,
+    input: TensorList,
+    index: OptionalTensorList,
+    places: Tensor,
+    first: Sequence[int],
+    ordinal: Sequence[int],
+    threshold: int,
+    seed: int,
+    step: Tensor,
+) -> None:
+    """Check the arguments of `ops.sampled_weight_grad_`."""
+    checker = Checker("sampled_weight_grad_", (grad_output or [packed])[0].device)
+    checker.scalars([], None, step)
+    checker.draw(threshold, seed, int(step))
+    lists = {"input": input, "index": index, "ordinal": ordinal}
+    checker.lengths("grad_output", len(grad_output), {"first": first}, **lists)
+    checker.tensor("packed", packed, torch.float32, written=True)
+    checker.tensor("places", places, torch.int64)
+    for t, (gradient, inputs) in enumerate(zip(grad_output, input, strict=True)):
+        for name, operand in ((f"grad_output[{t}]", gradient), (f"input[{t}]", inputs)):
+            shape = list(operand.shape)
+            checker.require(len(shape) == 2, f"{name} has shape {shape}, expected two dimensions: tokens and features")
+        checker.tensor(f"grad_output[{t}]", gradient, *FLOATING)
+        checker.tensor(f"input[{t}]", inputs, gradient.dtype)
+        rows, expected = len(inputs), len(gradient)
+        checker.require(rows == expected, f"input[{t}] has {rows} tokens, but grad_output[{t}] has {expected}")
+        checker.selection(t, gradient.shape[1] * inputs.shape[1], index, [], first, ordinal)
     checker.no_overlap()

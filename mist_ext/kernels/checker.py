@@ -97,16 +97,27 @@ class Checker:
         self.require(size <= MOST_ENTRIES, f"tensor {t} has {size} entries, at most {MOST_ENTRIES} are supported")
         entries = index[t]
         selected = selected_entries(size, entries)
-        self.tensor(f"index[{t}]", entries, torch.int32)
-        more = f"index[{t}] has {selected} entries, more than the tensor it points into, {size}"
-        self.require(selected <= size, more)
-        # An index ascends, so its ends tell whether it still fits a tensor that may have changed since it was made.
-        for position in entries.flatten()[[0, -1]].tolist() if entries is not None and selected else []:
-            within = f"expected ascending positions from 0 to {size - 1} in its tensor of {size} entries"
-            self.require(0 <= position < size, f"index[{t}] holds {position}, {within}")
+        self.entries(f"index[{t}]", entries, size)
         if scale_code:
             self.tensor(f"scale_code[{t}]", scale_code[t], torch.uint8, size=selected)
         self.listed(selected, f"first[{t}]", first[t] if first else 0, f"ordinal[{t}]", ordinal[t])
+
+    def entries(self, name: str, index: Tensor | None, size: int) -> None:
+        """Require an index of at most ``size`` entries, whose ends lie in a tensor of that size."""
+        self.tensor(name, index, torch.int32)
+        if index is None or not index.numel():
+            return
+        more = f"{name} has {index.numel()} entries, more than the tensor it points into, {size}"
+        self.require(index.numel() <= size, more)
+        # An index ascends, so its ends tell whether it still fits a tensor that may have changed since it was made.
+        for position in index.flatten()[[0, -1]].tolist():
+            within = f"expected ascending positions from 0 to {size - 1} in its tensor of {size} entries"
+            self.require(0 <= position < size, f"{name} holds {position}, {within}")
+
+    def ascending(self, name: str, index: Tensor | None) -> None:
+        """Require that an index ascends strictly."""
+        ascends = index is None or bool((index.flatten().diff() > 0).all())
+        self.require(ascends, f"{name} is not strictly ascending; sort it and drop repeated positions")
 
     def scalars(
         self, scale_code: OptionalTensorList, table: Tensor | None, step: Tensor, **scalars: Tensor | None

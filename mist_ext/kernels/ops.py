@@ -12,30 +12,26 @@ records, as are inference tensors outside of inference mode. Nothing is differen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from mist_ext.kernels import compiled, fakes, reference
+from mist_ext.kernels import compiled, fakes
+from mist_ext.kernels.implementation import implementation
 from mist_ext.kernels.in_place import write
 from mist_ext.kernels.keep_rule import keep_mask as keep_mask
 from mist_ext.kernels.keep_rule import keep_threshold as keep_threshold
+from mist_ext.kernels.packed_ops import pack_ as pack_
+from mist_ext.kernels.packed_ops import places as places
+from mist_ext.kernels.packed_ops import sampled_weight_grad_ as sampled_weight_grad_
 from mist_ext.kernels.reference import pack_bits as pack_bits
 from mist_ext.kernels.reference import unpack_bits as unpack_bits
+from mist_ext.kernels.value_ops import decode_gaps as decode_gaps
+from mist_ext.kernels.value_ops import encode_gaps as encode_gaps
+from mist_ext.kernels.value_ops import write_values_ as write_values_
 
 backend = compiled.backend
 if compiled.C is not None:
     fakes.register()
-
-
-def _implementation(op: str, **lists: Sequence) -> Any:
-    """Return the op for the device of the first list; RuntimeError if one of the lists alone is empty."""
-    (name, first), *others = lists.items()
-    for other, values in others:
-        if not (first and values):
-            raise RuntimeError(f"{op}: {other} has {len(values)} tensors, but {name} has {len(first)}")
-    return getattr(torch.ops.mist_ext if compiled.available(first[0].device) else reference, op)
 
 
 def accumulate_(
@@ -56,7 +52,7 @@ def accumulate_(
     """
     if score or grad:
         frozen = [None] * len(score) if frozen is None else frozen
-        add = _implementation("accumulate_", score=score, grad=grad)
+        add = implementation("accumulate_", score=score, grad=grad)
         write("accumulate_", add, score, grad, frozen, scale, score=score)
 
 
@@ -80,7 +76,7 @@ def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
     RuntimeError
         If a score is NaN; the message names the tensor and the entry.
     """
-    return list(_implementation("select", score=score, k=k)(score, k)) if score or k else []
+    return list(implementation("select", score=score, k=k)(score, k)) if score or k else []
 
 
 def drop_apply_sgd_(
@@ -146,7 +142,7 @@ def drop_apply_sgd_(
     given = {"param": param, "index": index} if packed is not None else {"param": param, "grad": grad, "index": index}
     if any(given.values()):
         write(
-            "drop_apply_sgd_", _implementation("drop_apply_sgd_", **given),
+            "drop_apply_sgd_", implementation("drop_apply_sgd_", **given),
             param, grad, index, momentum_buffer, master, scale_code, table, ordinal, lr, momentum, weight_decay,
             threshold, seed, step, found_inf, grad_scale, first, packed, places,
             param=param, momentum_buffer=momentum_buffer, master=master,
@@ -203,7 +199,7 @@ def drop_apply_adamw_(
     given = {"param": param, "index": index} if packed is not None else {"param": param, "grad": grad, "index": index}
     if any(given.values()):
         write(
-            "drop_apply_adamw_", _implementation("drop_apply_adamw_", **given),
+            "drop_apply_adamw_", implementation("drop_apply_adamw_", **given),
             param, grad, index, exp_avg, exp_avg_sq, updates, master, scale_code, table, ordinal, lr, beta1, beta2,
             eps, weight_decay, correction, threshold, seed, step, found_inf, grad_scale, first, packed, places,
             param=param, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, updates=updates, master=master,
@@ -232,61 +228,5 @@ def mask_(
         As in `drop_apply_sgd_`.
     """
     if grad or index:
-        mask = _implementation("mask_", grad=grad, index=index)
+        mask = implementation("mask_", grad=grad, index=index)
         write("mask_", mask, grad, index, scale_code, table, ordinal, threshold, seed, step, first, grad=grad)
-
-
-def places(
-    count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], *, threshold: int, seed: int, step: int
-) -> Tensor:
-    """Return the offsets of a step's kept entries in a packed vector, which the host knows by the keep rule alone.
-
-    The selection lists are cut into pieces where the positions in the whole list are multiples of 2048.
-
-    Parameters
-    ----------
-    count : sequence of int
-        How many entries of each tensor are selected, in this part of it.
-    first, ordinal, threshold, seed
-        As in `drop_apply_sgd_`.
-    step : int
-        The value that the other ops get as a tensor.
-
-    Returns
-    -------
-    Tensor
-        int64 ``[pieces + 1]`` on the CPU: for each piece of each tensor, in order, the offset of its first kept
-        entry; last the length of the packed vector.
-    """
-    host = torch.ops.mist_ext if compiled.available(torch.device("cpu")) else reference
-    return host.places(count, first, ordinal, threshold, seed, step)
-
-
-def pack_(
-    packed: Tensor,
-    grad: Sequence[Tensor],
-    index: Sequence[Tensor | None],
-    places: Tensor,
-    first: Sequence[int],
-    ordinal: Sequence[int],
-    *,
-    threshold: int,
-    seed: int,
-    step: Tensor,
-) -> None:
-    """Gather the kept entries' gradients of all tensors into one vector, tensor by tensor, in order of selection.
-
-    Parameters
-    ----------
-    packed : Tensor
-        float32 or bfloat16, ``[places[-1]]``.
-    grad : sequence of Tensor
-        float32, bfloat16 or float16.
-    places : Tensor
-        What `places` returns for the same lists and step, on the gradients' device.
-    index, first, ordinal, threshold, seed, step
-        As in `drop_apply_sgd_`.
-    """
-    if grad or index:
-        pack = _implementation("pack_", grad=grad, index=index)
-        write("pack_", pack, packed, grad, index, places, first, ordinal, threshold, seed, step, packed=[packed])

@@ -6,7 +6,6 @@ Each function takes what its namesake in `ops` takes. Every product and sum is r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,52 +15,20 @@ from mist_ext.kernels.arguments import (
     check_accumulate,
     check_drop_apply_adamw,
     check_drop_apply_sgd,
-    check_keep_mask,
     check_mask,
     check_pack,
     check_places,
     check_select,
 )
-from mist_ext.kernels.checker import PIECE, Checker, selected_entries
-
-_WORD = 0xFFFFFFFF
-
-
-def philox4x32(key: tuple[int, int], counter: Sequence[Tensor | int]) -> list[Tensor]:
-    """Return ten rounds of Philox4x32 (Salmon et al., SC 2011).
-
-    Parameters
-    ----------
-    key : tuple of int
-        Two 32-bit words.
-    counter : sequence
-        Four 32-bit words, ints or int64 tensors that broadcast.
-
-    Returns
-    -------
-    list of Tensor
-        Four int64 tensors of 32-bit words.
-    """
-    c0, c1, c2, c3 = torch.broadcast_tensors(*(torch.as_tensor(c, dtype=torch.int64) for c in counter))
-    k0, k1 = key
-    for _ in range(10):
-        # int64 products wrap around as unsigned ones do; the shift's sign bits are masked away.
-        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = (p1 >> 32 & _WORD) ^ c1 ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ c3 ^ k1, p0 & _WORD
-        k0, k1 = (k0 + 0x9E3779B9) & _WORD, (k1 + 0xBB67AE85) & _WORD
-    return [c0, c1, c2, c3]
-
-
-def keep_mask(seed: int, ordinal: int, step: int, n: int, threshold: int, first: int = 0) -> Tensor:
-    """Return which of a selection's ``n`` entries from ``first`` on are kept: bool, ``[n]``, on the CPU.
-
-    A pure function of (seed, ordinal, step, entry); no device, thread or rank appears in it.
-    """
-    check_keep_mask(seed, ordinal, step, n, threshold, first)
-    groups = torch.arange(first // 8, (first + n + 7) // 8)
-    words = philox4x32((seed & _WORD, seed >> 32 & _WORD), (groups, ordinal, step & _WORD, step >> 32 & _WORD))
-    draws = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=1)
-    return draws.flatten()[first % 8 :][:n] < threshold
+from mist_ext.kernels.bit_packing import pack_bits as pack_bits
+from mist_ext.kernels.bit_packing import unpack_bits as unpack_bits
+from mist_ext.kernels.reference_rule import keep_mask as keep_mask
+from mist_ext.kernels.reference_rule import kept, made_places, require_places
+from mist_ext.kernels.reference_rule import philox4x32 as philox4x32
+from mist_ext.kernels.reference_sampled import sampled_weight_grad_ as sampled_weight_grad_
+from mist_ext.kernels.reference_values import decode_gaps as decode_gaps
+from mist_ext.kernels.reference_values import encode_gaps as encode_gaps
+from mist_ext.kernels.reference_values import write_values_ as write_values_
 
 
 @torch.no_grad()
@@ -79,15 +46,6 @@ def select(score: Sequence[Tensor], k: Sequence[int]) -> list[Tensor]:
         scores.flatten().sort(descending=True, stable=True).indices[:count].sort().values.int()
         for scores, count in zip(score, k, strict=True)
     ]
-
-
-def _kept(
-    tensor: Tensor, index: Tensor | None, seed: int, ordinal: int, step: int, threshold: int, first: int
-) -> tuple[Tensor, Tensor]:
-    """Return the positions of the kept entries in this part of the selection, and in the tensor."""
-    mask = keep_mask(seed, ordinal, step, selected_entries(tensor.numel(), index), threshold, first)
-    position = mask.nonzero().flatten().to(tensor.device)
-    return position, position if index is None else index.flatten()[position].long()
 
 
 @torch.no_grad()
@@ -183,15 +141,14 @@ def _drop_apply(op: str, given: DropApply, update: Callable[[int, Tensor, Tensor
     step = int(given.step)
     if given.packed is not None and given.places is not None:
         draw = (given.first, given.ordinal, given.threshold, given.seed, step)
-        _check_places(op, given.packed, given.places, given.param, given.index, *draw)
+        sizes = [tensor.numel() for tensor in given.param]
+        require_places(op, given.packed, given.places, sizes, given.index, *draw)
     if given.found_inf is not None and given.found_inf.item():
         return
     first, taken = given.first or [0] * len(given.param), 0
-    kept = [
-        _kept(tensor, given.index[t], given.seed, given.ordinal[t], step, given.threshold, first[t])
-        for t, tensor in enumerate(given.param)
-    ]
-    for t, (tensor, (j, at)) in enumerate(zip(given.param, kept, strict=True)):
+    draws = [(given.seed, given.ordinal[t], step, given.threshold, first[t]) for t in range(len(given.param))]
+    chosen = [kept(p.numel(), given.index[t], p.device, *draws[t]) for t, p in enumerate(given.param)]
+    for t, (tensor, (j, at)) in enumerate(zip(given.param, chosen, strict=True)):
         if given.packed is None:
             g = given.grad[t].flatten()[at].float()
         else:
@@ -226,32 +183,21 @@ def mask_(
     check_mask(grad, index, scale_code, table, ordinal, threshold, seed, step, first)
     begins = first or [0] * len(grad)
     for t, gradient in enumerate(grad):
-        j, at = _kept(gradient, index[t], seed, ordinal[t], int(step), threshold, begins[t])
-        kept = gradient.flatten()[at]
+        j, at = kept(gradient.numel(), index[t], gradient.device, seed, ordinal[t], int(step), threshold, begins[t])
+        value = gradient.flatten()[at]
         code = scale_code[t] if scale_code else None
         if code is not None:
             assert table is not None
-            kept = (kept.float() * table.flatten()[code.flatten()[j].long()]).to(gradient.dtype)
+            value = (value.float() * table.flatten()[code.flatten()[j].long()]).to(gradient.dtype)
         gradient.zero_()
-        gradient.view(-1)[at] = kept
+        gradient.view(-1)[at] = value
 
 
 def places(
     count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
 ) -> Tensor:
     check_places(count, first, ordinal, threshold, seed, step)
-    return _places(count, first, ordinal, threshold, seed, step)
-
-
-def _places(
-    count: Sequence[int], first: Sequence[int], ordinal: Sequence[int], threshold: int, seed: int, step: int
-) -> Tensor:
-    kept = [torch.zeros(1, dtype=torch.int64)]
-    for n, begin, number in zip(count, first or [0] * len(count), ordinal, strict=True):
-        mask = keep_mask(seed, number, step, n, threshold, begin)
-        piece = (begin + torch.arange(n)) // PIECE - begin // PIECE
-        kept.append(torch.bincount(piece[mask], minlength=int(piece[-1]) + 1 if n else 0))
-    return torch.cat(kept).cumsum(0)
+    return made_places(count, first, ordinal, threshold, seed, step)
 
 
 @torch.no_grad()
@@ -267,33 +213,13 @@ def pack_(
     step: Tensor,
 ) -> None:
     check_pack(packed, grad, index, places, first, ordinal, threshold, seed, step)
-    _check_places("pack_", packed, places, grad, index, first, ordinal, threshold, seed, int(step))
+    sizes = [gradient.numel() for gradient in grad]
+    require_places("pack_", packed, places, sizes, index, first, ordinal, threshold, seed, int(step))
     begins = first or [0] * len(grad)
     taken = [
-        gradient.flatten()[_kept(gradient, index[t], seed, ordinal[t], int(step), threshold, begins[t])[1]].float()
+        gradient.flatten()[
+            kept(gradient.numel(), index[t], gradient.device, seed, ordinal[t], int(step), threshold, begins[t])[1]
+        ].float()
         for t, gradient in enumerate(grad)
     ]
     packed.view(-1).copy_(torch.cat(taken))
-
-
-def _check_places(
-    op: str, packed: Tensor, places: Tensor, tensors: Sequence[Tensor], index: Sequence[Tensor | None], *draw: Any
-) -> None:
-    """Raise RuntimeError unless the places are those of this draw, and the packed vector is as long as they say."""
-    made = _places([selected_entries(t.numel(), where) for t, where in zip(tensors, index, strict=True)], *draw)
-    checker, (length, kept) = Checker(op), (packed.numel(), int(made[-1]))
-    again = "make them by ops.places for the same lists and step"
-    checker.require(torch.equal(places.flatten().cpu(), made), f"places do not fit what this step keeps; {again}")
-    checker.require(length == kept, f"packed has {length} entries, but places end at {kept}")
-
-
-def pack_bits(flags: Tensor) -> Tensor:
-    """Pack eight bools into a byte, least significant first: bool ``[n]`` -> uint8 ``[(n + 7) // 8]``."""
-    padded = torch.nn.functional.pad(flags.flatten().to(torch.uint8), (0, -flags.numel() % 8)).view(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(dim=1, dtype=torch.uint8)
-
-
-def unpack_bits(bits: Tensor, n: int) -> Tensor:
-    """Invert `pack_bits`: uint8 ``[(n + 7) // 8]`` -> bool ``[n]``."""
-    flags = bits.view(-1, 1) >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1
-    return flags.flatten()[:n].bool()

@@ -39,7 +39,7 @@ class SparseAdamW(SparseOptimizer):
         Added to the root of the average square.
     weight_decay : float
         Decoupled: a kept entry is multiplied by ``1 - lr * weight_decay``.
-    named_parameters, selection, keep, seed, step, scale_code, scale_table, model
+    named_parameters, selection, keep, seed, step, scale_code, scale_table, model, remember
         As in `SparseSGD`.
 
     Raises
@@ -65,9 +65,10 @@ class SparseAdamW(SparseOptimizer):
         scale_code: Mapping[str, Tensor] | None = None,
         scale_table: Tensor | None = None,
         model: nn.Module | None = None,
+        remember: bool = False,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "keep": keep}
-        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table, model)
+        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table, model, remember)
 
     def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)

@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from mist_ext.kernels import ops
 from mist_ext.optim.rank_differences import facts, refuse_differences
-from mist_ext.optim.sparse import Part, SparseOptimizer, unwrapped
+from mist_ext.optim.sparse import Part, SparseOptimizer
+from mist_ext.optim.unwrapped import unwrapped
 
 Key = tuple[int, tuple[int, ...]]  # of a bucket: the number of a parameter group, and positions of parameters in it
 
@@ -153,7 +154,16 @@ class SparseExchange:
         """Pack the kept gradients of some parameters of a group; send them if they are next in the agreed order."""
         self._refuse_scaler()
         _refuse_dense(self.optimizer)
-        self._taken[part.number, tuple(part.chosen)] = self._pack(part, gradients)
+        self._take(self._pack(part, gradients))
+
+    @torch.no_grad()
+    def take_packed(self, part: Part, packed: Tensor, places: Tensor) -> None:
+        """Take what `SampledGradients` has packed already, as `take` does."""
+        self._refuse_scaler()
+        self._take(Bucket(part, packed.to(self.wire), places))
+
+    def _take(self, bucket: Bucket) -> None:
+        self._taken[bucket.part.number, tuple(bucket.part.chosen)] = bucket
         self._send()
         while self._in_flight and self._in_flight[0].ended:
             self._apply(self._in_flight.popleft())
@@ -235,7 +245,8 @@ class SparseExchange:
                     "same parameters in a step (add 0 * parameter.sum() to the loss of a rank that does not)"
                 )
         raise RuntimeError(
-            "the ranks' gradients are complete in different parts; enter InBackward on all ranks or on none"
+            "the ranks' gradients are complete in different parts; enter InBackward or SampledGradients on all ranks "
+            "or on none"
         )
 
     def _refuse_scaler(self) -> None:

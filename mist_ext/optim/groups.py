@@ -55,8 +55,21 @@ class Exchange(Protocol):
     def take(self, part: Part, gradients: list[Tensor]) -> None:
         """Take the gradients of some parameters of a group."""
 
+    def take_packed(self, part: Part, packed: Tensor, places: Tensor) -> None:
+        """Take the gradients of the kept entries of some parameters of a group, as `ops.pack_` packs them."""
+
     def finish(self) -> None:
         """Update all parameters whose gradients were taken since the last step."""
+
+
+class Sampling(Protocol):
+    """What computes the gradients of kept entries alone (`SampledGradients`)."""
+
+    def check(self) -> None:
+        """Raise before a step changes anything, if it cannot be taken with the gradients that are there."""
+
+    def joined(self, part: Part, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the kept entries of some parameters of a group in one vector, and their places in it."""
 
 
 def selected_groups(given: NamedParameters, selection: Selection, model: nn.Module | None) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from mist_ext.arrival import Arrivals, UsedGradient
 from mist_ext.distributed import ranks
 from mist_ext.distributed.shard import is_sharded
-from mist_ext.optim.sparse import SparseOptimizer, unwrapped
+from mist_ext.optim.sparse import SparseOptimizer
+from mist_ext.optim.unwrapped import unwrapped
 
 
 class InBackward:
@@ -24,7 +25,7 @@ class InBackward:
 
     Since no gradient outlives its block, nothing works that needs them all: clipping, norms, `GradScaler`, a second
     backward pass before the step. From its block's update to the step a gradient is a `UsedGradient`, with which any
-    computation raises `RuntimeError`; step after backward for those.
+    computation raises `RuntimeError`; step after backward for those, or enter `SampledGradients` instead.
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ class InBackward:
         if getattr(optimizer, "grad_scale", None) is not None:
             raise RuntimeError(
                 "GradScaler cannot be used with in-backward steps, which were taken before it looked for infinities; "
-                "use bfloat16, which needs no scaler, or step after backward"
+                "use bfloat16, which needs no scaler, step after backward, or enter SampledGradients instead"
             )
 
     def _after_step(self, *_: object) -> None:

@@ -54,6 +54,9 @@ class SparseSGD(SparseOptimizer):
     drop : str
         What an entry that is not kept loses: ``"gradients"``, as in MIST, or ``"updates"`` alone. Without momentum
         these are the same.
+    remember : bool
+        Whether the selected entries' values before the first step are kept, one of the parameter's dtype for each, so
+        that `delta` can give what was changed with both. They are part of the `state_dict`.
 
     Raises
     ------
@@ -81,9 +84,10 @@ class SparseSGD(SparseOptimizer):
         scale_table: Tensor | None = None,
         model: nn.Module | None = None,
         drop: str = "gradients",
+        remember: bool = False,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "keep": keep, "drop": drop}
-        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table, model)
+        super().__init__(named_parameters, selection, defaults, seed, step, scale_code, scale_table, model, remember)
 
     @property
     def needs_dense_gradients(self) -> bool:

@@ -13,23 +13,19 @@ from torch.optim import Optimizer
 from mist_ext.arrival import UsedGradient
 from mist_ext.distributed.shard import is_sharded, local
 from mist_ext.kernels import ops
-from mist_ext.optim.checks import (
-    check_complete,
-    check_draw,
-    check_one_device,
-    check_parameter,
-    check_sizes,
-)
-from mist_ext.optim.groups import Exchange, NamedParameters, Part, selected_groups
+from mist_ext.optim.checks import check_complete, check_draw, check_one_device, check_parameter, check_sizes
+from mist_ext.optim.groups import Exchange, NamedParameters, Part, Sampling, selected_groups
+from mist_ext.optim.kept_gradient import KeptGradient
+from mist_ext.optim.remembering import Remembering
 from mist_ext.optim.saving import IDENTITY, States, identity, matched, shard_state
-from mist_ext.optim.state import initial_state
+from mist_ext.optim.state import initial_state, own_state
 from mist_ext.parameters import named_pairs, with_names
 from mist_ext.selection import Selection
 
 LARGEST = torch.finfo(torch.float32).max  # of what the ops compute with
 
 
-class SparseOptimizer(Optimizer):
+class SparseOptimizer(Remembering, Optimizer):
     """Updates the selected entries whose gradient a step keeps; the others are neither read nor written.
 
     Of parameters that FSDP2 has sharded, each rank updates its own rows, by gradients that FSDP2 has reduced. The same
@@ -43,7 +39,7 @@ class SparseOptimizer(Optimizer):
     ----------
     defaults : dict
         The groups' options; those named in ``NOT_NEGATIVE`` are checked here.
-    named_parameters, selection, seed, step, scale_code, scale_table, model
+    named_parameters, selection, seed, step, scale_code, scale_table, model, remember
         As in `SparseSGD`.
     """
 
@@ -61,14 +57,17 @@ class SparseOptimizer(Optimizer):
         scale_code: Mapping[str, Tensor] | None,
         scale_table: Tensor | None,
         model: nn.Module | None = None,
+        remember: bool = False,
     ) -> None:
         check_draw(seed, step)
+        self.remember = remember
         self.selection = selection
         self.seed = seed
         self.scale_table = scale_table
         self.scale_code = dict(scale_code or {})
         self._lr: dict[int, tuple[float, Tensor]] = {}
         self.exchange: Exchange | None = None
+        self.sampling: Sampling | None = None
         groups = selected_groups(named_parameters, selection, model)
         pairs = named_pairs([pair for group in groups for pair in group["params"]])
         check_complete(selection, [name for name, _ in pairs])
@@ -139,6 +138,8 @@ class SparseOptimizer(Optimizer):
                 "GradScaler cannot be used with sharded parameters, since each rank would look for infinities among "
                 "its own gradients alone; use bfloat16, which needs no scaler"
             )
+        if self.sampling is not None:
+            self.sampling.check()
         for number, group in enumerate(self.param_groups):
             gradients = {
                 i: g for i, p in enumerate(group["params"]) if (g := p.grad) is not None and type(g) is not UsedGradient
@@ -157,6 +158,9 @@ class SparseOptimizer(Optimizer):
         Call it under no_grad. An exchange takes the gradients instead, and updates once they are summed over the
         ranks; those of sharded parameters FSDP2 has reduced already.
         """
+        if kept := {i: g for i, g in gradients.items() if type(g) is KeptGradient}:
+            self._update_kept(number, kept)
+            gradients = {i: g for i, g in gradients.items() if i not in kept}
         if not gradients:
             return
         if self.exchange is not None:
@@ -168,6 +172,19 @@ class SparseOptimizer(Optimizer):
         if gradients:
             part = self._part(number, list(gradients))
             self.apply(part, grad=part.dense(gradients.values()))
+
+    def _update_kept(self, number: int, gradients: Mapping[int, Tensor]) -> None:
+        """Update some parameters of a group from the gradients of their kept entries, as `update_parameters` does."""
+        part = self._part(number, list(gradients))
+        if self.sampling is None:
+            raise RuntimeError(
+                f"the gradient of {part.names[0]!r} was sampled within SampledGradients, which was left; step within it"
+            )
+        packed, places = self.sampling.joined(part, list(gradients.values()))
+        if self.exchange is not None:
+            self.exchange.take_packed(part, packed, places)
+        else:
+            self.apply(part, grad=[], packed=packed, places=places)
 
     def _part(self, number: int, chosen: list[int]) -> Part:
         group = self.param_groups[number]
@@ -193,7 +210,7 @@ class SparseOptimizer(Optimizer):
         group, names, params, states = part.group, part.names, part.params, part.states
         device = params[0].device
         dtypes = self.state_dtypes(group)
-        own = {kind: self._own(kind, dtype, names, params, states) for kind, dtype in dtypes.items()}
+        own = {kind: own_state(part, self.selection, kind, dtype) for kind, dtype in dtypes.items()}
         masters = []
         if any("master" in s for s in states):
             nothing = torch.empty(0, device=device)
@@ -217,18 +234,6 @@ class SparseOptimizer(Optimizer):
         except RuntimeError as error:
             raise RuntimeError(with_names(error, names)) from error
 
-    def _own(
-        self, kind: str, dtype: torch.dtype, names: list[str], params: list[Tensor], states: list[dict[str, Tensor]]
-    ) -> list[Tensor]:
-        """Return one of the rule's state lists; of zeros where a scheduler has just switched momentum on."""
-        try:
-            return [state[kind] for state in states]
-        except KeyError:
-            for name, p, state in zip(names, params, states, strict=True):
-                if kind not in state:
-                    state[kind] = torch.zeros(self.selection.count(name), dtype=dtype, device=p.device)
-        return [state[kind] for state in states]
-
     def _lr_tensor(self, number: int, group: dict[str, Any], device: torch.device) -> Tensor:
         """Return the learning rate as a tensor on the device, made anew only when it changes."""
         lr = group["lr"]
@@ -239,8 +244,9 @@ class SparseOptimizer(Optimizer):
         return self._lr[number][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("selection", "seed", "scale_table", "scale_code")
-        return super().__getstate__() | {name: self.__dict__[name] for name in own} | {"_lr": {}, "exchange": None}
+        own = ("selection", "seed", "scale_table", "scale_code", "remember")
+        outside: dict[str, Any] = {"_lr": {}, "exchange": None, "sampling": None}
+        return super().__getstate__() | {name: self.__dict__[name] for name in own} | outside
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state dict with `identity` in every group, and the state of sharded parameters as `Shard`."""
@@ -285,11 +291,3 @@ class SparseOptimizer(Optimizer):
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def unwrapped(optimizer: Any, context: str) -> SparseOptimizer:
-    """Return a sparse optimiser, unwrapped from accelerate's `AcceleratedOptimizer`; TypeError for another one."""
-    inner = getattr(optimizer, "optimizer", optimizer)
-    if not isinstance(inner, SparseOptimizer):
-        raise TypeError(f"{context} takes a SparseSGD or SparseAdamW, not {type(inner).__name__}")
-    return inner

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mist_ext.optim.groups import Part
+from mist_ext.optim.remembering import BEFORE
+from mist_ext.selection import Selection
+
 if TYPE_CHECKING:
     from mist_ext.optim.sparse import SparseOptimizer
 
@@ -24,6 +28,9 @@ def initial_state(optimizer: SparseOptimizer, name: str, parameter: Tensor, grou
     if parameter.dtype != torch.float32:
         flat = parameter.detach().view(-1)
         state["master"] = (flat if index is None else flat[state["index"].long()]).float()
+    if optimizer.remember:
+        flat = parameter.detach().view(-1)
+        state[BEFORE] = (flat if index is None else flat[state["index"].long()]).clone()
     if (code := optimizer.scale_code.get(name)) is not None:
         if code.shape != (count,) or code.dtype != torch.uint8:
             raise ValueError(f"scale_code of {name!r} is {code.dtype} {list(code.shape)}, expected uint8 [{count}]")
@@ -33,12 +40,24 @@ def initial_state(optimizer: SparseOptimizer, name: str, parameter: Tensor, grou
     return state
 
 
+def own_state(part: Part, selection: Selection, kind: str, dtype: torch.dtype) -> list[Tensor]:
+    """Return one of the rule's state lists; of zeros where a scheduler has just switched momentum on."""
+    try:
+        return [state[kind] for state in part.states]
+    except KeyError:
+        for name, p, state in zip(part.names, part.params, part.states, strict=True):
+            if kind not in state:
+                state[kind] = torch.zeros(selection.count(name), dtype=dtype, device=p.device)
+    return [state[kind] for state in part.states]
+
+
 def fixed_dtypes(optimizer: SparseOptimizer, name: str, parameter: Tensor) -> dict[str, torch.dtype]:
     """Return names and dtypes of the state that every rule keeps of a parameter."""
     needed = {
         "index": optimizer.selection[name] is not None,
         "master": parameter.dtype != torch.float32,
         "scale_code": name in optimizer.scale_code,
+        BEFORE: optimizer.remember,
     }
-    dtypes = {"index": torch.int32, "master": torch.float32, "scale_code": torch.uint8}
+    dtypes = {"index": torch.int32, "master": torch.float32, "scale_code": torch.uint8, BEFORE: parameter.dtype}
     return {kind: dtype for kind, dtype in dtypes.items() if needed[kind]}

@@ -119,12 +119,13 @@ def changed(one: Experiment, log: AuthorsRun) -> str:
     """Return which settings of a run are not those of the log's preset, with both values; empty if all are."""
     theirs = Config(**presets.preset(log.preset))
     given = [text.removeprefix(f"{one.method}.").partition("=") for text in theirs.method_options]
-    backbone = {"backbone": theirs.backbone, "weights": theirs.weights, "normalize": "published"}
-    expected: dict[str, Any] = {**backbone, **{name: getattr(theirs, name) for name in (*TUNING, "precision")}}
+    backbone = {"backbone": theirs.backbone, "weights": theirs.weights}
+    images = {"normalize": "published", "augmentation": theirs.augmentation}
+    expected: dict[str, Any] = {name: getattr(theirs, name) for name in (*TUNING, "precision")} | backbone | images
     expected |= {f"{one.method}.{name}": value for name, _, value in given}
     config = one.config
     own = {**config.tuner, "backbone": config.backbone["name"], "weights": config.backbone.get("weights")}
-    own |= {"normalize": config.data.normalize}
+    own |= {"normalize": config.data.normalize, "augmentation": config.data.augmentation}
     own |= {f"{one.method}.{name}": str(value) for name, value in config.method.items() if name != "name"}
     names = dict.fromkeys((*expected, *(name for name in own if name.startswith(f"{one.method}."))))
     return ", ".join(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mist_ext.config import TuningOptions
+from mist_ext.config.option import about
 from mist_ext.report.comparisons import Comparison
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.numbers import plural
@@ -22,7 +24,7 @@ def notes(comparisons: Sequence[Comparison]) -> list[Note]:
     ]
     wrong = [note for one in comparisons for note in warnings(one.experiment, called(one))]
     shared = sharing(one.experiment for one in comparisons).sentence()
-    return [*incomplete, *wrong, *_sources(comparisons), *([Note(shared)] if shared else [])]
+    return [*incomplete, *wrong, *_sources(comparisons), *_sampled(comparisons), *([Note(shared)] if shared else [])]
 
 
 def warnings(experiment: Experiment, name: str) -> list[Note]:
@@ -36,6 +38,15 @@ def warnings(experiment: Experiment, name: str) -> list[Note]:
 def called(one: Comparison) -> str:
     """Return what an experiment is called in a sentence."""
     return f"{shown(one.experiment.data)}, {shown(one.label)}, {shown(one.experiment.method)}"
+
+
+def _sampled(comparisons: Sequence[Comparison]) -> Iterator[Note]:
+    """Say whose weight gradients were computed at the kept entries alone, which rounds otherwise than whole ones."""
+    uses = about(TuningOptions)["weight_gradients"].tuners or ()
+    tuned = [one for one in comparisons if one.experiment.tuner in uses]
+    labels = [one.label for one in tuned if one.experiment.config.tuner.get("weight_gradients") == "sampled"]
+    if labels:
+        yield Note(f"weight gradients sampled at the kept entries: {', '.join(map(shown, dict.fromkeys(labels)))}")
 
 
 def _sources(comparisons: Sequence[Comparison]) -> Iterator[Note]:

@@ -54,7 +54,7 @@ def shares(experiment: Experiment) -> Shares:
     summed = [_task_shares(record, positions) for record in records]
     return Shares(
         layers=list(dict.fromkeys(layer for layer, _ in positions.values())),
-        kinds=_in_order(positions),
+        kinds=kinds_in_order(positions),
         overall=metrics.mean_std([_overall(record) for record in records]).mean,
         selected=_mean([selected for selected, _, _ in summed]),
         score=_mean([score for _, score, _ in summed]),
@@ -86,7 +86,7 @@ def positions_by_name(names: Sequence[str]) -> dict[str, Position]:
     return positions
 
 
-def _in_order(positions: Mapping[str, Position]) -> list[str]:
+def kinds_in_order(positions: Mapping[str, Position]) -> list[str]:
     """Return all kinds in the order of the model, those of the layer with the most kinds, the blocks', first."""
     layers: dict[str, list[str]] = {}
     for layer, kind in positions.values():

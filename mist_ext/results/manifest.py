@@ -20,7 +20,7 @@ CONFIG = "run.yaml"
 CHECKPOINTS = "checkpoint"  # the folder that holds them while a run is unfinished
 _NUMBERS = ("[0-9]" * 6, "[0-9]" * 7)  # of checkpoints
 _CHECKPOINT = ("tensors.safetensors", "state.json", "checksums.json", "shards/*")
-_FIGURES = ("accuracy", "matrix", "forgetting", "selection", "costs")
+_FIGURES = ("accuracy", "matrix", "forgetting", "selection", "deltas", "costs")
 _SHAPES = ("png", "svg")
 _EVENTS = "events.out.tfevents.*"
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # what `write_atomically` leaves when it is killed
@@ -89,6 +89,8 @@ def of_experiments(experiments: Iterable[Path], tuners: Iterable[str], seeds: It
     figures = [f"{name}.{shape}" for name in _FIGURES for shape in _SHAPES]
     seeds = list(seeds)
     of_seeds = [f"classifier-seed{seed}.safetensors" for seed in seeds]
+    of_seeds += [f"classifier-seed{seed}-task{'[0-9]' * 3}.safetensors" for seed in seeds]
+    of_seeds += [f"delta-seed{seed}-task{'[0-9]' * 3}.safetensors" for seed in seeds]
     of_seeds += [f"tensorboard/seed-{seed}/{_EVENTS}" for seed in seeds]
     names = ["config.yaml", "results.json", "log.jsonl", *figures, *of_seeds]
     written = [f"{escape(experiment.name)}/{name}" for experiment in experiments for name in names]

@@ -31,6 +31,7 @@ _PROTOCOL = (
     "normalize",
     "evaluate_on",
     "images_per_class",
+    "augmentation",
     "skip_broken",
     "backbone",
     "weights",

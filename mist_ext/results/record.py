@@ -190,6 +190,8 @@ class DataRecord(Struct, forbid_unknown_fields=True):
         Which published split the images are, in words; empty where they are none.
     images_per_class : int or None
         Of how many training images the methods learnt at most; None: of all.
+    augmentation : str
+        ``none`` where training images looked as test images do.
     """
 
     name: str
@@ -201,6 +203,7 @@ class DataRecord(Struct, forbid_unknown_fields=True):
     evaluated_on: str
     normalize: str
     images_per_class: int | None = None
+    augmentation: str = "auto"
 
 
 class Described(Struct, kw_only=True, forbid_unknown_fields=True):

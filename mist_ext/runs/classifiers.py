@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,18 @@ from mist_ext import backbones, methods
 from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
 from mist_ext.data.source import pixels_of
 from mist_ext.data.transforms import Transform
+from mist_ext.deltas import TaskDelta
+from mist_ext.deltas.digests import digest_of, tensor_digest
 from mist_ext.methods.method import Method
 from mist_ext.methods.trained import MOST_CLASSES
 from mist_ext.results.record import Option
+from mist_ext.runs import classifier_paths
 from mist_ext.system.bounded_files import decode_json, utf8_path
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import shown
 
-FILE = "classifier-seed{seed}.safetensors"
 _BACKBONE, _METHOD = "backbone/", "method/"
+DeltaName = Annotated[str, Meta(pattern=r"^delta-seed\d{1,10}-task\d{3}\.safetensors$")]
 Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Meta(gt=1e-6, le=1e6)]
 
@@ -123,6 +125,9 @@ class Description(Struct, forbid_unknown_fields=True):
         What the method predicts with beside its tensors.
     digests : dict
         Of every tensor in the file, by its name there.
+    deltas : dict of str
+        The files beside it that lead, one after the other, from the weights to the backbone's, with the digest of the
+        backbone after each; empty where the file holds the backbone, or it is as it was created.
     """
 
     backbone: str
@@ -137,10 +142,16 @@ class Description(Struct, forbid_unknown_fields=True):
     as_shown: bool
     state: dict[str, Option] = {}
     digests: dict[str, str] = {}
+    deltas: dict[DeltaName, str] = {}
 
 
 def save_classifier(
-    folder: Path, seed: int, weights: Mapping[str, Tensor] | None, method: Method, description: dict[str, Any]
+    folder: Path,
+    seed: int,
+    weights: Mapping[str, Tensor] | None,
+    method: Method,
+    description: dict[str, Any],
+    task: int | None = None,
 ) -> Path:
     """Write what `load` reads.
 
@@ -154,6 +165,8 @@ def save_classifier(
     method : Method
     description : dict
         Of a `Description`, but for its state and digests.
+    task : int, optional
+        The last one that it has learned, from 1; None for all.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in (weights or {}).items():
@@ -164,15 +177,15 @@ def save_classifier(
             tensors[_METHOD + name] = entry.cpu().contiguous()
         else:
             plain[name] = entry
-    digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+    digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
     content = msgspec.json.encode(Description(**description, state=plain, digests=digests))
-    path = folder / FILE.format(seed=seed)
+    path = folder / classifier_paths.name(seed, task)
     # In one entry: safetensors writes several in any order, and equal classifiers are to have equal files.
-    write_atomically(path, save(tensors, {"classifier": f"{_digest_of(content)} {content.decode()}"}))
+    write_atomically(path, save(tensors, {"classifier": f"{digest_of(content)} {content.decode()}"}))
     return path
 
 
-def load(run: str | Path, seed: int | None = None) -> Classifier:
+def load(run: str | Path, seed: int | None = None, task: int | None = None) -> Classifier:
     """Return the trained classifier of a run.
 
     Parameters
@@ -181,6 +194,8 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
         An experiment's folder (data-tuner-method), or the folder of a run that has one experiment only.
     seed : int, optional
         Which of the run's seeds; by default the first one that was saved.
+    task : int, optional
+        The last task that it has learned, from 1, of a run with ``--deltas``; by default all.
 
     Returns
     -------
@@ -194,13 +209,13 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
     ValueError
         If it is damaged, or of another version; the message names the file and what is wrong in it.
     """
-    path = _found(Path(run), seed)
+    path = classifier_paths.found(Path(run), seed, task)
     try:
         with utf8_path(path) as name, safe_open(name, framework="pt") as file:
             described = _described(file.metadata() or {}, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         _check_tensors(tensors, described.digests)
-        return _restored(described, tensors)
+        return _restored(described, tensors, path.parent)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} belongs to weights that are not there: {error}") from error
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
@@ -210,7 +225,7 @@ def load(run: str | Path, seed: int | None = None) -> Classifier:
 
 def _described(metadata: Mapping[str, str], path: Path) -> Description:
     digest, _, content = metadata.get("classifier", "").partition(" ")
-    if digest != _digest_of(content.encode()):
+    if digest != digest_of(content.encode()):
         raise ValueError("its description does not have its digest")
     return decode_json(content, Description, str(path))
 
@@ -220,18 +235,25 @@ def _check_tensors(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) ->
     if odd := sorted(tensors.keys() ^ digests.keys()):
         raise ValueError(f"its tensor {odd[0]!r} is {'surplus' if odd[0] in tensors else 'missing'}")
     for name, tensor in tensors.items():
-        if _digest(tensor) != digests[name]:
+        if tensor_digest(tensor) != digests[name]:
             raise ValueError(f"its tensor {name!r} does not have its digest")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"its tensor {name!r} holds numbers that are not finite")
 
 
-def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifier:
+def _restored(described: Description, tensors: Mapping[str, Tensor], folder: Path) -> Classifier:
     own = {name.removeprefix(_BACKBONE): value for name, value in tensors.items() if name.startswith(_BACKBONE)}
     backbone = backbones.create(described.backbone, "none" if own else described.weights)
     if own:
         backbone.to(next(value.dtype for value in own.values() if value.is_floating_point()))
         backbone.load_state_dict(own)
+    for name, digest in described.deltas.items():
+        delta = TaskDelta.load(folder / name)
+        if delta.result_digest != digest:
+            raise ValueError(f"{name} is not the delta that it was saved with: it leads to another backbone")
+        delta.apply_(backbone)
+    if described.deltas:
+        delta.verify(backbone, applied=True)
     size = backbones.input_spec(backbone).size
     if described.size != size:
         raise ValueError(f"its images have {described.size} pixels a side, but {described.backbone} takes {size}")
@@ -251,19 +273,6 @@ def _restored(described: Description, tensors: Mapping[str, Tensor]) -> Classifi
     return classifier
 
 
-def _digest(tensor: Tensor) -> str:
-    """Return a digest of a tensor's dtype, shape and bits."""
-    values = tensor.detach().reshape(-1).view(torch.uint8).numpy()
-    return _digest_of(f"{tensor.dtype} {list(tensor.shape)}".encode(), values.data)
-
-
-def _digest_of(*parts: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
 def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:
     if not isinstance(image, Image.Image):
         return decode(image, as_shown)[0]
@@ -271,21 +280,3 @@ def _opened(image: Image.Image | str | Path, as_shown: bool) -> Image.Image:
         return rgb(image, as_shown)[0]
     except DAMAGED as error:
         raise BrokenImage(f"{image} cannot be decoded ({error})") from error
-
-
-def _found(run: Path, seed: int | None) -> Path:
-    if not run.is_dir():
-        raise FileNotFoundError(f"{run} is no folder; give the folder of a run, or of one of its experiments")
-    pattern = FILE.format(seed="*" if seed is None else seed)
-    own = sorted(run.glob(pattern), key=lambda path: int(path.stem.rpartition("seed")[2]))
-    experiments = sorted(run.glob(f"*/{pattern}"))
-    if own:
-        return own[0]
-    if not experiments:
-        wanted = "no trained classifier" if seed is None else f"no trained classifier of seed {seed}"
-        raise FileNotFoundError(f"{wanted} in {run}; runs keep them with --save first or --save all, once finished")
-    folders = sorted({path.parent for path in experiments})
-    if len(folders) == 1:
-        return _found(folders[0], seed)
-    listed = ", ".join(str(folder) for folder in folders)
-    raise FileNotFoundError(f"{run} has several trained classifiers; give the folder of one: {listed}")

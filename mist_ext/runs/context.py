@@ -28,6 +28,7 @@ from mist_ext.system import memory
 from mist_ext.system.cores import cores
 from mist_ext.system.names import say
 from mist_ext.tuners.divergence import require_finite
+from mist_ext.tuners.weight_gradients import weight_gradients
 
 MOST_WORKERS = 8
 
@@ -74,7 +75,11 @@ class RunContext:
         if options.shard:
             _check_shard(options, backbone)
         spec = backbones.input_spec(backbone)
-        options = dataclasses.replace(options, normalize=_normalize(options, source, spec))
+        options = dataclasses.replace(
+            options,
+            normalize=_normalize(options, source, spec),
+            weight_gradients=weight_gradients(options, device),
+        )
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         if (spec.mean, spec.std) != (source.mean, source.std):  # else there is nothing to choose
             say(console, f"channels are normalised by --normalize {options.normalize}")
@@ -83,9 +88,9 @@ class RunContext:
         if options.checkpointing:
             backbones.set_checkpointing(backbone)  # which some methods refuse
         learners = {name: new_learner(options, name, options.seeds[0], backbone) for name in options.method}
-        views = views_of(
-            source, spec.size, normalisation, round(options.image_memory * 1e9 / ranks.on_this_machine()), workers
-        )
+        image_memory = round(options.image_memory * 1e9 / ranks.on_this_machine())
+        augmented = options.augmentation == "auto"
+        views = views_of(source, spec.size, normalisation, image_memory, workers, augmented)
         streams = partial(
             Stream,
             source,

@@ -156,6 +156,7 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
             evaluated_on=options.evaluate_on,
             normalize=options.normalize,
             images_per_class=options.images_per_class,
+            augmentation=options.augmentation,
         ),
         backbone={"name": options.backbone, "weights": utf8(options.weights)},
         tuner={"name": options.tuner[0], **tuning},

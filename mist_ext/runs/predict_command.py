@@ -13,7 +13,9 @@ from mist_ext.runs import classifiers
 from mist_ext.system.names import say, shown
 
 
-def predict(run: str, images: Sequence[str], top: int, seed: int | None, console: Console) -> None:
+def predict(
+    run: str, images: Sequence[str], top: int, seed: int | None, console: Console, task: int | None = None
+) -> None:
     """Print the best classes of each image, with their scores.
 
     Parameters
@@ -27,6 +29,8 @@ def predict(run: str, images: Sequence[str], top: int, seed: int | None, console
     seed : int, optional
         Whose classifier; by default the first saved.
     console : Console
+    task : int, optional
+        The last task that the classifier has learned; by default all.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def predict(run: str, images: Sequence[str], top: int, seed: int | None, console
     missing = [image for image in images if not Path(image).is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]} is no file; give the paths of images")
-    classifier = classifiers.load(run, seed)
+    classifier = classifiers.load(run, seed, task)
     for image, best in zip(images, classifier.predict(images, top), strict=True):
         say(console, image, style="bold")
         table = Table("class", "score", box=None, padding=(0, 2, 0, 0))

@@ -28,6 +28,7 @@ from mist_ext.runs.interruption import Checkpointer
 from mist_ext.runs.run_state import restore, run_state
 from mist_ext.runs.save_classifiers import save_classifiers
 from mist_ext.runs.seed_run import SHARED, SeedRun
+from mist_ext.runs.task_deltas import TaskDeltas
 from mist_ext.system import shortage
 from mist_ext.system.callbacks import Callbacks
 from mist_ext.system.costs import SHARED_EXTRACTION, Costs
@@ -52,6 +53,7 @@ class TaskLoop:
         self.seed_runs = [(seed, tuner) for seed in self.options.seeds for tuner in self.options.tuner]
         self.number = 0  # of the seed run at hand
         self.seed_run: SeedRun
+        self.deltas: TaskDeltas
         self.progress: Progress
         self.image_check = ImageCheck(context, out)
         every = config.seconds(self.options.checkpoint_every)
@@ -75,8 +77,11 @@ class TaskLoop:
         self.number, (seed, tuner) = number, self.seed_runs[number]
         with self._during("load the backbone"):
             seed_run = self.seed_run = SeedRun.begin(self.context, seed, tuner)
+            folders = {method: self.experiments[tuner, method].folder for method in self.options.method}
+            self.deltas = TaskDeltas.begin(self.context, seed_run, folders)
             if state is not None:
                 seed_run.load_state_dict(state)
+                self.deltas.go_on()
         folder = self.out / "tensorboard" / f"{tuner}-seed-{seed}"
         with Scalars(folder) if self.tensorboard else nullcontext() as curves:
             callbacks = Callbacks(self._tuning_progress, self.checkpointer.save_if_due)
@@ -91,11 +96,13 @@ class TaskLoop:
                 with self._during("save results"):
                     self._record(task, records)
                 if seed_run.task < len(seed_run.stream):
+                    if self.deltas.written:
+                        with self._during("save classifiers"):
+                            save_classifiers(self.context, seed_run, folders, self.deltas.written, seed_run.task)
                     self.checkpointer.unchecked = True  # the methods have learned
                     self.checkpointer.save_if_due()
         with self._during("save classifiers"):
-            folders = {method: self.experiments[tuner, method].folder for method in self.options.method}
-            save_classifiers(self.context, seed_run, folders)
+            save_classifiers(self.context, seed_run, folders, self.deltas.written)
 
     def _run_task(self, task: Task) -> dict[str, TaskRecord]:
         """Tune, extract, learn and evaluate; return one record for each method."""
@@ -194,6 +201,7 @@ class TaskLoop:
     def _record(self, task: Task, records: dict[str, TaskRecord]) -> None:
         """Write and show what came out of a task."""
         seed_run, findings = self.seed_run, []
+        self.deltas.write(task)
         for name, record in records.items():
             experiment = self.experiments[seed_run.tuner_name, name]
             experiment.add_task(seed_run.seed, record)

@@ -38,7 +38,8 @@ class Tasks:
         if options.images_per_class is not None:
             source = source.with_fewer(options.images_per_class)
         order = options.seeds[0] if options.class_order_seed is None else options.class_order_seed
-        views = views_of(source, input_size, None, round(options.image_memory * 1e9))
+        augmented = options.augmentation == "auto"
+        views = views_of(source, input_size, None, round(options.image_memory * 1e9), augmented=augmented)
         stream = Stream(source, options.classes_per_task, order, views, options.first_task_classes, options.class_order)
         train, test = (tuple(len(getattr(task, part)) for task in stream) for part in ("train", "test"))
         return cls(train, test, sum(each.memory_used for each in views))

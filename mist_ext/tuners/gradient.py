@@ -25,6 +25,7 @@ class Gradient(SparseTuner):
     are no strikes, and nothing is frozen.
     """
 
+    samples = False
     shardable = False  # which gradients are a tensor's largest shows in the whole one alone
 
     @classmethod

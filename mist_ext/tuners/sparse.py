@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import msgspec
 import torch
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mist_ext.config import TuningOptions
 from mist_ext.distributed import ranks
 from mist_ext.distributed.shard import local
-from mist_ext.optim import InBackward, MaskedGradient, SparseExchange, SparseSGD
+from mist_ext.optim import InBackward, MaskedGradient, SampledGradients, SparseExchange, SparseSGD
 from mist_ext.results.record import Count
 from mist_ext.seeding import draw_seed
 from mist_ext.selection import Selection
@@ -27,6 +27,7 @@ from mist_ext.tuners.freezing import all_frozen_but
 from mist_ext.tuners.history import History
 from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Tuned
+from mist_ext.tuners.weight_gradients import weight_gradients
 
 WIRES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients
@@ -42,15 +43,21 @@ class SparseTuner(ContrastiveTuner):
 
     Attributes
     ----------
+    samples : bool
+        Class attribute: whether its steps need no other weight gradients than those that the keep rule keeps.
     history : History
         Strikes and frozen entries.
     selection : Selection or None
         The entries that `select` chose for the current task; None between tasks and until it has chosen.
     steps : int
         Steps applied since the run began; the keep rule draws by it.
+    weight_gradients : str
+        ``sampled`` where backward computes the kept entries of weight gradients alone, else ``dense``. A run that goes
+        on has what it began with.
     """
 
     shardable = True
+    samples: ClassVar[bool] = True
 
     whole = Renamed("fully_selected")
 
@@ -59,6 +66,7 @@ class SparseTuner(ContrastiveTuner):
         self.history = History(backbone, self.sharded)
         self.selection: Selection | None = None
         self.steps = 0
+        self.weight_gradients = weight_gradients(options, self.device) if self.samples else "dense"
         self.keep_seed = draw_seed(seed, "keep")
         self._optimizers: dict[str, Any] = {}
         self._saved_optimizers: dict[str, Any] = {}  # of a checkpoint, until the task goes on
@@ -213,7 +221,9 @@ class SparseTuner(ContrastiveTuner):
         contexts: list[AbstractContextManager] = []
         if ranks.size() > 1:
             contexts.append(SparseExchange(optimizer, wire=WIRES[self.options.wire], reduce="sum"))
-        if self.options.in_backward is not False:
+        if self.weight_gradients == "sampled":
+            contexts.append(SampledGradients(optimizer, self.backbone))
+        elif self.options.in_backward is not False:
             contexts.append(InBackward(optimizer))
         return contexts
 
@@ -224,6 +234,7 @@ class SparseTuner(ContrastiveTuner):
         return {
             **super().state_dict(),
             "steps": self.steps,
+            "weight_gradients": self.weight_gradients,
             **self.history.state_dict(),
             "selection": None if self.selection is None else self.selection.state_dict(),
             # Those of a checkpoint, while nothing has been made of them.
@@ -234,6 +245,7 @@ class SparseTuner(ContrastiveTuner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.steps = msgspec.convert(state["steps"], Count)
+        self.weight_gradients = msgspec.convert(state["weight_gradients"], Literal["sampled", "dense"])
         self.history.load_state_dict(state)
         self.selection = None
         if state["selection"] is not None:

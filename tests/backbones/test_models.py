@@ -56,10 +56,11 @@ def test_the_embedded_backbones_have_weights_of_their_own():
 @pytest.mark.slow
 def test_frozen_class_means_leave_room_on_glyphs_yet_carry_over():
     backbone, source = create("vit_nano").eval(), load("glyphs")
-    train, test = (F.normalize(backbone(part.pixels / 255), dim=1) for part in (source.train, source.test))
-    means = torch.stack([train[source.train.labels == label].mean(dim=0) for label in range(100)])
+    few = [part.subset(torch.arange(0, len(part), 4)) for part in (source.train, source.test)]  # of each class
+    train, test = (F.normalize(backbone(part.pixels / 255), dim=1) for part in few)
+    means = torch.stack([train[few[0].labels == label].mean(dim=0) for label in range(100)])
     predicted = (test @ F.normalize(means, dim=1).T).argmax(dim=1)
-    accuracy = 100 * (predicted == source.test.labels).float().mean()
+    accuracy = 100 * (predicted == few[1].labels).float().mean()
     assert 30 < accuracy < 85
 
 

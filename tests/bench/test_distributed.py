@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 import scaling
+from forked import Forked
+from processes import environment, free_port
 
 BENCH = Path(scaling.__file__).parent
 H200 = scaling.Network(450e9, 50e9, 2e-6, 10e-6)
@@ -18,16 +19,12 @@ H200 = scaling.Network(450e9, 50e9, 2e-6, 10e-6)
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Of two processes with a small model."""
     file = tmp_path_factory.mktemp("bench") / "gloo.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     small = ["--model", "vit_tiny_patch16_224", "--image-size", "32", "--batch", "4", "--rounds", "1"]
-    done = subprocess.run(
-        [*torchrun, str(BENCH / "distributed.py"), *small, "--device", "cpu", "--json", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "| sparse fp32 in backward |" in done.stdout
+    command, port = [BENCH / "distributed.py", *small, "--device", "cpu", "--json", file], free_port()
+    ranks = [Forked(*command, env=os.environ | environment(rank, 2, port)) for rank in range(2)]
+    said = [rank.communicate(timeout=300) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert "| sparse fp32 in backward |" in said[0][0]
     return json.loads(file.read_text())
 
 

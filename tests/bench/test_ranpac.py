@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "ranpac.py"
 
 
 def bench(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, options), "--threads", "1"],
-        env=os.environ | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return forked.run(SCRIPT, *map(str, options), "--threads", "1", env=os.environ | {"COLUMNS": "200"})
 
 
 def test_every_lambda_is_verified_and_the_ratio_is_that_of_the_times(tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ from models import SMALL
 from table import BEGIN, END, README, placed
 
 BENCH = Path(__file__).parents[2] / "bench"
-OPS = ["accumulate_", "select", "drop_apply_sgd_", "SparseSGD.step", "drop_apply_adamw_", "SparseAdamW.step", "mask_"]
+OPS = [
+    *("accumulate_", "select", "drop_apply_sgd_", "SparseSGD.step", "drop_apply_adamw_", "SparseAdamW.step", "mask_"),
+    "sampled_weight_grad_",
+]
 PROMISED = {
     "op", "model", "dtype", "device", "threads", "ms", "bytes", "gb_per_s", "share_of_stream", "x_eager",
-    "x_best_torch", "best_torch", "parameters", "tensors", "peak_extra_bytes", "variants",
+    "flops", "tokens", "x_best_torch", "best_torch", "parameters", "tensors", "peak_extra_bytes", "variants",
 }  # fmt: skip
 
 

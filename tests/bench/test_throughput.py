@@ -31,12 +31,13 @@ def test_all_ways_of_a_table_have_one_precision_and_ours_needs_the_least_memory(
     result = json.loads(path.read_text())
     for precision in ("fp32", "bf16"):
         rows = {row["way"]: row for row in result["rows"] if row["precision"] == precision}
-        assert list(rows) == ["published", "full", "published masks", "mist_ext", "forward+backward"]
+        assert list(rows) == ["published", "full", "published masks", "mist_ext", "sampled", "forward+backward"]
         for row in rows.values():
             assert row["images_per_s"] == pytest.approx(4e3 / row["ms"])
             assert row["x_forward_backward"] == pytest.approx(row["ms"] / rows["forward+backward"]["ms"])
         gradients = 4 * result["parameters"]
-        assert rows["mist_ext"]["peak_step_bytes"] < rows["forward+backward"]["peak_step_bytes"] - gradients / 3
+        for way in ("mist_ext", "sampled"):
+            assert rows[way]["peak_step_bytes"] < rows["forward+backward"]["peak_step_bytes"] - gradients / 3
     titles = [line for line in done.stdout.splitlines() if line.startswith("vit_ti, batches of 4")]
     assert [title.split(", ")[2] for title in titles] == ["fp32", "bf16"]
     assert done.stdout.count("| mist_ext ") == 2
@@ -103,3 +104,19 @@ def test_other_benchmarks_refuse_an_unknown_model_too(command) -> None:
     assert done.returncode != 0
     assert "unknown model 'vit_bb'; did you mean 'vit_b'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_ways_that_part_are_not_timed(spoilt) -> None:
+    model = throughput.transformer("vit_ti", 32)
+    selection = throughput.Selection.random(model.named_parameters(), 0.05, 1)
+    ways = {name: throughput.WAYS[name](model, selection, "fp32", False) for name in ("mist_ext", "sampled")}
+    for way in ways.values():
+        way.step(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1]))
+    if spoilt:
+        with torch.no_grad():
+            ways["sampled"].model.blocks[3].mlp.fc1.weight[5, 7] += 1
+        with pytest.raises(RuntimeError, match=r"'blocks.3.mlp.fc1.weight' moved .* mist_ext and sampled part by 1"):
+            throughput.verify(model, ways, "fp32")
+    else:
+        throughput.verify(model, ways, "fp32")

@@ -1,4 +1,4 @@
-"""What a signal does to a command: real processes, their output and exit status."""
+"""What a signal does to a command: its output and exit status."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from forked import Forked
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -46,24 +47,25 @@ def test_a_signal_to_the_whole_process_group_saves_the_state(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_goes_on(mist: Command, asked: signal.Signals, status: int, tmp_path: Path) -> None:
-    miniatures.class_folders(tmp_path / "images", ["a", "b", "c", "d"], {"train": 40, "test": 2})
+def test_an_interrupted_run_goes_on(mist: Command, tmp_path: Path) -> None:
+    miniatures.class_folders(tmp_path / "images", ["a", "b", "c", "d"], {"train": 24, "test": 2})
     out = tmp_path / "out"
     options = ["--data", f"folder:{tmp_path / 'images'}", "--tuner", "mist", "--method", "simplecil", "--seeds", "1"]
-    process = start("run", *options, "--classes-per-task", "2", "--batch-size", "4", "--out", str(out))
+    options += ["--epochs", "3", "--workers", "0"]
+    options += ["--classes-per-task", "2", "--batch-size", "4", "--out", str(out)]
+    process = Forked("-m", "mist_ext", "run", *options)
     result = out / "folder-images-mist-simplecil" / "results.json"
     deadline = time.monotonic() + 400
     while not result.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(asked)
+    process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == status
+    assert process.returncode == 130
     assert "stopping after this step" in output
     assert f"go on with mist run --resume {out}" in errors
     assert "Traceback" not in errors
     assert len(json.loads(result.read_text())["runs"][0]["tasks"]) == 1
-    assert mist("report", str(out))[0] == 0
+    assert mist("report", str(out), "--no-figures")[0] == 0
     status, _, errors = mist("run", "--resume", str(out), "--lr", "0.1")
     assert status == 2
     assert "lr is 0.1, was 0.003" in errors

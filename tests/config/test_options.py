@@ -149,7 +149,7 @@ def test_a_wrong_value_in_yaml_is_answered_by_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "mist needs a command: run, sweep, predict, cost, report, compare, data, info"),
+        ([], "mist needs a command: run, sweep, predict, cost, report, compare, data, delta, info"),
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["data"], "mist data needs a command: check"),
         (["data", "chek"], "unknown command 'chek'; did you mean 'check'?"),

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import asdict, replace
 from statistics import fmean
 
+import preset_kinds
 import pytest
 
 from mist_ext.config import Config, presets, unused
@@ -21,6 +22,13 @@ DATA = ("cifar100", "imagenet_r", "imagenet_a", "cub200", "cars196")
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_preset_is_a_valid_configuration(name: str) -> None:
     Config(**presets.preset(name)).check()
+
+
+@pytest.mark.parametrize("names", preset_kinds.kinds().values(), ids=preset_kinds.kinds())
+def test_presets_of_a_kind_differ_in_their_data_alone(names: list[str]) -> None:
+    """So that one of them speaks for all in tests/runs/test_presets_run.py."""
+    own = {"data": "", "classes_per_task": 1, "preset": None}
+    assert len({repr(replace(Config(**presets.preset(name)), **own)) for name in names}) == 1
 
 
 def test_the_main_job_lies_below_options_that_name_neither_data_nor_preset() -> None:
@@ -99,6 +107,7 @@ def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
         {"evaluate_on": "validation"},
         {"precision": "bf16-pure"},
         {"skip_broken": True},
+        {"augmentation": "none"},
         {"method_options": ["epochs=1"]},
         {"preset": None},
     ):

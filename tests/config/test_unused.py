@@ -52,6 +52,7 @@ from mist_ext.sweep.grid import make_grid
         ({}, "image_memory", "it needs a data set of image files"),
         ({"data": "cub200"}, "test_fraction", "it needs data folder:PATH"),
         ({}, "overwrite", "it needs out"),
+        ({"tuner": ["none"], "deltas": True}, "deltas", "it needs a tuner that changes the backbone"),
         ({}, "wire", "wire changes nothing in a single process; start several by torchrun, or leave it out"),
     ],
 )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import subprocess
-import sys
-from functools import partial
+import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from rich.console import Console
 
 from mist_ext import cli
@@ -118,13 +117,12 @@ def test_it_has_the_options_of_a_run_and_its_own_defaults(capsys: pytest.Capture
     Config(**costly.defaults()).check()
 
 
-@pytest.mark.slow
 def test_an_interruption_ends_it_quietly() -> None:
-    command = [sys.executable, "-u", "-W", "ignore", "-m", "mist_ext", "cost"]
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a background job's children would ignore
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("tuner none")
+    process = Forked("-m", "mist_ext", "cost")
+    deadline = time.monotonic() + 60
+    while not process.written()[0].startswith("tuner none"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "mist: interrupted\n")

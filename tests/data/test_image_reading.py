@@ -51,6 +51,19 @@ def test_without_a_published_protocol_channels_are_normalised_as_the_model_has_t
     assert "channels are normalised by --normalize published" in said
 
 
+def test_without_augmentation_training_images_look_as_test_images_do(folder: Path) -> None:
+    drawn, still = (
+        setting(data=f"folder:{folder}", augmentation=augmentation, **TIMM)[0].streams(0).tasks[0].train
+        for augmentation in ("auto", "none")
+    )
+    order = (1, "order")
+    (pixels, labels), (moved, _) = (next(iter(Batches(images, 100, order))) for images in (still, drawn))
+    (plain, in_order) = next(iter(Batches(drawn, 100, None)))
+    assert labels.tolist() == in_order[still_order := Batches(still, 100, order).items[0]].tolist()
+    assert torch.equal(pixels, plain[still_order])
+    assert not torch.equal(moved, pixels)
+
+
 def test_published_protocols_and_the_embedded_data_keep_theirs(tmp_path: Path) -> None:
     miniatures.cars196(tmp_path)
     found, said = setting(data="cars196", data_root=str(tmp_path), **TIMM)

@@ -15,6 +15,7 @@
 
 #include "cuda/chunks.h"
 #include "cuda/radix.h"
+#include "cuda/sampled_plan.h"
 #include "rules.h"
 #include "tensors.h"
 
@@ -244,6 +245,63 @@ void launches_of_a_model() {
             std::string(models[model].first) + " takes more than one launch");
 }
 
+// Weight gradients of kept entries
+
+// Goes through the blocks of all launches as the device does: each tile of each piece must be summed exactly once, and
+// the piece's tiles must come in order.
+void tiles_of_weight_gradients() {
+  std::mt19937 random;
+  for (const uint32_t threshold : {0u, 1u, 655u, 6554u, 65536u}) {
+    const uint32_t group = mist::cuda::pieces_of_group(threshold);
+    const int64_t kept = int64_t{group} * kPlacePiece * threshold / 65536;
+    require(group >= 1 && (group == 1 || kept <= mist::cuda::kSampledEntries), "a group keeps more than a block has");
+    for (int round = 0; round < 100; ++round) {
+      LinearTensor tensor{};
+      tensor.first = static_cast<uint32_t>(random() % 5000), tensor.selected = random() % 300000;
+      tensor.tokens = random() % 700;
+      const int64_t pieces = cells(tensor.positions(), kPlacePiece), tiles = token_tiles(tensor.tokens);
+      const int64_t at_a_time = 1 + static_cast<int64_t>(random() % 12);
+      std::vector<int64_t> next(static_cast<size_t>(pieces));  // tile of each piece
+      for (int64_t first = 0; first < tiles; first += at_a_time) {
+        const auto layer = mist::cuda::tiled(tensor, group, first, at_a_time);
+        for (int64_t block = 0; block < layer.blocks(); ++block) {
+          const int64_t begin = int64_t{layer.group_of(block)} * group, tile = layer.first_tile + layer.tile_of(block);
+          require(begin < pieces, "a block of no piece");
+          for (int64_t piece = begin; piece < std::min<int64_t>(begin + group, layer.pieces); ++piece)
+            require(next[static_cast<size_t>(piece)]++ == tile, "a tile is left out, or summed twice");
+        }
+      }
+      for (const int64_t done : next) require(done == tiles, "a piece lacks tiles");
+    }
+  }
+}
+
+void inputs_of_a_tile_are_staged() {
+  using mist::cuda::staged_tokens;
+  for (const size_t itemsize : {size_t{2}, size_t{4}}) {
+    for (int64_t inputs = 1; inputs < 40000; inputs += 1 + inputs / 50) {
+      const int tokens = staged_tokens(inputs, itemsize);
+      require(static_cast<size_t>(tokens * inputs) * itemsize <= mist::cuda::kStagedBytes,
+              "more than there is room for");
+      require(tokens == kTokenLanes ||
+                  static_cast<size_t>(std::max(2 * tokens, 1) * inputs) * itemsize > mist::cuda::kStagedBytes,
+              "there is room for more");
+      require((tokens & (tokens - 1)) == 0, "lanes are no whole number of stages");
+    }
+  }
+  require(staged_tokens(768, 4) == 16 && staged_tokens(3072, 4) == 4 && staged_tokens(6144, 2) == 4, "other stages");
+  require(mist::cuda::tiles_at_a_time(0) >= 1 && mist::cuda::tiles_at_a_time(int64_t{1} << 31) == 1, "no tile at all");
+}
+
+void order_of_lanes() {
+  float lane[kTokenLanes];
+  for (int l = 0; l < kTokenLanes; ++l) lane[l] = std::ldexp(1.0f, l);
+  require(sum_of_lanes(lane) == 65535.0f, "lanes are left out");
+  for (int l = 0; l < kTokenLanes; ++l) lane[l] = 0;
+  lane[0] = 16777216, lane[8] = 1, lane[4] = 1, lane[12] = 1;  // 1 is lost where it is added alone
+  require(sum_of_lanes(lane) == 16777218.0f, "lanes are added in another order");
+}
+
 // Radix select
 
 float from_bits(uint32_t bits) {
@@ -448,6 +506,9 @@ const std::vector<std::pair<std::string, void (*)()>> kCases = {
     {"ends_of_a_part_are_masked", ends_of_a_part_are_masked},
     {"chunks_of_huge_tensors", chunks_of_huge_tensors},
     {"launches_of_a_model", launches_of_a_model},
+    {"tiles_of_weight_gradients", tiles_of_weight_gradients},
+    {"inputs_of_a_tile_are_staged", inputs_of_a_tile_are_staged},
+    {"order_of_lanes", order_of_lanes},
     {"keys_order_like_scores", keys_order_like_scores},
     {"digits_find_the_kth_largest", digits_find_the_kth_largest},
     {"rule_of_accumulate", rule_of_accumulate},

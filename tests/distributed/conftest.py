@@ -12,7 +12,7 @@ from small_runs import run
 
 
 @pytest.fixture(autouse=True)
-def few_digits(every_nth_digit: Callable[[int], None]) -> None:
+def few_digits(every_nth_digit: Callable[[int], None], shallow: None) -> None:
     """Few images and no figures, so that a run takes seconds: 120 to train on, in batches of 16 and 12."""
     every_nth_digit(12)
 

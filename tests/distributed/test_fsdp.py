@@ -30,6 +30,8 @@ from mist_ext.optim import LargestGradientSGD, MaskedGradient, SparseSGD
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 
+EACH_WITH = [("sgd", 2), ("adamw", 4)]  # optimisers and numbers of ranks
+
 
 @pytest.fixture(params=[2, 4], ids=["2_ranks", "4_ranks"])
 def size(request: pytest.FixtureRequest) -> int:
@@ -70,8 +72,8 @@ def scored() -> dict[str, Tensor]:
     return gather_tensors(sensitivity.scores())
 
 
-def test_scores_are_those_of_the_joint_batch(size: int) -> None:
-    found = on_ranks(size, scored)[0]
+def test_scores_are_those_of_the_joint_batch() -> None:
+    found = on_ranks(4, scored)[0]
     assert close(found, scored(), 1e-4)
 
 
@@ -104,7 +106,7 @@ def stepped(kind: str) -> dict[str, Tensor]:
     return whole(model)
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(("kind", "size"), EACH_WITH)
 def test_the_same_gradients_have_the_same_entries_kept_and_give_the_same_bits(kind: str, size: int) -> None:
     before, expected = dict(vit().named_parameters()), stepped(kind)
     assert same(on_ranks(size, partial(stepped, kind))[0], expected)
@@ -112,7 +114,7 @@ def test_the_same_gradients_have_the_same_entries_kept_and_give_the_same_bits(ki
     assert 0.02 < changed.float().mean() < 0.05
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(("kind", "size"), EACH_WITH)
 def test_ranks_tune_as_one_process_on_the_joint_batch(kind: str, size: int) -> None:
     found = on_ranks(size, partial(tuned, kind, 6))
     assert close(found[0], tuned(kind, 6))
@@ -134,9 +136,9 @@ def masked() -> dict[str, Tensor]:
     return gather_tensors({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
 
 
-def test_masked_gradients_are_those_of_one_process(size: int) -> None:
+def test_masked_gradients_are_those_of_one_process() -> None:
     expected = masked()
-    assert same(on_ranks(size, masked)[0], expected)
+    assert same(on_ranks(2, masked)[0], expected)
     assert 0.01 < torch.cat([g.flatten() for g in expected.values()]).ne(0).float().mean() < 0.03
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import pytest
 import torch
+from forked import Forked
 from processes import Failed, environment, free_port, outcomes_of
 from small_runs import run
 
@@ -121,22 +120,13 @@ def test_more_processes_than_images_in_a_batch_are_refused(tmp_path: Path) -> No
         assert "batch_size is 2, but 3 processes share a batch" in str(outcome)
 
 
-def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "mist_ext", "run", "--tuner", "none", "--method", "simplecil", *options]
+def command(folder: Path) -> list[str]:
+    return ["-m", "mist_ext", "run", "--tuner", "none", "--method", "simplecil", "--out", str(folder / "run")]
 
 
-@pytest.mark.slow
 def test_a_missing_network_interface_is_named(tmp_path: Path) -> None:
-    port = free_port()
-    started = [
-        subprocess.Popen(
-            command("--out", str(tmp_path / "run")),
-            env=os.environ | environment(rank, 2, port) | {"GLOO_SOCKET_IFNAME": "absent0"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    port, absent = free_port(), {"GLOO_SOCKET_IFNAME": "absent0"}
+    started = [Forked(*command(tmp_path), env=os.environ | environment(rank, 2, port) | absent) for rank in range(2)]
     for rank, process in enumerate(started):
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 2
@@ -160,36 +150,12 @@ def test_a_wrong_number_of_processes_is_named(tmp_path: Path, capfd: pytest.Capt
     assert "the environment variable WORLD_SIZE is 'many', expected the number" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            command("--out", str(tmp_path / "run")),
-            env=os.environ | environment(0, 2, port),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = forked.run(*command(tmp_path), env=os.environ | environment(0, 2, port))
     assert done.returncode == 2
     assert f"port {port} is in use by another program; give torchrun another --master-port" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_torchrun_starts_the_command(photographs: Path, tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, *command("--data", f"folder:{photographs}", "--seeds", "1", "--out", str(tmp_path / "run"))[1:]],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("A_last") >= 1
-    assert done.stdout.count("Results, tables and figures:") == 1
-    (file,) = (tmp_path / "run").glob("*/results.json")
-    assert json.loads(file.read_text())["environment"]["ranks"] == 2

@@ -36,11 +36,17 @@ from mist_ext.runs.interruption import Checkpointer, Interrupted
             (4, {"tuner": ["full"]}),
             (2, {"dynamics": "published"}),
             (2, {"score_objective": "ce", "tune_objective": "ce"}),
-            (2, {"tuner": ["full"]}),
             (2, {"tuner": ["published_gradient", "published_random"], "tune_objective": "ce_cosine"}),
             (2, {"tuner": ["none", "gradient"]}),
             (2, {"tuner": ["bitfit", "random"]}),
-            (2, {"tuner": ["none"], "method": ["aper_ssf", "slca", "coda_prompt"], "method_options": ["epochs=1"]}),
+            (
+                2,
+                {
+                    "tuner": ["none"],
+                    "method": ["aper_ssf", "slca", "coda_prompt"],
+                    "method_options": ["epochs=1", "prompted_blocks=(0, 1)"],
+                },
+            ),
         ]
     ),
     ids=lambda value: (
@@ -80,7 +86,7 @@ def test_rank_0_alone_writes_and_speaks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "call"),
-    first_is_quick([(2, 1, 2), (3, 2, 2), (1, 3, 9), (2, 1, 9)]),
+    first_is_quick([(2, 1, 2), (3, 2, 2), (1, 3, 7), (2, 1, 7)]),
     ids=lambda value: str(value),
 )
 def test_a_run_goes_on_with_another_number_of_processes(

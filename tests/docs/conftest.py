@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pkgutil
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forked
 import miniatures
 import pytest
 import torch
@@ -19,6 +21,7 @@ from mist_ext import Selection
 from mist_ext.cli import main
 from mist_ext.data import renditions
 from mist_ext.data.source import Source
+from mist_ext.sweep import pool
 
 ROOT = Path(__file__).parents[2]
 BIRDS = ["dunlin", "egret", "grebe", "heron", "ibis", "kestrel", "lapwing", "osprey", "stork", "swift"]
@@ -52,7 +55,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]
 
 @pytest.fixture
 def desk(
-    finished_run: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow: None
 ) -> Callable[[str, bool], None]:
     """Makes the current folder one in which the commands of a page, given as text, find what they name."""
 
@@ -69,11 +72,12 @@ def desk(
         for name in ("bench", "tests", "csrc", "setup.py"):
             (tmp_path / name).symlink_to(ROOT / name)
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(pool, "subprocess", forked.SUBPROCESS)
         for name in ("digits", "glyphs"):
             whole = f"mist_ext.data.{name}.{name}"
             monkeypatch.setattr(whole, partial(every_twentieth_image, pkgutil.resolve_name(whole)))
-        monkeypatch.setattr(renditions, "TRAIN_PER_CLASS", 6)
-        monkeypatch.setattr(renditions, "TEST_PER_CLASS", 2)
+        monkeypatch.setattr(renditions, "TRAIN_PER_CLASS", 3)
+        monkeypatch.setattr(renditions, "TEST_PER_CLASS", 1)
 
     return laid
 
@@ -89,8 +93,13 @@ def namespace() -> dict[str, Any]:
 
 
 @pytest.fixture
-def one_process() -> Any:
-    """A group of one process, for the examples of several."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
+def one_process() -> Callable[[], AbstractContextManager[None]]:
+    """Makes a group of one process, for the examples of several; forks are to find none."""
+
+    @contextmanager
+    def group() -> Iterator[None]:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        yield
+        torch.distributed.destroy_process_group()
+
+    return group

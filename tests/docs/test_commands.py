@@ -23,7 +23,9 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import Forked
 from hypothesis import settings
+from processes import environment, free_port
 from setuptools.command.build_ext import build_ext
 
 from mist_ext.cli import main, parsers
@@ -42,22 +44,22 @@ PAGES = {
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Pages whose Python needs more than a namespace have tests of their own.
-OWN_TESTS = {"docs/extending.md": "test_extending_page.py", "docs/saving.md": "test_saving_page.py"}
+OWN_TESTS = {
+    "docs/extending.md": "test_extending_page.py",
+    "docs/saving.md": "test_saving_page.py",
+    "docs/deltas.md": "test_deltas_page.py",
+}
 
 # What is smaller here than on a page.
 SMALLER = [
     (r"vit_base_patch16_224\.augreg_in21k|vit_small_patch14_dinov2", "vit_nano"),  # which nobody has to download
     (r"--nproc-per-node \d+", "--nproc-per-node 2"),
+    (r"^mist run$|--data glyphs|--preset mist/(cub200|cifar100)\S*", r"\g<0> --classes-per-task 50"),
     (r"(--preset mist/\S+)", r"\1 --method-options ranpac.width=50"),
+    (r"^mist run(?!.*(--(preset|method|resume|help)\b|yaml)).*", r"\g<0> --method-options ranpac.width=50"),
     (r"(--preset mist/\S+)(?!\S|.*--backbone)", r"\1 --backbone vit_nano"),
 ]
-FEW = ["--seeds", "1", "--epochs", "2", "--workers", "0", "--device", "cpu"]
-FEW_IMAGES = [
-    "--data",
-    "folder:my/images",
-    "--classes-per-task",
-    "5",
-]  # for other processes, where digits are all there
+FEW = ["--seeds", "1", "--first-task-epochs", "2", "--epochs", "2", "--workers", "0", "--device", "cpu"]
 # What takes a minute or so, for `pytest -m slow`.
 SLOW = r"torchrun|mist sweep|mist run (--preset (?!.* --data folder)|--data glyphs)|mist data check cub200|mkdocs build"
 # What a command on a page is to be refused for: it shows what a misspelt name is answered with.
@@ -119,12 +121,12 @@ def torchrun(words: list[str], really: bool) -> None:
     elif not really:
         mist(words[4:], really)
     else:
-        data = [] if "--preset" in words else FEW_IMAGES
         shutil.rmtree("runs/processes", ignore_errors=True)
-        words = with_options(words, [*data, *FEW, "--out", "runs/processes"])
-        launch = [sys.executable, "-m", "torch.distributed.run", *words]
-        done = run_process(launch, {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
-        assert "Results, tables and figures" in done
+        words, port = with_options(words[2:], [*FEW, "--out", "runs/processes"]), free_port()
+        ranks = [Forked(*words, env=os.environ | environment(rank, 2, port)) for rank in range(2)]
+        said = [rank.communicate(timeout=300) for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], said
+        assert "Results, tables and figures" in said[0][0]
 
 
 class Accepted(Exception):
@@ -213,10 +215,8 @@ def tool(name: str) -> Callable[[list[str], bool], None]:
     return check
 
 
-def run_process(words: list[str], environment: dict[str, str] | None = None) -> str:
-    folder = Path.cwd() if environment else ROOT
-    variables = {**os.environ, **(environment or {})}
-    done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True)
+def run_process(words: list[str]) -> str:
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -255,14 +255,15 @@ def run(command: str, config: pytest.Config, slow: bool | None) -> None:
         RUN[words[0]](words[1:], slow is not None and (slow or not re.match(SLOW, command)))
 
 
-def story(page: str, names: dict[str, Any], config: pytest.Config, slow: bool) -> None:
+def story(page: str, names: dict[str, Any], one_process: Callable, config: pytest.Config, slow: bool) -> None:
     """Run the blocks of a page from top to bottom; slow commands too, or looked at alone."""
     for language, block in FENCE.findall(PAGES[page]):
         if language == "bash":
             for command in commands(block):
                 run(command, config, slow)
         elif language == "python" and page not in OWN_TESTS:
-            exec(compile(block, page, "exec"), names)
+            with one_process():
+                exec(compile(block, page, "exec"), names)
         elif language == "yaml":
             named = re.match(r"# (\S+\.yaml)\n", block)
             assert named, "a YAML block begins with the name of its file"
@@ -273,19 +274,19 @@ def story(page: str, names: dict[str, Any], config: pytest.Config, slow: bool) -
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_run(
-    page: str, desk: Callable, namespace: dict, one_process: None, pytestconfig: pytest.Config
+    page: str, desk: Callable, namespace: dict, one_process: Callable, pytestconfig: pytest.Config
 ) -> None:
     desk(PAGES[page], slow=False)
-    story(page, namespace, pytestconfig, slow=False)
+    story(page, namespace, one_process, pytestconfig, slow=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if re.search(rf"^({SLOW})", PAGES[page], re.MULTILINE)])
 def test_the_examples_of_a_page_that_take_long_run_too(
-    page: str, desk: Callable, namespace: dict, one_process: None, pytestconfig: pytest.Config
+    page: str, desk: Callable, namespace: dict, one_process: Callable, pytestconfig: pytest.Config
 ) -> None:
     desk(PAGES[page], slow=True)
-    story(page, namespace, pytestconfig, slow=True)
+    story(page, namespace, one_process, pytestconfig, slow=True)
 
 
 def test_an_unknown_command_is_no_part_of_a_page(pytestconfig: pytest.Config) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import damaged_deltas
 import mutations
 import numpy as np
 import torch
@@ -31,10 +32,11 @@ from mist_ext.backbones import weights
 from mist_ext.config import Config, TuningOptions, option
 from mist_ext.data import cifar100, matlab, split_lists
 from mist_ext.data.source import Images
+from mist_ext.deltas.digests import digest_of
 from mist_ext.distributed import shard_files
 from mist_ext.distributed.shard import Shard
 from mist_ext.results import manifest
-from mist_ext.runs import checkpoint, classifiers, run_folder
+from mist_ext.runs import checkpoint, classifier_paths, classifiers, run_folder
 from mist_ext.runs.seed_run import SeedRun
 from mist_ext.sweep import grid
 from mist_ext.system.callbacks import Callbacks
@@ -160,7 +162,7 @@ def fit_checkpoint(folder: Path) -> None:
     (newest / "checksums.json").write_text(json.dumps(sums))
 
 
-CLASSIFIER = classifiers.FILE.format(seed=1)
+CLASSIFIER = classifier_paths.name(1, None)
 
 
 def make_classifier(folder: Path) -> None:
@@ -185,7 +187,7 @@ def fit_classifier(folder: Path) -> None:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
         description = header["__metadata__"]["classifier"].partition(" ")[2]
-        header["__metadata__"]["classifier"] = f"{classifiers._digest_of(description.encode())} {description}"
+        header["__metadata__"]["classifier"] = f"{digest_of(description.encode())} {description}"
         text = json.dumps(header).encode()
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError):
         return
@@ -310,6 +312,10 @@ KINDS = {
     "cifar": Kind("train", make_cifar, mutations.of_bytes, cifar100.read),
     "cifar_names": Kind("meta", make_cifar, mutations.of_bytes, cifar100.read),
     "options": Kind("my.yaml", make_options, mutations.of_yaml, read_options),
+    "delta": Kind(damaged_deltas.FILE, damaged_deltas.make, damaged_deltas.damage, damaged_deltas.read),
+    "mended_delta": Kind(
+        damaged_deltas.FILE, damaged_deltas.make, damaged_deltas.damage, damaged_deltas.use, damaged_deltas.fit
+    ),
     "shards": Kind(SHARDS, make_shards, mutations.of_safetensors, read_shards),
     "matlab": Kind("annotations.mat", make_matlab, mutations.of_bytes, read_matlab, every=10),
 }

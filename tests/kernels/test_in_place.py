@@ -20,6 +20,8 @@ WRITTEN = {
     "drop_apply_adamw_": ("param", "exp_avg", "exp_avg_sq", "updates", "master"),
     "mask_": ("grad",),
     "pack_": ("packed",),
+    "sampled_weight_grad_": ("packed",),
+    "write_values_": ("param",),
 }
 WRITING = [op for op in OPS if op.partition(",")[0] in WRITTEN]
 
@@ -61,7 +63,7 @@ def test_the_version_of_all_that_is_written_is_raised_and_no_other(op: str, devi
 @pytest.mark.parametrize("op", WRITING)
 def test_a_call_that_is_refused_raises_no_version(op: str, device) -> None:
     made = arguments(op, device)
-    made["grad" if op == "accumulate_" else "ordinal"] = []
+    made[{"accumulate_": "grad", "write_values_": "value"}.get(op, "ordinal")] = []
     before = [t._version for values in lists(made, written(op)).values() for t in values]
     with pytest.raises(RuntimeError, match="has 0 tensors"):
         function(ops, op)(**made)

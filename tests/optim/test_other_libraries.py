@@ -11,7 +11,8 @@ import torch
 from small_networks import assert_same, network, selected
 from torch import Tensor, nn
 
-from mist_ext.optim import InBackward
+from mist_ext.optim import InBackward, SampledGradients
+from mist_ext.optim.kept_gradient import KeptGradient
 
 
 def loss_of(model: nn.Module, step: int) -> Tensor:
@@ -65,6 +66,30 @@ def test_backward_updates_work_through_accelerate_s_wrapper(kind, same_bits) -> 
             plain.step()
             plain.zero_grad()
     assert_same(*models, same_bits)
+
+
+def test_sampled_gradients_are_accumulated_and_clipped_through_accelerate_s_wrapper(kind) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    models = [network(), network()]
+    plain, wrapped = (kind.sparse(m.named_parameters(), selected(m), lr=0.1, keep=0.5) for m in models)
+    model, wrapped = accelerator.prepare(models[1], wrapped)
+    with SampledGradients(wrapped, model):
+        for step in range(4):
+            with accelerator.accumulate(model):
+                accelerator.backward(loss_of(model, step))
+                if accelerator.sync_gradients:
+                    assert type(model[0].weight.grad) is KeptGradient
+                    accelerator.clip_grad_norm_(model.parameters(), 1e6)
+                wrapped.step()
+                wrapped.zero_grad()
+            (loss_of(models[0], step) / 2).backward()
+            if step % 2:
+                plain.step()
+                plain.zero_grad()
+    assert plain.steps == wrapped.optimizer.steps == 2
+    for p, q in zip(*(m.parameters() for m in models), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-4)
 
 
 class Regression(nn.Module):

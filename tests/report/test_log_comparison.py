@@ -114,6 +114,7 @@ def test_several_seeds_agree_within_their_spread() -> None:
         ("backbone", {"name": "vit_small"}, "backbone 'vit_small' (log: 'vit_base_patch16_224.augreg_in21k')"),
         ("backbone", {"weights": "none"}, "weights 'none' (log: 'pretrained')"),
         ("data", {"normalize": "model"}, "normalize 'model' (log: 'published')"),
+        ("data", {"augmentation": "none"}, "augmentation 'none' (log: 'auto')"),
         ("method", {"width": 2000}, "ranpac.width '2000' (log: '10000')"),
     ],
 )

@@ -61,8 +61,9 @@ def test_a_duration_has_two_digits(seconds: float, words: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_a_run_says_what_its_methods_shared(tmp_path: Path, every_nth_digit: Callable[[int], None]) -> None:
-    every_nth_digit(5)
+    every_nth_digit(12)
     options: dict[str, Any] = {"tuner": ["none", "mist"], "method": ["simplecil", "fecam", "aper_ssf"], "seeds": [1]}
     options |= {"epochs": 2, "method_options": ["aper_ssf.epochs=1"], "out": str(tmp_path / "run")}
     benchmark.run(Config(**options), Console(file=io.StringIO()))

@@ -114,8 +114,8 @@ def test_the_pre_trained_backbone_knows_the_letters_and_a_random_one_does_not() 
 
 @pytest.fixture
 def few_digits(every_nth_digit: Callable[[int], None]) -> None:
-    """Leave a tenth of the digits, so that a run takes seconds."""
-    every_nth_digit(10)
+    """Leave a part of the digits, so that a run takes seconds."""
+    every_nth_digit(16)
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def few_digits(every_nth_digit: Callable[[int], None]) -> None:
 def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
     options = {"tuner": ["none", "mist", "full"], "method": ["simplecil", "ranpac"], "seeds": [1], "epochs": 2}
     options["method_options"] = ["ranpac.width=50"]
-    settings = Config(**options, classes_per_task=4, diagnose=True, full_lr=1e-3, out=str(tmp_path))
+    settings = Config(**options, classes_per_task=5, diagnose=True, full_lr=1e-3, out=str(tmp_path))
     benchmark.run(settings, Console(file=io.StringIO()))
     found = {}
     for tuner in options["tuner"]:
@@ -132,14 +132,14 @@ def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
             for path in (tmp_path / f"digits-{tuner}-{method}" / "results.json" for method in options["method"])
         ]
         assert records[0] == records[1]  # whatever the method
-        assert [set(record) for record in records[0]] == [{"drift", "letters", "plasticity"}] * 3
+        assert [set(record) for record in records[0]] == [{"drift", "letters", "plasticity"}] * 2
         found[tuner] = records[0]
-    assert [record["drift"] for record in found["none"]] == [None, 1.0, 1.0]
+    assert [record["drift"] for record in found["none"]] == [None, 1.0]
     assert len({record["letters"] for record in found["none"]}) == 1
     assert found["none"][0]["letters"] > 80
     for tuner in ("mist", "full"):
         assert found[tuner][0]["drift"] is None
-        assert all(0 < record["drift"] < 1 for record in found[tuner][1:])
+        assert 0 < found[tuner][1]["drift"] < 1
     assert found["full"][1]["drift"] < found["mist"][1]["drift"]
 
     # The saved classifier's backbone is the one after the last task.
@@ -154,7 +154,7 @@ def test_a_run_tells_what_tuning_does_to_the_backbone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_digits")
+@pytest.mark.usefixtures("few_digits", "shallow")
 def test_the_diagnosis_changes_nothing_else(tmp_path: Path) -> None:
     matrices = []
     for diagnose in (False, True):

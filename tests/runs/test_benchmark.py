@@ -39,7 +39,7 @@ VARYING = {"seconds", "peak_memory_bytes"}  # all else repeats bit for bit
 
 
 @pytest.fixture
-def few_digits(every_nth_digit: Callable[[int], None]) -> None:
+def few_digits(every_nth_digit: Callable[[int], None], shallow: None) -> None:
     """Leave a tenth of the digits, so that a run takes seconds."""
     every_nth_digit(10)
 
@@ -128,6 +128,7 @@ def test_mist_changes_half_a_percent_in_a_step_and_none_changes_nothing(tmp_path
         assert task["changed_fraction"] is None
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("tuner", first_is_quick(["mist", "random", "full"]))
 def test_the_same_configuration_gives_the_same_results(
     tuner: str, tmp_path: Path, every_nth_digit: Callable[[int], None]

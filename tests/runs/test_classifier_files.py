@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mist_ext import backbones, methods
+from mist_ext.deltas.digests import digest_of, tensor_digest
 from mist_ext.methods.trained import TrainedMethod
-from mist_ext.runs import classifiers
+from mist_ext.runs import classifier_paths, classifiers
 
-NAME = classifiers.FILE.format(seed=1)
+NAME = classifier_paths.name(1, None)
 DESCRIPTION = {
     "backbone": "vit_nano",
     "weights": "pretrained",
@@ -50,9 +51,9 @@ def forged(folder: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], o
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(content, tensors)
     if isinstance(content.get("digests"), dict):
-        content["digests"] |= {name: classifiers._digest(tensor) for name, tensor in tensors.items()}
+        content["digests"] |= {name: tensor_digest(tensor) for name, tensor in tensors.items()}
     text = json.dumps(content)
-    save_file(tensors, folder / NAME, {"classifier": f"{classifiers._digest_of(text.encode())} {text}"})
+    save_file(tensors, folder / NAME, {"classifier": f"{digest_of(text.encode())} {text}"})
 
 
 def test_what_was_saved_is_loaded(folder: Path) -> None:

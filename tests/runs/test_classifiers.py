@@ -25,9 +25,9 @@ FROM_FEATURES = ("simplecil", "ranpac")
 
 
 @pytest.fixture
-def few_digits(monkeypatch: pytest.MonkeyPatch) -> data.source.Source:
-    """Every eighth image of the digits source, so that a run takes seconds."""
-    few = every_nth(8)
+def few_digits(monkeypatch: pytest.MonkeyPatch, shallow: None) -> data.source.Source:
+    """Every twelfth image of the digits source, so that a run takes seconds."""
+    few = every_nth(12)
     monkeypatch.setattr(digits, "digits", lambda: few)
     return few
 

@@ -15,7 +15,8 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mist_ext import backbones, cli, report
+from mist_ext import cli, report
+from mist_ext.backbones import models
 from mist_ext.config import Config
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.results import warning_signs
@@ -27,7 +28,7 @@ SETTINGS: dict[str, Any] = {"method": ["simplecil"], "seeds": [1], "epochs": 2, 
 
 
 @pytest.fixture(autouse=True)
-def few_digits(every_nth_digit: Callable[[int], None]) -> None:
+def few_digits(every_nth_digit: Callable[[int], None], shallow: None) -> None:
     """Two tasks of 60 images and two batches each."""
     every_nth_digit(12)
 
@@ -110,7 +111,7 @@ def test_features_that_are_not_finite_are_told_with_the_task(tmp_path: Path, mon
 
 
 def test_weights_that_hold_an_infinity_are_refused_before_any_work(tmp_path: Path) -> None:
-    weights = {name: value.clone() for name, value in backbones.create("vit_nano").state_dict().items()}
+    weights = {name: value.clone() for name, value in models.create("vit_nano").state_dict().items()}
     weights["norm.bias"][5] = math.inf
     save_file(weights, tmp_path / "mine.safetensors")
     with pytest.raises(ValueError, match=r"mine\.safetensors.* in 'norm\.bias' that are not finite"):

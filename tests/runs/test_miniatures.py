@@ -9,26 +9,25 @@ from pathlib import Path
 import miniatures
 import pytest
 from rich.console import Console
-from slow import first_is_quick
 
 from mist_ext.config import Config, presets
 from mist_ext.runs import benchmark
 
-SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0}
+SMALL = {"backbone": "vit_nano", "epochs": 2, "lr": 3e-3, "workers": 0, "images_per_class": 1}
 SHARED = {"batch_size": 48, "freeze_rate": 1e-3}  # by methods of which each has its own published ones
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize(
     ("data", "layout", "classes"),
-    first_is_quick(
-        [
-            ("cifar100", miniatures.cifar100, [10] * 10),
-            ("imagenet_r", miniatures.imagenet_r_tree, [20] * 10),
-            ("imagenet_a", miniatures.imagenet_a, [20] * 10),
-            ("cub200", miniatures.cub200_official, [20] * 10),
-            ("cars196", miniatures.cars196_official, [20] * 9 + [16]),
-        ]
-    ),
+    [
+        ("cifar100", miniatures.cifar100, [10] * 10),
+        ("imagenet_r", miniatures.imagenet_r_tree, [20] * 10),
+        ("imagenet_a", miniatures.imagenet_a, [20] * 10),
+        ("cub200", miniatures.cub200_official, [20] * 10),
+        ("cars196", miniatures.cars196_official, [20] * 9 + [16]),
+    ],
 )
 def test_a_preset_runs_from_files_to_table(data: str, layout, classes: list[int], tmp_path: Path) -> None:
     layout(tmp_path / "data")
@@ -49,6 +48,7 @@ def test_a_preset_runs_from_files_to_table(data: str, layout, classes: list[int]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_worker_processes_and_kept_images_change_nothing(tmp_path: Path) -> None:
     miniatures.cars196(tmp_path / "data")  # whose training views are drawn from images that are kept
     results = []

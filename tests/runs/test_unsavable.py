@@ -19,7 +19,7 @@ from mist_ext.tuners.mist import MIST
 
 
 @pytest.fixture(autouse=True)
-def few_digits(every_nth_digit: Callable[[int], None]) -> None:
+def few_digits(every_nth_digit: Callable[[int], None], shallow: None) -> None:
     every_nth_digit(16)
 
 

@@ -25,7 +25,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CXX = os.environ.get("CXX", "g++")
-KERNEL_TESTS = ["tests/kernels", "tests/optim", "tests/test_selection.py", "tests/test_sensitivity.py"]
+# All that calls the kernels within its process.
+ELSEWHERE = [f"--ignore=tests/kernels/{name}.py" for name in ("test_compiled", "test_device_logic")]
+KERNEL_TESTS = ["tests/kernels", *ELSEWHERE, "tests/optim", "tests/test_selection.py", "tests/test_sensitivity.py"]
 # The fault that loops.cpp commits for a sanitizer, and what must then be reported.
 FAULTS = {
     "thread": ("race", "ThreadSanitizer: data race"),

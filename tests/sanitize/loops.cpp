@@ -6,6 +6,7 @@
 //   loops instruction_sets       prints those that this machine runs
 //   loops FAULT INSTRUCTION_SET  does one wrong thing on purpose, for the sanitizer to find
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -283,6 +284,35 @@ Bits pack(uint32_t threshold, Dtype wire) {
   return memory.bits();
 }
 
+// Layers of few and of many tokens, with features that are needed side by side and far apart.
+Bits sampled_weight_grad(uint32_t threshold) {
+  Random random;
+  Memory memory;
+  std::vector<LinearTensor> tensors;
+  for (const auto& [tokens, outputs, inputs] :
+       {std::array<int64_t, 3>{1, 33, 20}, {130, 60, 70}, {65, 1, 5000}, {0, 3, 4}}) {
+    for (const Dtype dtype : kDtypes) {
+      for (const bool whole : {false, true}) {
+        const std::vector<int32_t> index = whole ? std::vector<int32_t>{} : random.positions(outputs * inputs);
+        LinearTensor tensor{};
+        tensor.grad_output = memory.hold_as(dtype, random.numbers(tokens * outputs));
+        tensor.input = memory.hold_as(dtype, random.numbers(tokens * inputs));
+        tensor.index = memory.hold(index);
+        tensor.selected = whole ? outputs * inputs : static_cast<int64_t>(index.size());
+        tensor.tokens = tokens, tensor.outputs = outputs, tensor.inputs = inputs, tensor.dtype = dtype;
+        tensors.push_back(tensor);
+      }
+    }
+  }
+  const Scalars scalars;
+  const int64_t* const places = memory.hold(place(tensors, threshold, scalars.step));
+  const int64_t length = places[piece_count(tensors)];
+  float* const packed = memory.hold(random.numbers(length));
+  cpu::sampled_weight_grad(tensors, {1993, threshold}, scalars.step, packed, places);
+  require((length > 0) == (threshold > 0), "places of nothing, or none of something");
+  return memory.bits();
+}
+
 // Whether select samples this entry to guess at the k-th largest, as test_select.py has it.
 bool sampled(int64_t at, int64_t size) {
   if (size <= 1024) return false;
@@ -384,6 +414,9 @@ const std::vector<Case> kCases = {
     {"pack", [] { return pack(kTenth, Dtype::float32); }},
     {"pack, nothing kept", [] { return pack(0, Dtype::float32); }},
     {"pack, all kept", [] { return pack(65536, Dtype::bfloat16); }},
+    {"sampled_weight_grad", [] { return sampled_weight_grad(kTenth); }},
+    {"sampled_weight_grad, nothing kept", [] { return sampled_weight_grad(0); }},
+    {"sampled_weight_grad, all kept", [] { return sampled_weight_grad(65536); }},
     {"mask", [] { return mask(kTenth); }},
     {"mask, nothing kept", [] { return mask(0); }},
     {"mask, all kept", [] { return mask(65536); }},

@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mist_ext import InBackward, Selection, SparseAdamW, SparseExchange, SparseSGD
+from mist_ext import InBackward, SampledGradients, Selection, SparseAdamW, SparseExchange, SparseSGD
 from mist_ext.arrival import UsedGradient
+from mist_ext.optim.kept_gradient import KeptGradient
 
 SIZE = 2
 
@@ -70,6 +71,7 @@ def exchanged(
     reduce: str = "sum",
     wire: str = "fp32",
     within: bool = False,
+    sampled: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Steps of all ranks, each by its own images."""
@@ -77,10 +79,12 @@ def exchanged(
     optimizer = optimizer_of(model, OPTIMIZERS[make], **options)
     began = values(model, optimizer)
     inside = InBackward(optimizer) if within else contextlib.nullcontext()
+    inside = SampledGradients(optimizer, model) if sampled else inside
     with SparseExchange(optimizer, wire=DTYPES[wire], reduce=reduce) as exchange, inside:
         for step in range(STEPS):
             loss_of(model, step, dist.get_rank()).backward()
-            left = [p for p in model.parameters() if p.grad is not None and not isinstance(p.grad, UsedGradient)]
+            without = (type(None), UsedGradient, KeptGradient)
+            left = [p for p in model.parameters() if not isinstance(p.grad, without)]
             optimizer.step()
             optimizer.zero_grad()
     kept = sum(

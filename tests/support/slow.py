@@ -1,4 +1,4 @@
-"""Which cases of a test are run by `pytest` and which by `pytest -m slow` alone."""
+"""Which cases of a test are run by `pytest` and which by `pytest -m slow` alone, and how many chance draws."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+
+def often(count: int) -> int:
+    """Return how many cases chance is to draw: 20 times as many with ``--hypothesis-profile long``."""
+    return count * settings().max_examples // settings.get_profile("repeatable").max_examples
 
 
 def first_is_quick(cases: Iterable[Any]) -> list[Any]:

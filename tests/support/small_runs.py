@@ -17,7 +17,7 @@ SETTINGS = {
     "tuner": ["mist"],
     "method": ["simplecil", "ranpac"],
     "seeds": [1],
-    "epochs": 3,
+    "epochs": 2,
     "batch_size": 16,
     "classes_per_task": 5,
     "save": "all",

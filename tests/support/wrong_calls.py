@@ -2,91 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from right_calls import DROP_APPLY, PACKED, Arguments
+from right_calls import DROP_APPLY, PACKED
+from spoils import (
+    Spoil,
+    alias,
+    cut,
+    in_table,
+    inside,
+    item,
+    overlap_grad_with_param,
+    put,
+    reinterpreted,
+    shorten,
+    strided,
+    transposed,
+)
 from torch import Tensor
 
-Spoil = Callable[[Arguments], Any]
-
-
-def item(name: str, number: int | None, change: Callable[[Tensor], Tensor]) -> Spoil:
-    """Changes one tensor of a list, or the one tensor of that name."""
-
-    def apply(made: Arguments) -> None:
-        if number is None:
-            made[name] = change(made[name])
-        else:
-            made[name][number] = change(made[name][number])
-
-    return apply
-
-
-def put(name: str, value: Any) -> Spoil:
-    """Replaces an argument."""
-    return lambda made: made.update({name: value})
-
-
-def shorten(name: str) -> Spoil:
-    return lambda made: made[name].pop()
-
-
-def alias(name: str, number: int, other: str, other_number: int) -> Spoil:
-    return lambda made: made[name].__setitem__(number, made[other][other_number])
-
-
-def reinterpreted(name: str, number: int, other: str, other_number: int) -> Spoil:
-    """The memory of another argument, seen as this one's dtype."""
-
-    def apply(made: Arguments) -> None:
-        made[name][number] = made[other][other_number].view(made[name][number].dtype)
-
-    return apply
-
-
-def strided(tensor: Tensor) -> Tensor:
-    return tensor.repeat_interleave(2).view(-1, 2)[:, 0].view(tensor.shape)
-
-
-def transposed(tensor: Tensor) -> Tensor:
-    return tensor.t().contiguous().t()
-
-
-def overlap_grad_with_param(made: Arguments) -> None:
-    memory = torch.zeros(40, device=made["param"][0].device)
-    made["param"][0], made["grad"][0] = memory[:24].view(4, 6), memory[16:].view(4, 6)
-
-
-def inside(name: str, other: str, number: int | None) -> Spoil:
-    """The beginning of another argument's memory, as far as this one needs it."""
-
-    def apply(made: Arguments) -> None:
-        tensor, host = made[name], made[other] if number is None else made[other][number]
-        memory = torch.zeros(64, dtype=torch.int64, device=tensor.device).view(torch.uint8)
-        size = host.numel() * host.element_size()
-        around = memory[:size].view(host.dtype).view(host.shape).copy_(host)
-        within = memory[: tensor.numel() * tensor.element_size()].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-        made[name] = within
-        if number is None:
-            made[other] = around
-        else:
-            made[other][number] = around
-
-    return apply
-
-
-def in_table(kind: str) -> Spoil:
-    """The rule's state lies in the table."""
-    return lambda made: made[kind].__setitem__(1, made["table"][:10])
-
-
-def cut(made: Arguments, rows: int) -> None:
-    """The first tensor has become smaller since its entries were selected."""
-    for name in ("param", "grad"):
-        made[name][0] = made[name][0][:rows].clone()
-
+ENTRIES = torch.arange(25, dtype=torch.int32)
 
 # What is done to a right call, and what the error must say.
 WRONG: dict[str, list[tuple[Spoil, str]]] = {
@@ -225,6 +159,37 @@ WRONG["pack_"] += [
     (put("grad", []), r"grad has 0$"),
     (put("seed", -1), r"seed is -1, expected 0 to "),
 ]
+WRONG["sampled_weight_grad_"] = [
+    *((shorten(name), rf"{name} has 1 tensors, but grad_output has 2") for name in ("input", "index", "ordinal")),
+    (shorten("grad_output"), r"input has 2 tensors, but grad_output has 1"),
+    (shorten("first"), r"first has 1 tensors, but grad_output has 2"),
+    (put("grad_output", []), r"grad_output has 0$"),
+    (put("input", []), r"input has 0 tensors, but grad_output has 2"),
+    (item("grad_output", 0, torch.flatten), r"grad_output\[0\] has shape \[280\], expected two dimensions"),
+    (item("input", 1, lambda t: t[None]), r"input\[1\] has shape \[1, 3, 5\], expected two dimensions"),
+    (item("input", 0, lambda t: t[1:]), r"input\[0\] has 69 tokens, but grad_output\[0\] has 70"),
+    (item("input", 0, Tensor.bfloat16), r"input\[0\] has dtype \S*bfloat16, (but|expected) \S*.*float32"),
+    (item("input", 1, Tensor.float), r"input\[1\] has dtype \S*float32, (but|expected) \S*.*bfloat16"),
+    (item("grad_output", 0, Tensor.double), r"grad_output\[0\] has dtype \S*float64"),
+    (item("grad_output", 0, transposed), r"grad_output\[0\] is not contiguous"),
+    (item("input", 0, transposed), r"input\[0\] is not contiguous"),
+    (item("grad_output", 1, lambda t: t.to("meta")), r"grad_output\[1\] is on \S*meta"),
+    (item("input", 0, lambda t: t.to("meta")), r"input\[0\] is on \S*meta"),
+    (item("packed", None, Tensor.bfloat16), r"packed has dtype \S*bfloat16, expected \S*float32"),
+    (item("packed", None, strided), r"packed is not contiguous"),
+    (item("places", None, Tensor.int), r"places has dtype \S*int32, expected \S*int64"),
+    (item("places", None, lambda t: t[1:]), r"places (has 3 entries, expected 4|do not fit)"),
+    (put("first", [-1, 2045]), r"first\[0\] is -1, expected 0 to 2147483644"),
+    (put("ordinal", [0, -1]), r"ordinal\[1\] is -1"),
+    (put("threshold", 65537), r"threshold is 65537, expected 0"),
+    (put("seed", -1), r"seed is -1, expected 0 to "),
+    (put("step", torch.tensor(3.0)), r"step has dtype \S*float32, expected \S*int64"),
+    (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+    (item("index", 0, lambda t: ENTRIES.to(t.device)), r"index\[0\] has 25 entries, more than"),
+    (lambda made: made.update(packed=made["grad_output"][0].view(-1)), r"share memory"),
+    (lambda made: made.update(packed=made["input"][0].view(-1)), r"share memory"),
+    (inside("places", "packed", None), r"share memory"),
+]
 WRONG["places"] = [
     (shorten("first"), r"first has 1 \w+, but count has 2"),
     (shorten("ordinal"), r"ordinal has 1 \w+, but count has 2"),
@@ -241,7 +206,6 @@ WRONG["places"] = [
         r"the lists have \d+ or more pieces",
     ),
 ]
-ENTRIES = torch.arange(25, dtype=torch.int32)
 for op in (*DROP_APPLY, "mask_"):
     WRONG[op] += [
         (shorten("index"), r"index has 1 tensors"),
@@ -275,15 +239,80 @@ LOOKED_UP: dict[str, list[tuple[Spoil, str]]] = {
         (item("index", 0, lambda t: t - 1), r"index\[0\] holds -1, expected ascending positions from 0 to 23"),
         (put("step", torch.tensor(-1)), r"step is -1, expected 0 "),
     ]
-    for op in (*DROP_APPLY, *PACKED, "mask_", "pack_")
+    for op in (*DROP_APPLY, *PACKED, "mask_", "pack_", "sampled_weight_grad_")
 }
 for op in DROP_APPLY:
     LOOKED_UP[op].append(
         (lambda made: cut(made, 3), r"index\[0\] holds 23, expected .* from 0 to 17 in its tensor of 18")
     )
+LOOKED_UP["sampled_weight_grad_"] += [
+    (
+        item("input", 0, lambda t: t[:, :5].clone()),
+        r"index\[0\] holds 23, expected .* from 0 to 19 in its tensor of 20",
+    ),
+    (item("packed", None, lambda t: t[1:].clone()), r"packed has \d+ entries"),
+    (item("places", None, lambda t: t.flip(0)), r"places do not fit what this step keeps"),
+]
 LOOKED_UP["mask_"] += [
     (item("grad", 0, lambda t: t[:3].clone()), r"index\[0\] holds 23, expected .* from 0 to 17 in its tensor of 18"),
     (put("index", [torch.tensor([0, 3, 3, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
     (put("index", [torch.tensor([0, 9, 3, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
     (put("index", [torch.tensor([0, 99, -7, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
+]
+WRONG["write_values_"] = [
+    (shorten("index"), r"index has 1 tensors"),
+    (shorten("value"), r"value has 1 tensors"),
+    (shorten("expected"), r"expected has 1 tensors"),
+    (shorten("then_index"), r"then_index has 1 tensors"),
+    (shorten("then_value"), r"then_value has 1 tensors"),
+    (put("then_expected", []), r"then_expected has 0 tensors"),
+    (put("expected", []), r"then_expected has 2 tensors, but expected has 0"),
+    (put("value", []), r"value has 0 tensors, but param has 2"),
+    (put("param", []), r"has 0$"),
+    (item("param", 0, lambda t: t.to(torch.complex128)), r"param\[0\] has entries of 16 bytes, expected 1, 2, 4 or 8"),
+    (item("param", 0, transposed), r"param\[0\] is not contiguous"),
+    (item("value", 1, Tensor.half), r"value\[1\] has dtype \S*float16"),
+    (item("expected", 0, Tensor.double), r"expected\[0\] has dtype \S*float64"),
+    (item("then_value", 0, lambda t: t[:2]), r"then_value\[0\] has 2 entries, expected 3"),
+    (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+    (
+        item("then_index", 0, lambda t: torch.arange(25, dtype=t.dtype, device=t.device)),
+        r"25 entries, more than .*, 24",
+    ),
+    (item("value", 1, lambda t: t.to("meta")), r"value\[1\] is on \S*meta"),
+    (alias("value", 1, "param", 1), r"share memory"),
+    (item("expected", 0, lambda t: t + 1), r"param\[0\] has other bits at position 0 than expected\[0\]; nothing was"),
+    (item("expected", 1, lambda t: -t), r"param\[1\] has other bits at position 0 than expected\[1\]; nothing was"),
+    (item("then_expected", 0, lambda t: t * t), r"param\[0\] has other bits at position 1 than then_expected\[0\]"),
+]
+WRONG["encode_gaps"] = [
+    (item("index", 0, Tensor.long), r"index\[0\] has dtype \S*int64, expected \S*int32"),
+    (item("index", 0, lambda t: torch.stack([t, t])[:, ::2]), r"index\[0\] is not contiguous"),
+    (item("index", 1, lambda t: t - 1), r"index\[1\] is not strictly ascending"),
+    (item("index", 0, lambda t: t * 0), r"index\[0\] is not strictly ascending"),
+    (item("index", 1, lambda t: t.to("meta")), r"index\[1\] is on meta, expected cpu"),
+]
+WRONG["decode_gaps"] = [
+    (shorten("count"), r"count has 1 tensors"),
+    (shorten("size"), r"size has 1 tensors"),
+    (item("code", 0, Tensor.int), r"code\[0\] has dtype \S*int32, expected \S*uint8"),
+    (put("count", [-1, 5]), r"count\[0\] is -1, expected 0 to 1000"),
+    (put("count", [3, 6]), r"count\[1\] is 6, expected 0 to 5"),
+    (put("size", [1000, 2**31]), r"size\[1\] is 2147483648, expected 0 to 2147483647"),
+    (put("count", [8, 5]), r"code\[0\] has 7 bytes, too few for 8 positions"),
+    (put("count", [2, 5]), r"code\[0\] is not as long as 2 positions and the gaps that it escapes take"),
+    (item("code", 0, lambda t: t[:6]), r"code\[0\] is not as long as 3 positions"),
+    (
+        item("code", 0, lambda t: t.clone().index_fill_(0, torch.tensor([3, 4]), 0)),
+        r"code\[0\] escapes a gap that has ",
+    ),
+    (put("size", [999, 5]), r"code\[0\] holds a position beyond 998, the last of its tensor"),
+    (item("code", 1, lambda t: t + 1), r"code\[1\] holds a position beyond 4, the last of its tensor"),
+    (item("code", 1, lambda t: t.to("meta")), r"code\[1\] is on meta, expected cpu"),
+]
+LOOKED_UP["write_values_"] = [
+    (item("index", 0, lambda t: t + 1), r"index\[0\] holds 24, expected ascending positions from 0 to 23"),
+    (item("then_index", 0, lambda t: t - 2), r"then_index\[0\] holds -1, expected ascending positions from 0 to 23"),
+    (put("index", [torch.tensor([0, 3, 3, 23], dtype=torch.int32), None]), r"index\[0\] is not strictly ascending"),
+    (item("then_index", 0, lambda t: t.flip(0)), r"then_index\[0\] is not strictly ascending"),
 ]

@@ -81,7 +81,7 @@ def test_runs_are_shared_where_an_option_changes_nothing(axes: dict, count: int)
 
 
 CHANGED = {"score_objective": "ce", "lora_layers": "fc", "whole": "qkv", "dynamics": "published", "in_backward": True}
-CHANGED |= {"drop": "updates", "schedule": "cosine", "first_task_epochs": 3}
+CHANGED |= {"drop": "updates", "schedule": "cosine", "first_task_epochs": 3, "weight_gradients": "dense"}
 CHANGED |= {"layers": "attn", "tune_objective": "ce", "epochs": 4, "batch_size": 5, "lora_rank": 2, "lora_alpha": 3}
 
 

@@ -61,17 +61,18 @@ def test_an_ablation_varies_one_thing_before_two_methods(name: str, axis: str, v
 
 
 def small_ranpac(preset: str) -> dict[str, list[str]]:
-    return {} if "simplecil" in preset else {"method_options": ["ranpac.width=200"]}
+    return {} if "simplecil" in preset else {"method_options": ["ranpac.width=50"]}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_points", "shallow")
 def test_a_sweep_of_the_paper_runs_in_parts_from_files_to_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     miniatures.imagenet_r_tree(tmp_path / "DATA")
     grid = yaml.safe_load((PAPER / "selection_rule.yaml").read_text())
-    grid["fixed"] = {"backbone": "vit_nano", "epochs": 2, "workers": 0, "classes_per_task": 100}
+    grid["fixed"] = {"backbone": "vit_nano", "epochs": 2, "workers": 0, "classes_per_task": 100, "images_per_class": 1}
     grid["axes"]["seeds"] = [1]
     grid["axes"]["preset"] = [{"preset": name, **small_ranpac(name)} for name in grid["axes"]["preset"]]
     Path("rule.yaml").write_text(yaml.safe_dump(grid))

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -177,8 +178,12 @@ def test_the_data_may_lie_elsewhere_on_each_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_run_in_parts_ends_in_the_table_of_the_undivided_one(tmp_path: Path) -> None:
-    fixed = {**CONTENT["fixed"], "method": ["simplecil", "ranpac"]}
+@pytest.mark.usefixtures("forked_points")
+def test_a_sweep_run_in_parts_ends_in_the_table_of_the_undivided_one(
+    tmp_path: Path, every_nth_digit: Callable[[int], None]
+) -> None:
+    every_nth_digit(8)
+    fixed = {**CONTENT["fixed"], "method": ["simplecil", "ranpac"], "method_options": ["ranpac.width=50"]}
     content = {"fixed": fixed, "axes": {"tuner": ["none", "mist"], "seeds": [1]}}
     grid, quiet = grid_file(tmp_path, content), Console(file=io.StringIO())
     sweep(grid, tmp_path / "whole", console=quiet)

@@ -29,6 +29,7 @@ from mist_ext.sweep.timing import MethodTime, TuningTime, method_kind, tuning_ki
 from mist_ext.system.callbacks import Callbacks
 
 CPU = torch.device("cpu")
+TUNED = [("mist", 5), ("mist", 2), ("random", 5), ("published_gradient", 5), ("full", 5)]  # tuners, epochs
 
 
 def unshown(iterable: Iterable[Any], _description: str, _total: int) -> Iterable[Any]:
@@ -91,8 +92,8 @@ def test_a_stopwatch_tells_steps_from_what_lies_between(monkeypatch: pytest.Monk
     assert besides == 4.0  # the begin of each epoch, what was between, and the end
 
 
-@pytest.mark.parametrize("name", ["mist", "random", "published_gradient", "full"])
-@pytest.mark.parametrize("epochs", [2, 5])
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize(("name", "epochs"), TUNED)
 def test_every_step_of_a_tuner_is_counted(name: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many steps as the tuner really takes, in epochs of which but two were timed."""
     options = Config(data="digits", tuner=[name], method=["simplecil"], batch_size=16, seeds=[1])
@@ -189,6 +190,7 @@ def test_what_is_finished_is_not_planned_again(tmp_path: Path, monkeypatch: pyte
     fixed = {"data": "digits", "method": ["simplecil"]}
     grid = grid_file(tmp_path, {"fixed": fixed, "axes": {"tuner": ["none"], "seeds": [1, 2]}})
     monkeypatch.setattr("mist_ext.sweep.plan.finished", lambda folder, point: point.seed == 1)
+    monkeypatch.setattr("mist_ext.sweep.plan._start", lambda: 1.0)
     quiet = Console(file=io.StringIO())
     (runs, _), notes = (made := plan(grid, tmp_path / "out", console=quiet)).tables, made.notes
     assert [line.cells[1].text for line in runs.lines] == ["none"]

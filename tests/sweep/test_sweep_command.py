@@ -1,4 +1,4 @@
-"""Sweeps as a user starts them: real processes on the smallest grids."""
+"""Sweeps as a user starts them, on the smallest grids."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import Forked
 from rich.console import Console
 
 from mist_ext import data
@@ -24,18 +26,14 @@ from mist_ext.system import lock
 SMALLEST = {"data": "digits", "method": ["simplecil"], "classes_per_task": 5, "epochs": 2, "save": "none"}
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "mist_ext", "sweep", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*arguments: str) -> Forked:
+    return Forked("-m", "mist_ext", "sweep", *arguments)
 
 
 def sweep(*arguments: str) -> tuple[int, str, str]:
     process = start(*arguments)
     output, errors = process.communicate(timeout=300)
+    assert process.returncode is not None
     return process.returncode, output, errors
 
 
@@ -118,8 +116,13 @@ def test_data_is_loaded_once_for_all_ways_to_tune(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(tmp_path: Path) -> None:
-    grid = written(tmp_path, {"tuner": ["mist", "none"], "seeds": [1]})
+@pytest.mark.usefixtures("forked_points")
+def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(
+    tmp_path: Path, every_nth_digit: Callable[[int], None]
+) -> None:
+    every_nth_digit(4)
+    axes = {"tuner": ["mist", "none"], "seeds": [1]}
+    grid = written(tmp_path, axes, epochs=6)
     out = tmp_path / "out"
     results = out / "digits-mist-seed=1" / "digits-mist-simplecil" / "results.json"
 
@@ -136,13 +139,11 @@ def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(t
     status, _, errors = sweep(grid, "--out", str(out))
     assert status == 2
     assert "already used" in errors
-    status, _, errors = sweep(
-        written(tmp_path, {"tuner": ["mist", "none"], "seeds": [1]}, lr=0.1), "--out", str(out), "--resume"
-    )
+    status, _, errors = sweep(written(tmp_path, axes, epochs=6, lr=0.1), "--out", str(out), "--resume")
     assert status == 2
     assert "lr is 0.1, was 0.003" in errors
 
-    grid = written(tmp_path, {"tuner": ["mist", "none"], "seeds": [1]})
+    grid = written(tmp_path, axes, epochs=6)
     process = start(grid, "--out", str(out), "--jobs", "1", "--resume")
     wait_for(lambda: is_running(results.parents[1]))
     process.kill()
@@ -163,6 +164,7 @@ def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(t
 
 
 def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
+    """Its points are processes as a user has them."""
     out = tmp_path / "out"
     status, output, errors = sweep(written(tmp_path, {"tuner": ["none"], "seeds": [1, 2]}), "--out", str(out))
     assert status == 0, errors
@@ -174,7 +176,11 @@ def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_point_that_fails_stops_no_other_and_is_repeated(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("forked_points")
+def test_a_point_that_fails_stops_no_other_and_is_repeated(
+    tmp_path: Path, every_nth_digit: Callable[[int], None]
+) -> None:
+    every_nth_digit(8)
     axes = {"tuner": ["none", "mist"], "lr": [1e30], "seeds": [1]}  # which makes no finite features
     grid, out = written(tmp_path, axes), tmp_path / "out"
     for arguments in ([], ["--resume"]):

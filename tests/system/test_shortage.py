@@ -41,7 +41,7 @@ TOO_MUCH = 2**46  # bytes, beyond what a process can address
 
 
 @pytest.fixture
-def few_digits(every_nth_digit: Callable[[int], None]) -> None:
+def few_digits(every_nth_digit: Callable[[int], None], shallow: None) -> None:
     """Two tasks of 60 images and two batches each."""
     every_nth_digit(12)
 

@@ -6,13 +6,20 @@ from dataclasses import replace
 
 from mist_ext.report import digests
 from mist_ext.report.experiments import Experiment
-from mist_ext.report.figures import accuracy, classes, costs, layers, matrix
+from mist_ext.report.figures import accuracy, classes, costs, deltas, layers, matrix
 from mist_ext.report.figures.comparison import comparison
 from mist_ext.report.figures.drawing import Drawing
 
 __all__ = ["Drawing", "comparison", "experiment_drawings", "figure_names"]
 
-_KINDS = {"accuracy": accuracy, "matrix": matrix, "forgetting": classes, "selection": layers, "costs": costs}
+_KINDS = {
+    "accuracy": accuracy,
+    "matrix": matrix,
+    "forgetting": classes,
+    "selection": layers,
+    "deltas": deltas,
+    "costs": costs,
+}
 
 
 def figure_names(experiment: Experiment) -> list[str]:

@@ -74,9 +74,14 @@ class Drawing:
 
         Found once for both formats, and the layout with it, since that takes as long as drawing.
         """
+        from matplotlib import rc_context
+
         add_fallbacks(self.figure)
-        self.figure.draw_without_rendering()
-        self.figure.set_layout_engine("none")
+        if self.figure.axes and (engine := self.figure.get_layout_engine()) is not None:
+            engine.execute(self.figure)
+        # With any engine, even one that does nothing, matplotlib draws a figure twice to save it once.
+        with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+            self.figure.set_layout_engine(None)
         return self.figure.get_tightbbox().padded(_MARGIN)
 
 

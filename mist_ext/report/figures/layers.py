@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import LABEL, experiment_title, plain
+from mist_ext.report.figures.style import LABEL, experiment_title, plain, separate_fields
 from mist_ext.report.selection_shares import Position, Shares, recorded, shares
 from mist_ext.system.names import shown
 
@@ -31,13 +31,13 @@ def draw(experiment: Experiment) -> Drawing:
 
     found = shares(experiment)
     panels: list[tuple[str, Mapping[Position, float], str, Normalize]] = [
-        ("selected (% of entries)", found.selected, "Blues", Normalize(0, 100))
+        ("selected (% of entries)", _percent(found.selected), "Blues", Normalize(0, 100))
     ]
     if any(found.score.values()):
         most = 100 * max(found.score.values())
         panels += [
-            ("share of all scores (%)", found.score, "Oranges", LogNorm(most / 10**_DECADES, most)),
-            ("own score in selected entries (%)", found.held, "Greens", Normalize(0, 100)),
+            ("share of all scores (%)", _percent(found.score), "Oranges", LogNorm(most / 10**_DECADES, most)),
+            ("own score in selected entries (%)", _percent(found.held), "Greens", Normalize(0, 100)),
         ]
     wide, tall = max(2.6, 0.38 * len(found.kinds)), max(1.2, 0.22 * len(found.layers))
     below = len(found.layers) <= _MOST_BELOW
@@ -45,44 +45,51 @@ def draw(experiment: Experiment) -> Drawing:
     figure = new_figure(1.6 + wide, 1.7 + count * (tall + 0.3)) if below else new_figure(1.6 + count * wide, 1.9 + tall)
     all_axes = figure.subplots(count, 1, squeeze=False)[:, 0] if below else figure.subplots(1, count, squeeze=False)[0]
     for panel, (axes, (title, values, colours, norm)) in enumerate(zip(all_axes, panels, strict=True)):
-        _heat_map(axes, found, values, colours, norm)
+        heat_map(axes, found.layers, found.kinds, values, colours, norm)
         axes.set_title(title, fontsize="medium")
-        if below and panel < count - 1:
-            axes.set_xticks([])
-        if not below and panel:
-            axes.set_yticks([])
+        lowest, leftmost = not below or panel == count - 1, below or not panel
+        name_fields(axes, found.kinds if lowest else [], found.layers if leftmost else [])
     figure.suptitle(experiment_title(experiment))
     return Drawing("selection", "Selected layers", _description(experiment, found), figure)
 
 
-def _heat_map(axes: Axes, found: Shares, values: Mapping[Position, float], colours: str, norm: Normalize) -> None:
+def _percent(shares: Mapping[Position, float]) -> dict[Position, float]:
+    return {position: 100 * share for position, share in shares.items()}
+
+
+def heat_map(
+    axes: Axes,
+    layers: Sequence[str],
+    kinds: Sequence[str],
+    values: Mapping[Position, float],
+    colours: str,
+    norm: Normalize,
+) -> None:
+    """Draw a field for each layer and kind, with its value; grey where the model has no such parameter."""
     from matplotlib import colormaps
 
-    shown = [[100 * values.get((layer, kind), math.nan) for kind in found.kinds] for layer in found.layers]
+    shown = [[values.get((layer, kind), math.nan) for kind in kinds] for layer in layers]
     # Zero has no logarithm; it takes the colour of the least.
     clipped = [[max(value, norm.vmin or 0.0) for value in row] for row in shown]
-    axes.imshow(clipped, cmap=colours, norm=norm, aspect="auto", interpolation="none")
+    colour = colormaps[colours]  # a copy each time, which makes its table when it is first used
+    axes.imshow(clipped, cmap=colour, norm=norm, aspect="auto", interpolation="none")
     axes.set_facecolor("0.94")  # where the model has no such parameter
     for row, line in enumerate(shown):
         for column, value in enumerate(line):
             if not math.isnan(value):
-                red, green, blue, _ = colormaps[colours](norm(clipped[row][column]))
+                red, green, blue, _ = colour(norm(clipped[row][column]))
                 ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
                 axes.text(column, row, _short(value), ha="center", va="center", color=ink, fontsize=6, in_layout=False)
-    axes.set_xticks(
-        range(len(found.kinds)),
-        [plain(kind, LABEL) for kind in found.kinds],
-        rotation=60,
-        ha="right",
-        rotation_mode="anchor",
-    )
-    axes.set_yticks(range(len(found.layers)), [plain(layer, LABEL) for layer in found.layers])
-    axes.tick_params(length=0, labelsize=8)
-    axes.set_xticks([column - 0.5 for column in range(1, len(found.kinds))], minor=True)
-    axes.set_yticks([row - 0.5 for row in range(1, len(found.layers))], minor=True)
-    axes.grid(which="minor", color="white", linewidth=1)
-    axes.tick_params(which="minor", length=0)
+    separate_fields(axes, len(layers), len(kinds), 1)
     axes.spines[:].set_visible(False)
+
+
+def name_fields(axes: Axes, kinds: Sequence[str], layers: Sequence[str]) -> None:
+    """Name the columns and rows of a heat map; without names there are no ticks."""
+    names = [plain(kind, LABEL) for kind in kinds]
+    axes.set_xticks(range(len(kinds)), names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(layers)), [plain(layer, LABEL) for layer in layers])
+    axes.tick_params(length=0, labelsize=8)
 
 
 def _short(percent: float) -> str:

@@ -6,7 +6,14 @@ import math
 
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.figures.drawing import Drawing, new_figure
-from mist_ext.report.figures.style import NOT_SEEN, accuracy_colours, colour_range, experiment_title, labelled_ticks
+from mist_ext.report.figures.style import (
+    NOT_SEEN,
+    accuracy_colours,
+    colour_range,
+    experiment_title,
+    labelled_ticks,
+    separate_fields,
+)
 
 _SMALLEST = 4.5  # points; smaller values are left out and the colours speak
 
@@ -34,11 +41,8 @@ def draw(experiment: Experiment) -> Drawing:
             ink = "white" if value > low + 0.6 * (high - low) else "black"
             written = f"{value:.1f}" if value < 99.95 else "100"
             axes.text(on, after, written, ha="center", va="center", color=ink, fontsize=points, in_layout=False)
-    # White lines between the cells.
-    axes.set_xticks([task - 0.5 for task in range(1, size)], minor=True)
-    axes.set_yticks([task - 0.5 for task in range(1, size)], minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="both", length=0)
+    separate_fields(axes, size, size, 1.5)
+    axes.tick_params(length=0)
     labelled = labelled_ticks(size, 25)
     for set_ticks in (axes.set_xticks, axes.set_yticks):
         set_ticks(labelled, [str(task + 1) for task in labelled])

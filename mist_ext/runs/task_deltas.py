@@ -1,0 +1,108 @@
+"""What every task of a seed run changed in the backbone, in a file for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from mist_ext.data.stream import Task
+from mist_ext.deltas import TaskDelta
+from mist_ext.distributed import agreement, ranks
+from mist_ext.distributed.shard_files import gather_tensors
+from mist_ext.runs.context import RunContext
+from mist_ext.runs.seed_run import SeedRun
+from mist_ext.system.names import utf8
+
+FILE = "delta-seed{seed}-task{number:03}.safetensors"
+
+
+class TaskDeltas:
+    """Writes the deltas of a seed run, from the backbone as it was created on; nothing without ``--deltas``.
+
+    All ranks make one and call its methods; rank 0 keeps the weights from before the task at hand, and writes.
+
+    Attributes
+    ----------
+    written : dict of str
+        The files of the tasks so far, and, on rank 0, the digest of the backbone after each.
+    """
+
+    def __init__(self, context: RunContext, seed_run: SeedRun, folders: Mapping[str, Path]) -> None:
+        self.context, self.seed_run, self.folders = context, seed_run, list(folders.values())
+        self.wanted = context.options.deltas and seed_run.tuner.moves_backbone
+        self.written: dict[str, str] = {}
+        self._before: dict[str, Tensor] = {}
+
+    @classmethod
+    def begin(cls, context: RunContext, seed_run: SeedRun, folders: Mapping[str, Path]) -> TaskDeltas:
+        """Look at the backbone before its first task.
+
+        Parameters
+        ----------
+        context : RunContext
+        seed_run : SeedRun
+            Just begun.
+        folders : mapping of str to Path
+            The experiments' folders, by the method's name; each gets all files.
+        """
+        deltas = cls(context, seed_run, folders)
+        if deltas.wanted:
+            deltas._before = deltas._weights()
+        return deltas
+
+    def go_on(self) -> None:
+        """Go on where the seed run's state was saved, from the files of the tasks that it had finished."""
+        if self.wanted:
+            self.written = agreement.on_first(self._read)
+
+    def write(self, task: Task) -> None:
+        """Write what the task at hand changed, once the backbone is tuned."""
+        if not self.wanted:
+            return
+        after, name = self._weights(), self._name(task.number)
+        self.written[name] = ""
+        if ranks.is_first():
+            delta = TaskDelta.between(self._before, after, info=self._info(task))
+            for folder in self.folders:
+                delta.save(folder / name)
+            self.written[name] = delta.result_digest
+        self._before = after
+
+    def _read(self) -> dict[str, str]:
+        """Bring the weights to where the task at hand began; return the files and the digests of what they lead to."""
+        read = {}
+        for number in range(self.seed_run.task):
+            name = self._name(number)
+            file = self.folders[0] / name
+            try:
+                delta = TaskDelta.load(file)
+                delta.apply_(self._before)
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"the run cannot go on, since the deltas of later tasks follow from this one: {file}: {error}; "
+                    "bring the file back, or start the run anew with --overwrite"
+                ) from error
+            read[name] = delta.result_digest
+        return read
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return the backbone's tensors on rank 0, with memory of their own."""
+        gathered = gather_tensors(self.seed_run.backbone.state_dict())
+        return {name: tensor.clone() for name, tensor in gathered.items()} if ranks.is_first() else {}
+
+    def _name(self, number: int) -> str:
+        return FILE.format(seed=self.seed_run.seed, number=number + 1)
+
+    def _info(self, task: Task) -> dict[str, object]:
+        """Say whose delta it is; no path, since folders may move before a run goes on."""
+        source, seed_run = self.context.source, self.seed_run
+        return {
+            "data": utf8(source.name),
+            "backbone": self.context.options.backbone,
+            "tuner": seed_run.tuner_name,
+            "seed": seed_run.seed,
+            "task": task.number + 1,
+            "classes": [utf8(source.class_names[seed_run.stream.class_order[each]]) for each in task.classes],
+        }
