@@ -87,7 +87,7 @@ def take(step: Step, images: int) -> Taken:
     """Take a step on a batch of so many images, on two cores and in a new process, as a run's first task begins.
 
     A tuner selects with the batch, where it selects, and tunes with it once; a method trains on it once, learns from
-    two of its images and predicts them. What Python and torch need counts, and so does the backbone.
+    an image of each class and predicts these. What Python and torch need counts, and so does the backbone.
     """
     context = multiprocessing.get_context("forkserver")  # not a copy of the tests' process and what that holds
     context.set_forkserver_preload(["timm", "mist_ext.runs.context"])  # once for all
@@ -120,7 +120,8 @@ def _learn(step: Step, backbone: nn.Module, images: NoiseImages) -> list[float]:
     )
     learner.attach(backbone)
     learner.train(images, images.classes)
-    pixels, labels = images.pixels[:2], images.labels[:2]
+    firsts = [images.labels.tolist().index(label) for label in images.classes]
+    pixels, labels = images.pixels[firsts], images.labels[firsts]
     learner.learn(learner.features(pixels), labels)
-    assert len(learner.predict(learner.features(pixels))) == 2
+    assert len(learner.predict(learner.features(pixels))) == len(firsts)
     return [loss for of_part in learner.losses.values() for loss in of_part] if learner.trains else []
