@@ -129,7 +129,7 @@ def _place(tensor: Tensor) -> int:
 
 def _pack(place: int, again: _Again, saved: Tensor) -> Callable[[], Tensor]:
     if _place(saved) == place:
-        return partial(_placed, again, saved.size(), saved.stride(), saved.storage_offset())
+        return partial(_placed, again, saved.size(), saved.stride(), int(saved.storage_offset()))
     return partial(_unchanged, saved, saved._version)
 
 
