@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from mist_ext.distributed.shard import local
+from mist_ext.optim.kept_gradient import KeptGradient
 from mist_ext.parameters import EXPECTED, dense, named_pairs
 from mist_ext.selection import Selection
 
@@ -65,11 +66,28 @@ class Exchange(Protocol):
 class Sampling(Protocol):
     """What computes the gradients of kept entries alone (`SampledGradients`)."""
 
+    def samples(self, name: str) -> bool:
+        """Return whether it computes those of this parameter."""
+
     def check(self) -> None:
         """Raise before a step changes anything, if it cannot be taken with the gradients that are there."""
 
     def joined(self, part: Part, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the kept entries of some parameters of a group in one vector, and their places in it."""
+
+
+def check_sampled(groups: Iterable[dict[str, Any]], sampling: Sampling | None) -> None:
+    """Raise RuntimeError before a step changes anything, if a gradient was sampled that it cannot be taken with."""
+    for group in groups:
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            own = sampling is not None and sampling.samples(name)
+            if type(parameter.grad) is KeptGradient and not own:
+                raise RuntimeError(
+                    f"the gradient of {name!r} was sampled within SampledGradients, which was left or is another "
+                    "optimiser's; step within it, by its optimiser"
+                )
+    if sampling is not None:
+        sampling.check()
 
 
 def selected_groups(given: NamedParameters, selection: Selection, model: nn.Module | None) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ class SampledGradients:
             name: parameter
             for group in self.optimizer.param_groups
             for name, parameter in zip(group["param_names"], group["params"], strict=True)
-            if parameter in layers and parameter.requires_grad and not is_sharded(parameter)
+            if parameter in layers and parameter.numel() and parameter.requires_grad and not is_sharded(parameter)
         }
 
     def _draw(self, chosen: dict[str, Tensor]) -> None:
@@ -197,6 +197,9 @@ class SampledGradients:
                 "SampledGradients out"
             )
 
+    def samples(self, name: str) -> bool:
+        return name in self._weights
+
     def check(self) -> None:
         """Raise before a step changes anything, if it cannot be taken with the gradients that are there."""
         self._refuse_dense()
@@ -205,6 +208,7 @@ class SampledGradients:
                 draw.changed()
             for weight in draw.weights:
                 assert weight.parameter is not None
+                _refuse_hooks(weight.name, weight.parameter)  # registered since the context was entered
                 gradient = weight.parameter.grad
                 if isinstance(gradient, KeptGradient):
                     gradient.entries.refuse_other(draw.current)

@@ -27,7 +27,7 @@ class SampledLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         input, weight, index, places, step, rule = ctx.saved_tensors  # whose versions are checked, whatever is needed
-        refuse_twice(ctx)
+        refuse_other(ctx)
         rows = gradient.reshape(-1, weight.shape[0])
         of_input = of_bias = None
         with torch.autocast(gradient.device.type, enabled=False):
@@ -52,7 +52,7 @@ class SampledPatches(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         input, weight, index, places, step, rule = ctx.saved_tensors
-        refuse_twice(ctx)
+        refuse_other(ctx)
         out, channels, height, width = weight.shape
         of_input = of_bias = None
         with torch.autocast(gradient.device.type, enabled=False):
@@ -85,16 +85,25 @@ def remember(
     """Save what the backward pass needs."""
     ctx.save_for_backward(input, weight, index, places, step, rule)
     ctx.sampled = sampled
+    ctx.drawn = None if torch.compiler.is_compiling() else sampled.draw.current
     ctx.capacity = proxy.numel()
     ctx.bias_dtype = None if bias is None else bias.dtype
 
 
-def refuse_twice(ctx: Any) -> None:
-    """Raise RuntimeError where gradients of gradients are asked for."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+def refuse_other(ctx: Any) -> None:
+    """Raise RuntimeError where gradients of gradients are asked for, or those of another step."""
+    if torch.compiler.is_compiling():
+        return
+    if torch.is_grad_enabled():
         raise RuntimeError(
             f"create_graph=True asks for gradients of the gradient of {ctx.sampled.name!r}, of which SampledGradients "
             "computes the kept entries alone, and not differentiably; leave the context for that pass"
+        )
+    now = ctx.sampled.draw.current
+    if ctx.drawn is not None and ctx.drawn != now:  # where hooks have saved what torch would find changed
+        raise RuntimeError(
+            f"the forward pass of {ctx.sampled.name!r} ran for the entries that step {ctx.drawn.step} keeps, and this "
+            f"is step {now.step}; call backward() before optimizer.step(), or leave SampledGradients out"
         )
 
 
@@ -188,11 +197,14 @@ def sampled_forward(function: type[torch.autograd.Function], sampled: SampledWei
         dense = input.is_nested or (images and input.ndim != 4)
         if weight is not sampled.parameter or not weight.requires_grad or not torch.is_grad_enabled() or dense:
             return type(self).forward(self, input)
+        kind = input.device.type
+        cast = torch.is_autocast_enabled(kind) and input.is_floating_point() and input.dtype != torch.float64
+        if not cast and input.dtype != weight.dtype:
+            return type(self).forward(self, input)  # which refuses it
         draw = sampled.draw
         if not torch.compiler.is_compiling() and draw.keep != draw.group["keep"]:
             draw.changed()
-        kind = input.device.type
-        if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
+        if cast:
             input = input.to(torch.get_autocast_dtype(kind))
         drawn = sampled.proxy, sampled.index, sampled.places, draw.step, sampled.rule
         return function.apply(input, weight, self.bias, *drawn, sampled)

@@ -14,7 +14,7 @@ from mist_ext.arrival import UsedGradient
 from mist_ext.distributed.shard import is_sharded, local
 from mist_ext.kernels import ops
 from mist_ext.optim.checks import check_complete, check_draw, check_one_device, check_parameter, check_sizes
-from mist_ext.optim.groups import Exchange, NamedParameters, Part, Sampling, selected_groups
+from mist_ext.optim.groups import Exchange, NamedParameters, Part, Sampling, check_sampled, selected_groups
 from mist_ext.optim.kept_gradient import KeptGradient
 from mist_ext.optim.remembering import Remembering
 from mist_ext.optim.saving import IDENTITY, States, identity, matched, shard_state
@@ -138,8 +138,7 @@ class SparseOptimizer(Remembering, Optimizer):
                 "GradScaler cannot be used with sharded parameters, since each rank would look for infinities among "
                 "its own gradients alone; use bfloat16, which needs no scaler"
             )
-        if self.sampling is not None:
-            self.sampling.check()
+        check_sampled(self.param_groups, self.sampling)
         for number, group in enumerate(self.param_groups):
             gradients = {
                 i: g for i, p in enumerate(group["params"]) if (g := p.grad) is not None and type(g) is not UsedGradient
@@ -176,10 +175,7 @@ class SparseOptimizer(Remembering, Optimizer):
     def _update_kept(self, number: int, gradients: Mapping[int, Tensor]) -> None:
         """Update some parameters of a group from the gradients of their kept entries, as `update_parameters` does."""
         part = self._part(number, list(gradients))
-        if self.sampling is None:
-            raise RuntimeError(
-                f"the gradient of {part.names[0]!r} was sampled within SampledGradients, which was left; step within it"
-            )
+        assert self.sampling is not None
         packed, places = self.sampling.joined(part, list(gradients.values()))
         if self.exchange is not None:
             self.exchange.take_packed(part, packed, places)

@@ -148,6 +148,15 @@ def test_a_batch_of_nothing_has_gradients_of_zero() -> None:
         optimizer.step()
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_layer_without_features_takes_part() -> None:
+    model = nn.ModuleList([nn.Linear(8, 3), nn.Linear(0, 3), nn.Linear(8, 0)])
+    optimizer = sparse(model)
+    with SampledGradients(optimizer, model):
+        (model[0](torch.ones(2, 8)) + model[1](torch.ones(2, 0)) + model[2](torch.ones(2, 8)).sum()).sum().backward()
+        optimizer.step()
+
+
 def test_frozen_parts_and_several_groups() -> None:
     model = vit()
     for name, p in model.named_parameters():

@@ -303,3 +303,52 @@ def test_after_an_error_it_can_be_entered_again() -> None:
         loss_of(model, 0).backward()
         assert isinstance(model.head.weight.grad, KeptGradient)
         optimizer.step()
+
+
+def test_another_optimiser_s_gradients_change_nothing() -> None:
+    model, optimizer = small()
+    named = list(model.named_parameters())
+    groups = [{"params": named[1:2]}, {"params": named[:1] + named[2:]}]
+    other = SparseSGD(groups, Selection.whole(named), lr=0.1)
+    with SampledGradients(sparse(model[:1]), model[:1]), SampledGradients(other, model[2:]):
+        model(X).sum().backward()
+        before = copy.deepcopy(model.state_dict())
+        for one in (optimizer, other):  # of which neither has a context that samples it
+            with refused("'0.weight' was sampled within SampledGradients, which was left or is another optimiser's"):
+                one.step()
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_hook_that_is_registered_within_the_context() -> None:
+    model, optimizer = small()
+    with SampledGradients(optimizer, model):
+        handle = model[0].weight.register_hook(lambda gradient: None)
+        model(X).sum().backward()
+        with refused("'0.weight' has a hook on its gradient"):
+            optimizer.step()
+        handle.remove()
+        optimizer.step()
+
+
+def test_a_graph_whose_saved_tensors_are_copies() -> None:
+    model, optimizer = small()
+    with SampledGradients(optimizer, model), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        early, late = model(X).sum(), model(X).sum()
+        early.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with refused("'2.weight' ran for the entries that step 0 keeps, and this is step 1; call backward"):
+            late.backward()
+
+
+@pytest.mark.parametrize(("dtype", "autocast"), [(torch.float64, True), (torch.int64, True), (torch.bfloat16, False)])
+@pytest.mark.parametrize(
+    ("layer", "x"), [(nn.Linear(6, 4), torch.ones(3, 6)), (nn.Conv2d(6, 4, 1), torch.ones(3, 6, 1, 1))]
+)
+def test_an_input_of_another_dtype_is_refused_as_without(layer, x, dtype, autocast) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with pytest.raises(RuntimeError) as theirs:
+            layer(x.to(dtype))
+        with SampledGradients(sparse(layer), layer), pytest.raises(RuntimeError) as ours:
+            layer(x.to(dtype))
+    assert str(ours.value) == str(theirs.value)
