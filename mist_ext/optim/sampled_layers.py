@@ -146,7 +146,8 @@ def _(
 def layer_kind(module: nn.Module) -> type[torch.autograd.Function] | None:
     """Return what can sample a layer's gradient; None where nothing can."""
     own = module.__dict__.get("forward")
-    if own is not None and getattr(own, "__module__", None) != __name__:
+    plain = getattr(own, "__func__", None) is type(module).forward  # of a layer that was saved within a context
+    if own is not None and not plain and getattr(own, "__module__", None) != __name__:
         return None  # somebody else's
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return None  # attention uses its weight by itself

@@ -311,6 +311,9 @@ def test_a_copy_of_the_model_is_a_plain_one() -> None:
         other.zero_grad()
         image_loss(other).backward()
         assert assert_kept(other, theirs, expected) == []
+        theirs.zero_grad()
+        with SampledGradients(theirs, other) as sampled:
+            assert len(sampled.names) == 14
 
 
 def test_other_weights_in_the_same_layers_get_their_own_gradients() -> None:
