@@ -130,6 +130,8 @@ def resume(
         saved = agreement.everywhere(lambda: checkpoint.load_latest(out / CHECKPOINTS, say))
         if saved is not None:
             agreement.everywhere(lambda: _check_origin(saved, context))
+            kind = saved["weight_gradients"]
+            context.options = dataclasses.replace(context.options, weight_gradients=kind)  # whatever auto is here
         elif any(path.is_file() for path in out.glob("*/results.json")):
             say("There is no checkpoint: the run begins anew.")
         _claim(out, context)
@@ -200,6 +202,8 @@ def _check_origin(saved: dict[str, Any], context: RunContext) -> None:
     if version != mist_ext.__version__:
         raise ValueError(f"the checkpoint was written by mist_ext {version}, this is {mist_ext.__version__}")
     run_folder.require_same_data(context.source.fingerprint(), saved.get("data"))
+    if (kind := saved.get("weight_gradients")) not in ("sampled", "dense"):
+        raise ValueError(f"the checkpoint's weight_gradients is {kind!r}, expected sampled or dense")
 
 
 def _finished(out: Path, figures: bool = True) -> Path:

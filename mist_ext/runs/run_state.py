@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,18 +20,23 @@ class RunState(msgspec.Struct, forbid_unknown_fields=True):
 
     version: str
     data: str
+    weight_gradients: Literal["sampled", "dense"]
     seed_run: int
     state: dict[str, Any]
     runs: list[tuple[tuple[str, str], list[RunRecord]]]
 
 
-def run_state(data: str, number: int, state: dict[str, Any], experiments: Experiments) -> dict[str, Any]:
+def run_state(
+    data: str, weight_gradients: str, number: int, state: dict[str, Any], experiments: Experiments
+) -> dict[str, Any]:
     """Return a run's state as plain data.
 
     Parameters
     ----------
     data : str
         The fingerprint of the data set.
+    weight_gradients : str
+        What the option stands for; ``auto`` would be something else on another device.
     number : int
         Of the seed run at hand.
     state : dict
@@ -39,7 +44,8 @@ def run_state(data: str, number: int, state: dict[str, Any], experiments: Experi
     experiments : mapping of tuple to ExperimentResults
     """
     runs = [(key, msgspec.to_builtins(experiment.record.runs)) for key, experiment in experiments.items()]
-    return {"version": mist_ext.__version__, "data": data, "seed_run": number, "state": state, "runs": runs}
+    origin = {"version": mist_ext.__version__, "data": data, "weight_gradients": weight_gradients}
+    return {**origin, "seed_run": number, "state": state, "runs": runs}
 
 
 def restore(

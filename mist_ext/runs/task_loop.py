@@ -222,7 +222,8 @@ class TaskLoop:
         return self.progress.track(iterable, description, total)
 
     def _state(self) -> dict[str, Any]:
-        return run_state(self.context.source.fingerprint(), self.number, self.seed_run.state_dict(), self.experiments)
+        origin = self.context.source.fingerprint(), self.options.weight_gradients
+        return run_state(*origin, self.number, self.seed_run.state_dict(), self.experiments)
 
     def _during(self, phase: str, failed: Callable[[], str | None] = lambda: None) -> AbstractContextManager[None]:
         """Return a context in which errors about what ran out name the phase, or ``failed``'s, and the progress."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import signal
 from collections.abc import Callable
@@ -111,6 +112,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "runs": (lambda s: s["runs"][0][1][0]["tasks"][0].update(accuracy_seen=1e308), "Expected `float` <= 100"),
     "experiments": (lambda s: s["runs"].clear(), "of the experiments"),
     "version": (lambda s: s.pop("version"), "written by mist_ext None"),
+    "weight_gradients": (lambda s: s.update(weight_gradients="auto"), "weight_gradients is 'auto', expected"),
     "surplus": (lambda s: s.update(later=1), "unknown field `later`"),
 }
 
@@ -120,6 +122,16 @@ def test_a_forged_checkpoint_is_refused_with_the_reason(case: str, forge: Callab
     change, message = CASES[case]
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         benchmark.resume(forge(change), Console(file=io.StringIO()), figures=False)
+
+
+def test_a_run_goes_on_with_the_weight_gradients_that_auto_was_on_another_device(forge: Callable) -> None:
+    def on_a_gpu(state: dict[str, Any]) -> None:
+        state["weight_gradients"] = tuner(state)["weight_gradients"] = "dense"
+
+    out = forge(on_a_gpu)
+    benchmark.resume(out, Console(file=io.StringIO()), figures=False)
+    (results,) = out.glob("*/results.json")
+    assert json.loads(results.read_text())["config"]["tuner"]["weight_gradients"] == "dense"
 
 
 def test_a_state_of_torch_s_optimiser_with_buffers_of_another_shape_is_refused() -> None:
