@@ -29,7 +29,7 @@ EXCHANGING = (
     "tuner mist, random or magnitude, dynamics exact, and drop gradients",
     lambda options: (
         options.dynamics == "exact"
-        and options.drop == "gradients"
+        and (options.drop == "gradients" or not options.momentum)
         and _tuned_by(options, "mist", "random", "magnitude")
     ),
 )

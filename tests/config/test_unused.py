@@ -68,6 +68,7 @@ def test_an_option_that_changes_nothing_is_told(options: dict[str, Any], name: s
         ({"epochs": 1, "tuner": ["none", "full"]}, "epochs"),
         ({"epochs": 2, "tuner": ["mist"]}, "epochs"),
         ({"tuner": ["mist"], "in_backward": False}, "in_backward"),
+        ({"tuner": ["mist"], "drop": "updates", "momentum": 0.0}, "weight_gradients"),  # drop changes nothing
         ({"tuner": ["none"], "method": ["ranpac", "l2p"]}, "checkpointing"),
         ({"tuner": ["full"]}, "checkpointing"),
         ({"tuner": ["mist"], "score_objective": "ce"}, "projector_lr"),
