@@ -53,7 +53,7 @@ class SampledGradients:
     RuntimeError
         When it is entered: if a weight has a gradient already, hooks on it, or another context takes it. In backward:
         if there are several ranks and no `SparseExchange`; for ``create_graph=True``; if a weight has changed since its
-        forward pass. By ``optimizer.step()``: for gradients of another step.
+        forward pass. By ``optimizer.step()``: for gradients of another step or optimiser, and hooks on a weight.
 
     Examples
     --------
