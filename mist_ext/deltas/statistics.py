@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mist_ext.deltas.delta import TaskDelta
+from mist_ext.deltas.tensors import bits
 from mist_ext.deltas.vectors import positions_of, task_vector
 
 
@@ -58,7 +59,7 @@ def tensor_changes(delta: TaskDelta) -> list[TensorChange]:
     for name, change in delta.changes.items():
         vector = vectors.get(name)
         squared = None if vector is None else float(vector.values.square().sum())
-        changed = change.entries if vector is None else int(vector.values.count_nonzero())
+        changed = change.entries if change.old is None else int((bits(change.old) != bits(change.new)).sum())
         found.append(TensorChange(name, change.numel, changed, squared))
     return found
 

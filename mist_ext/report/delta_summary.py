@@ -29,9 +29,9 @@ class DeltaSummary:
 
     @classmethod
     def of_experiment(cls, experiment: Experiment) -> DeltaSummary:
-        """Return the deltas of an experiment, named by their tasks' numbers."""
+        """Return the deltas of an experiment, named by their tasks' numbers, which the files' names have."""
         files = delta_files(experiment)
-        return cls({str(number): TaskDelta.load(file) for number, file in enumerate(files, 1)})
+        return cls({file.stem.rpartition("task")[2].lstrip("0"): TaskDelta.load(file) for file in files})
 
     @cached_property
     def changes(self) -> dict[str, list[TensorChange]]:

@@ -48,6 +48,15 @@ def test_overlap_and_signs_are_those_of_the_sets(files) -> None:
     assert 0.02 < found.jaccard[0][1] < 0.2
 
 
+def test_tasks_that_change_nothing_are_shown_too(mist: Callable, files, tmp_path: Path) -> None:
+    start, nothing = files.checkpoints[0], tmp_path / "nothing.delta"
+    assert mist("diff", start, start, nothing)[0] == 0
+    status, output, errors = mist("show", nothing, "--figure", tmp_path / "deltas.svg")
+    assert status == 0, errors
+    assert "nothing 0 0" in output
+    assert "nothing changed" in (tmp_path / "deltas.svg").read_text()
+
+
 def test_a_figure_is_drawn(mist: Callable, files, tmp_path: Path) -> None:
     for name in ("deltas.png", "deltas.svg"):
         status, _, errors = mist("show", *files.paths, "--figure", tmp_path / name)

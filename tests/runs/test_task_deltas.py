@@ -17,6 +17,7 @@ import mist_ext
 from mist_ext import backbones, report
 from mist_ext.data import digits
 from mist_ext.deltas import TaskDelta, state_digest
+from mist_ext.report.delta_summary import DeltaSummary
 from mist_ext.report.figures import deltas as figure
 from mist_ext.report.figures import experiment_drawings, figure_names
 from mist_ext.results import manifest
@@ -145,6 +146,7 @@ def test_the_page_shows_what_the_tasks_changed(folder: Path, monkeypatch: pytest
     changed = (folder / "digits-mist-simplecil" / NAMES[0]).read_bytes()
     (folder / "digits-mist-simplecil" / NAMES[0]).unlink()
     assert experiment_drawings(experiment)[0].digest != drawing.digest
+    assert list(DeltaSummary.of_experiment(experiment).deltas) == ["2", "3"]
     (folder / "digits-mist-simplecil" / NAMES[0]).write_bytes(changed)
 
 
