@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib import image
 
+from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.statistics import overlap
 from mist_ext.deltas.vectors import positions_of
 
@@ -55,6 +57,18 @@ def test_tasks_that_change_nothing_are_shown_too(mist: Callable, files, tmp_path
     assert status == 0, errors
     assert "nothing 0 0" in output
     assert "nothing changed" in (tmp_path / "deltas.svg").read_text()
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex"])
+def test_names_from_a_file_steer_no_terminal(mist: Callable, form: str, tmp_path: Path) -> None:
+    before = {"\x1b[31mw": torch.zeros(99)}
+    after = {"\x1b[31mw": torch.eye(99)[0]}
+    TaskDelta.between(before, after, info={"task": "\x1b[2J1"}).save(tmp_path / "a.delta")
+    TaskDelta.between(before, after, info={"task": "\x1b[2J2"}).save(tmp_path / "b.delta")
+    status, output, _ = mist("show", tmp_path / "a.delta", tmp_path / "b.delta", "--format", form)
+    assert status == 0
+    assert "\x1b" not in output
+    assert "x1b" in output
 
 
 def test_a_figure_is_drawn(mist: Callable, files, tmp_path: Path) -> None:
