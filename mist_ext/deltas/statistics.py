@@ -52,9 +52,9 @@ class Overlap:
     agreement: list[list[float | None]]
 
 
-def tensor_changes(delta: TaskDelta) -> list[TensorChange]:
-    """Return how much of each of its tensors a delta changes, in the delta's order."""
-    vectors = {} if delta.forward_only else task_vector(delta, "the delta")
+def tensor_changes(delta: TaskDelta, what: str = "the delta") -> list[TensorChange]:
+    """Return how much of each of its tensors a delta changes, in the delta's order; errors begin with ``what``."""
+    vectors = {} if delta.forward_only else task_vector(delta, what)
     found = []
     for name, change in delta.changes.items():
         vector = vectors.get(name)

@@ -37,7 +37,7 @@ class DeltaSummary:
     @cached_property
     def changes(self) -> dict[str, list[TensorChange]]:
         """What each delta changes, by tensor."""
-        return {name: tensor_changes(delta) for name, delta in self.deltas.items()}
+        return {name: tensor_changes(delta, f"the delta {name!r}") for name, delta in self.deltas.items()}
 
     @cached_property
     def overlap(self) -> Overlap:

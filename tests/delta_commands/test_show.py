@@ -59,6 +59,13 @@ def test_tasks_that_change_nothing_are_shown_too(mist: Callable, files, tmp_path
     assert "nothing changed" in (tmp_path / "deltas.svg").read_text()
 
 
+def test_a_delta_of_numbers_that_are_not_finite_is_named(mist: Callable, files, tmp_path: Path) -> None:
+    TaskDelta.between({"w": torch.zeros(9)}, {"w": torch.full((9,), torch.nan)}).save(tmp_path / "nan.delta")
+    status, _, errors = mist("show", files.paths[0], tmp_path / "nan.delta")
+    assert status == 2
+    assert "the delta 'nan' changes 'w' by numbers that are not finite" in errors
+
+
 @pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex"])
 def test_names_from_a_file_steer_no_terminal(mist: Callable, form: str, tmp_path: Path) -> None:
     before = {"\x1b[31mw": torch.zeros(99)}
