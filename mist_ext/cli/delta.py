@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from typing import Any, Literal, get_args
 
@@ -215,7 +216,10 @@ def _export(options: Namespace, console: Any) -> int:
 
 
 def _seed(options: Namespace) -> int | None:
-    return typed(options.seed_of_run, int | None, "seed_of_run is")
+    seed: int | None = typed(options.seed_of_run, int | None, "seed_of_run is")
+    if seed is not None and not any(map(os.path.isdir, (*options.deltas, getattr(options, "evaluate", None) or ""))):
+        raise ValueError(f"seed_of_run is {seed}, but no folder is given; it chooses among the deltas of one")
+    return seed
 
 
 ACTIONS = {

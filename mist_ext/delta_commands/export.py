@@ -63,6 +63,7 @@ def export(
             if base is None
             else f"base is {base!r}, but {form} holds no weights of a base; leave --base out"
         )
+    files.check_backbone(base, backbone)
     path = Path(out) if form == "shira" else files.check_output(out, overwrite)
     deltas = files.deltas(given, seed)
     if form == "shira":

@@ -12,6 +12,7 @@ from torch import Tensor
 from mist_ext import backbones
 from mist_ext.backbones import weights as weight_files
 from mist_ext.deltas import TaskDelta
+from mist_ext.deltas.tensors import check_names
 from mist_ext.system.files import write_atomically
 
 DELTAS = "delta-seed*-task*.safetensors"
@@ -47,7 +48,17 @@ def checkpoint(given: str, backbone: str | None = None) -> dict[str, Tensor]:
     file = weight_files.checked_file(given)
     if file.suffix == ".npz":
         raise ValueError(f"{given} has the arrays of another library; give --backbone with the model's name too")
-    return dict(weight_files.tensors(file))
+    tensors = weight_files.tensors(file)
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{given} holds {name!r} as {type(value).__name__}, expected tensors alone: save those")
+    return dict(tensors)
+
+
+def check_backbone(base: str | None, backbone: str | None) -> None:
+    """Raise ValueError for the name of a backbone without a base that is read as it."""
+    if backbone is not None and base is None:
+        raise ValueError(f"backbone is {backbone!r}, but there is no base to read as it; give --base, or leave it out")
 
 
 def _is_backbone(name: str) -> bool:
@@ -71,9 +82,11 @@ def deltas(given: Sequence[str], seed: int | None = None) -> dict[str, TaskDelta
     FileNotFoundError
         If one is not there, or a folder has none.
     ValueError
-        If one is damaged, or a folder has the deltas of several seeds and none is given.
+        If one is damaged or given twice, or a folder has the deltas of several seeds and none is given.
     """
     paths = [path for each in given for path in (_of_folder(Path(each), seed) if Path(each).is_dir() else [Path(each)])]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise ValueError(f"{twice[0]} is given twice; give each delta once")
     return {str(path): TaskDelta.load(path) for path in paths}
 
 
@@ -114,7 +127,8 @@ def check_output(out: str, overwrite: bool, endings: Sequence[str] = (".safetens
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors: whole, or not at all."""
+    """Write tensors as safetensors: whole, or not at all. ValueError for a name that no such file can hold."""
+    check_names(tensors)
     write_atomically(path, save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
 
 

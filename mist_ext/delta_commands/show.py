@@ -16,7 +16,7 @@ from mist_ext.report.figures.deltas import draw_summary
 from mist_ext.report.figures.style import plain
 from mist_ext.report.renderers.terminal import Terminal
 from mist_ext.system.files import write_atomically
-from mist_ext.system.names import say
+from mist_ext.system.names import printable_lines, say
 
 FIGURES = (".png", ".svg")
 
@@ -49,7 +49,7 @@ def show(
     if form == "text":
         console.print(Terminal(tables))
     else:
-        sys.stdout.write(report.FORMS[form](tables))
+        sys.stdout.write(printable_lines(report.FORMS[form](tables)))
     if path is not None:
         drawing = draw_summary(summary, _title(list(summary.deltas.values())))
         write_atomically(path, drawing.png() if path.suffix == ".png" else drawing.svg)

@@ -33,9 +33,10 @@ def verify(given: Sequence[str], base: str | None, console: Console, *, backbone
     ValueError, OSError
         If a file cannot be read, or is no delta.
     """
+    files.check_backbone(base, backbone)
     deltas = files.deltas(given, seed)
     tensors = None if base is None else files.checkpoint(base, backbone)
-    wrong, before = 0, ""
+    wrong, before = 0, None
     for name, delta in deltas.items():
         problem = ""
         if tensors is not None:
@@ -46,7 +47,9 @@ def verify(given: Sequence[str], base: str | None, console: Console, *, backbone
                     delta.verify(tensors, applied=True)
             except ValueError as error:
                 problem = str(error)
-        elif before and delta.base_digest != before:
+        elif before == "":
+            problem = "the delta before it, as one that was merged, does not know where it leads; give --base"
+        elif before is not None and delta.base_digest != before:
             problem = f"its base is {delta.base_digest}, but the delta before it leads to {before}"
         before = delta.result_digest
         say(console, f"{'problem' if problem else 'good'}: {name}{f': {problem}' if problem else ''}")

@@ -96,9 +96,8 @@ def shira(delta: TaskDelta) -> tuple[dict[str, Tensor], dict[str, Any], TaskDelt
 
 def _padded(change: Change, vector: Vector, count: int) -> tuple[Tensor, Tensor]:
     """Return rows and columns of a matrix's entries, and what is added to them, with zeros elsewhere up to a count."""
-    free = torch.ones(change.numel, dtype=torch.bool)
-    free[vector.positions] = False
-    spare = free.nonzero().flatten()[: count - len(vector.positions)]
+    first = torch.arange(count)  # enough of these are free; the whole matrix may be larger than what a file fills
+    spare = first[~torch.isin(first, vector.positions, assume_unique=True)][: count - len(vector.positions)]
     flat = torch.cat([vector.positions, spare])
     values = torch.zeros(count, dtype=torch.float32)
     values[: len(vector.positions)] = vector.values.float()

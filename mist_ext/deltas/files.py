@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mist_ext.deltas.change import Change
 from mist_ext.deltas.digests import digest_of, join, tensor_digests
-from mist_ext.deltas.tensors import DTYPES, bits
+from mist_ext.deltas.tensors import DTYPES, bits, check_names
 from mist_ext.kernels import ops
 from mist_ext.kernels.checker import MOST_ENTRIES
 from mist_ext.parameters import with_names
@@ -49,7 +49,7 @@ def write(
     Raises
     ------
     ValueError
-        If ``info`` is not what JSON can hold, or too large.
+        If ``info`` is not what JSON can hold, or it or the names are too large, or a name is no UTF-8.
     OSError
         If it cannot be written.
     """
@@ -81,7 +81,15 @@ def write(
         raise ValueError(f"info cannot be written as JSON: {error}") from error
     if len(content) > MOST_HEADER_BYTES // 4:
         raise ValueError(f"info and names take {len(content)} bytes, expected at most {MOST_HEADER_BYTES // 4}")
-    write_atomically(path, save(tensors, {KEY: f"{_digest(content, tensors)} {content}"}))
+    check_names(tensors)
+    whole = save(tensors, {KEY: f"{_digest(content, tensors)} {content}"})
+    (length,) = struct.unpack("<Q", whole[:8])
+    if length > MOST_HEADER_BYTES:
+        raise ValueError(
+            f"the header for {len(changes)} tensors takes {length} bytes, expected at most {MOST_HEADER_BYTES}; "
+            "make a delta of fewer tensors"
+        )
+    write_atomically(path, whole)
 
 
 def read(path: str | os.PathLike[str]) -> Parts:

@@ -151,7 +151,7 @@ def _options_of(method: str) -> tuple[str, ...]:
 
 
 def _used_weights(deltas: Sequence[TaskDelta], weights: Sequence[float] | None) -> Tensor:
-    given = torch.ones(len(deltas), dtype=torch.float64) if weights is None else torch.tensor(weights).double()
+    given = torch.tensor([1.0] * len(deltas) if weights is None else list(weights), dtype=torch.float64)
     if len(given) != len(deltas):
         raise ValueError(f"there are {len(given)} weights for {len(deltas)} deltas; give one for each")
     if not given.isfinite().all():
@@ -207,8 +207,9 @@ def _merged(
     zeros = torch.zeros(len(positions), dtype=torch.float64)
     spread = torch.stack([zeros if vector is None else vector.at(positions) for vector in vectors])
     old = old_at(changes, positions)
-    new = (old.double() + scale * combine(spread, weights)).to(old.dtype)
-    if not new.isfinite().all():
+    added = scale * combine(spread, weights)
+    new = torch.where(added == 0, old.double(), old.double() + added).to(old.dtype)  # -0.0 + 0.0 is 0.0
+    if not new.double().isfinite().all():  # which some float8 do not have
         raise ValueError(f"{name!r} has numbers that are not finite after merging; lower the weights or lambda")
     return change_at(changes[0], positions, old, new)
 

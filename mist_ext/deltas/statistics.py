@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mist_ext.deltas.delta import TaskDelta
+from mist_ext.deltas.tensors import bits
 from mist_ext.deltas.vectors import positions_of, task_vector
 
 
@@ -51,14 +52,14 @@ class Overlap:
     agreement: list[list[float | None]]
 
 
-def tensor_changes(delta: TaskDelta) -> list[TensorChange]:
-    """Return how much of each of its tensors a delta changes, in the delta's order."""
-    vectors = {} if delta.forward_only else task_vector(delta, "the delta")
+def tensor_changes(delta: TaskDelta, what: str = "the delta") -> list[TensorChange]:
+    """Return how much of each of its tensors a delta changes, in the delta's order; errors begin with ``what``."""
+    vectors = {} if delta.forward_only else task_vector(delta, what)
     found = []
     for name, change in delta.changes.items():
         vector = vectors.get(name)
         squared = None if vector is None else float(vector.values.square().sum())
-        changed = change.entries if vector is None else int(vector.values.count_nonzero())
+        changed = change.entries if change.old is None else int((bits(change.old) != bits(change.new)).sum())
         found.append(TensorChange(name, change.numel, changed, squared))
     return found
 

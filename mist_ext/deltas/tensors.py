@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -59,6 +59,13 @@ def _problem(tensor: Tensor) -> str | None:
     if tensor.numel() > MOST_ENTRIES:
         return f"has {tensor.numel()} entries; positions are int32, so at most {MOST_ENTRIES} are supported"
     return None
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that a safetensors file cannot hold."""
+    for name in names:
+        if name == "__metadata__" or name.encode("utf-8", "ignore").decode() != name:
+            raise ValueError(f"a tensor is named {name!r}, which a safetensors file cannot hold; rename it")
 
 
 def bits(tensor: Tensor) -> Tensor:

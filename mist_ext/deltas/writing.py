@@ -84,6 +84,8 @@ def _checked_names(tensors: Mapping[str, Tensor], stages: Sequence[Stage]) -> li
             check_like(name, tensors[name], change.shape, change.dtype, "in the delta")
     for name in dict.fromkeys(name for stage in stages for name in stage.changes):
         tensor = tensors[name]
+        if any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+            raise ValueError(f"entries of {name!r} share memory, as expand() makes them, so none can change; clone it")
         first = owners.setdefault((tensor.data_ptr() if tensor.numel() else name, tensor.shape, tensor.stride()), name)
         for changes in [stage.changes for stage in stages] if first != name else []:
             ours, theirs = changes.get(name), changes.get(first)

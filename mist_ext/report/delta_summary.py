@@ -13,6 +13,7 @@ from mist_ext.report.delta_files import delta_files
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.selection_shares import Position, kinds_in_order, positions_by_name
 from mist_ext.report.table import DASH, Cell, Column, Line, Table, Tables
+from mist_ext.system.names import printable
 
 LEGEND = (
     "changed: entries whose bits a task changed, and their share of the tensors that it changes. norm: of the changes, "
@@ -29,14 +30,14 @@ class DeltaSummary:
 
     @classmethod
     def of_experiment(cls, experiment: Experiment) -> DeltaSummary:
-        """Return the deltas of an experiment, named by their tasks' numbers."""
+        """Return the deltas of an experiment, named by their tasks' numbers, which the files' names have."""
         files = delta_files(experiment)
-        return cls({str(number): TaskDelta.load(file) for number, file in enumerate(files, 1)})
+        return cls({file.stem.rpartition("task")[2].lstrip("0"): TaskDelta.load(file) for file in files})
 
     @cached_property
     def changes(self) -> dict[str, list[TensorChange]]:
         """What each delta changes, by tensor."""
-        return {name: tensor_changes(delta) for name, delta in self.deltas.items()}
+        return {name: tensor_changes(delta, f"the delta {name!r}") for name, delta in self.deltas.items()}
 
     @cached_property
     def overlap(self) -> Overlap:
@@ -122,7 +123,7 @@ class DeltaSummary:
         return Table("What each delta changes", columns, lines)
 
     def _heat(self, title: str, values: Mapping[Position, float], form: str) -> Table:
-        columns = [Column("layer"), *(Column(kind.replace(" ", "\n"), "kinds") for kind in self.kinds)]
+        columns = [Column("layer"), *(Column(printable(kind).replace(" ", "\n"), "kinds") for kind in self.kinds)]
         lines = []
         for layer in self.layers:
             found = [values.get((layer, kind)) for kind in self.kinds]
@@ -130,7 +131,7 @@ class DeltaSummary:
         return Table(title, columns, lines)
 
     def _matrix(self, title: str, rows: Sequence[Sequence[float | None]], form: str, times: float) -> Table:
-        columns = [Column("delta"), *(Column(name, "with") for name in self.deltas)]
+        columns = [Column("delta"), *(Column(printable(name), "with") for name in self.deltas)]
         lines = [
             Line([Cell(name), *(Cell(DASH if value is None else format(times * value, form)) for value in row)])
             for name, row in zip(self.deltas, rows, strict=True)

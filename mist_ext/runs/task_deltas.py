@@ -13,6 +13,7 @@ from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.shard_files import gather_tensors
 from mist_ext.runs.context import RunContext
 from mist_ext.runs.seed_run import SeedRun
+from mist_ext.system.files import write_atomically
 from mist_ext.system.names import utf8
 
 FILE = "delta-seed{seed}-task{number:03}.safetensors"
@@ -85,7 +86,16 @@ class TaskDeltas:
                     "bring the file back, or start the run anew with --overwrite"
                 ) from error
             read[name] = delta.result_digest
+            self._copy(file, self.folders[1:])
         return read
+
+    @staticmethod
+    def _copy(file: Path, folders: list[Path]) -> None:
+        """Bring a delta's file to folders where it is not, or not whole."""
+        content = file.read_bytes()
+        for other in (folder / file.name for folder in folders):
+            if not (other.is_file() and other.read_bytes() == content):
+                write_atomically(other, content)
 
     def _weights(self) -> dict[str, Tensor]:
         """Return the backbone's tensors on rank 0, with memory of their own."""

@@ -124,6 +124,12 @@ def test_verify_names_the_delta_that_does_not_fit(mist: Callable, files) -> None
             "nowhere.pth is neither a file nor the name of a backbone",
         ),
         (["shwo", "a.safetensors"], "did you mean 'show'"),
+        (["verify", "a.safetensors", "--backbone", "vit_nano"], "there is no base to read as it; give --base"),
+        (
+            ["export", "a.delta", "--form", "indices", "--out", "b.safetensors", "--backbone", "vit_nano"],
+            "there is no base to read as it",
+        ),
+        (["show", "a.safetensors", "--seed-of-run", "1"], "seed_of_run is 1, but no folder is given"),
     ],
 )
 def test_a_mistake_is_answered_by_one_sentence(
@@ -134,6 +140,42 @@ def test_a_mistake_is_answered_by_one_sentence(
     assert status == 2
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_a_delta_that_is_given_twice_is_not_taken_once(mist: Callable, files, tmp_path: Path) -> None:
+    first = files.paths[0]
+    for arguments in (
+        ("apply", files.checkpoints[0], first, first, "--out", tmp_path / "a.safetensors"),
+        ("merge", first, first, "--out", tmp_path / "a.safetensors"),
+        ("verify", first, files.paths[1], first),
+    ):
+        status, _, errors = mist(*arguments)
+        assert status == 2
+        assert f"{first} is given twice; give each delta once" in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_a_merged_delta_leads_is_not_known(mist: Callable, files, tmp_path: Path) -> None:
+    merged = tmp_path / "merged.delta"
+    assert mist("merge", files.paths[0], "--out", merged)[0] == 0
+    status, output, _ = mist("verify", merged, files.paths[1])
+    assert status == 1
+    assert f"problem: {files.paths[1]}: the delta before it, as one that was merged, does not know" in output
+    assert mist("verify", merged, files.paths[1], "--base", files.checkpoints[0])[0] == 0
+
+
+def test_a_checkpoint_of_more_than_tensors_or_of_odd_names_is_refused(mist: Callable, tmp_path: Path) -> None:
+    before, after = {"__metadata__": torch.zeros(99)}, {"__metadata__": torch.eye(99)[0]}
+    for name, content in (("a.pth", before), ("b.pth", after), ("c.pth", {"w": torch.zeros(9), "step": 3})):
+        torch.save(content, tmp_path / name)
+    status, _, errors = mist("diff", tmp_path / "c.pth", tmp_path / "c.pth", tmp_path / "d.delta")
+    assert status == 2
+    assert "c.pth holds 'step' as int, expected tensors alone" in errors
+    assert mist("diff", tmp_path / "a.pth", tmp_path / "b.pth", tmp_path / "d.delta")[0] == 0
+    status, _, errors = mist("apply", tmp_path / "a.pth", tmp_path / "d.delta", "--out", tmp_path / "e.safetensors")
+    assert status == 2
+    assert "a tensor is named '__metadata__', which a safetensors file cannot hold" in errors
+    assert not (tmp_path / "e.safetensors").exists()
 
 
 def test_a_damaged_delta_is_named(mist: Callable, files, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mist_ext.deltas import TaskDelta, state_digest
 from mist_ext.deltas.change import Change
@@ -78,6 +80,27 @@ def test_what_shira_cannot_hold_is_refused() -> None:
         shira(changed("fc.weight", (3, 4)))
     with pytest.raises(ValueError, match="changes no weight of a linear layer"):
         shira(changed("fc.bias", (3,)))
+
+
+def test_shira_takes_no_memory_for_what_a_matrix_does_not_change() -> None:
+    class Largest(TorchDispatchMode):
+        entries = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            made = func(*args, **(kwargs or {}))
+            self.entries = max([self.entries, *(t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor))])
+            return made
+
+    positions = torch.tensor([1, 5, 8_999_999], dtype=torch.int32)
+    change = Change((3000, 3000), torch.float32, positions, torch.zeros(3), torch.ones(3))
+    with Largest() as largest:
+        tensors, config, _ = shira(TaskDelta({"fc.weight": change}, "base"))
+    assert largest.entries <= 20_000
+    assert config["r"] == 1
+    rows, columns = tensors["base_model.model.fc.shira_indices"].long()
+    flat, values = rows * 3000 + columns, tensors["base_model.model.fc.shira_weight"]
+    assert len(flat.unique()) == 6000
+    assert flat[values != 0].tolist() == positions.tolist()
 
 
 def test_an_adapter_s_folder_is_not_replaced_unasked(mist: Callable, files, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib import image
 
+from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.statistics import overlap
 from mist_ext.deltas.vectors import positions_of
 
@@ -46,6 +48,34 @@ def test_overlap_and_signs_are_those_of_the_sets(files) -> None:
             assert found.jaccard[i][j] == pytest.approx(len(common) / len(sets[i] | sets[j]))
             assert found.agreement[i][j] == pytest.approx(sum(signs[i][p] == signs[j][p] for p in common) / len(common))
     assert 0.02 < found.jaccard[0][1] < 0.2
+
+
+def test_tasks_that_change_nothing_are_shown_too(mist: Callable, files, tmp_path: Path) -> None:
+    start, nothing = files.checkpoints[0], tmp_path / "nothing.delta"
+    assert mist("diff", start, start, nothing)[0] == 0
+    status, output, errors = mist("show", nothing, "--figure", tmp_path / "deltas.svg")
+    assert status == 0, errors
+    assert "nothing 0 0" in output
+    assert "nothing changed" in (tmp_path / "deltas.svg").read_text()
+
+
+def test_a_delta_of_numbers_that_are_not_finite_is_named(mist: Callable, files, tmp_path: Path) -> None:
+    TaskDelta.between({"w": torch.zeros(9)}, {"w": torch.full((9,), torch.nan)}).save(tmp_path / "nan.delta")
+    status, _, errors = mist("show", files.paths[0], tmp_path / "nan.delta")
+    assert status == 2
+    assert "the delta 'nan' changes 'w' by numbers that are not finite" in errors
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex"])
+def test_names_from_a_file_steer_no_terminal(mist: Callable, form: str, tmp_path: Path) -> None:
+    before = {"\x1b[31mw": torch.zeros(99)}
+    after = {"\x1b[31mw": torch.eye(99)[0]}
+    TaskDelta.between(before, after, info={"task": "\x1b[2J1"}).save(tmp_path / "a.delta")
+    TaskDelta.between(before, after, info={"task": "\x1b[2J2"}).save(tmp_path / "b.delta")
+    status, output, _ = mist("show", tmp_path / "a.delta", tmp_path / "b.delta", "--format", form)
+    assert status == 0
+    assert "\x1b" not in output
+    assert "x1b" in output
 
 
 def test_a_figure_is_drawn(mist: Callable, files, tmp_path: Path) -> None:

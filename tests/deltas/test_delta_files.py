@@ -114,6 +114,19 @@ def test_a_file_that_is_another_or_damaged_is_refused(file: Path) -> None:
         TaskDelta.load(file)
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {"w": torch.zeros(9)}
+    delta = TaskDelta.between({"\ud800": before["w"]}, {"\ud800": before["w"] + 1})
+    with pytest.raises(ValueError, match=r"is named 'old/\\ud800', which a safetensors file cannot hold; rename it"):
+        delta.save(tmp_path / "a.delta")
+    monkeypatch.setattr(files, "MOST_HEADER_BYTES", 24_000)
+    many = {f"w{number}": torch.zeros(8) for number in range(99)}
+    delta = TaskDelta.between(many, {name: torch.eye(8)[0] for name in many})
+    with pytest.raises(ValueError, match=r"the header for 99 tensors takes \d+ bytes, expected at most 24000"):
+        delta.save(tmp_path / "a.delta")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(file: Path) -> None:
     whole = file.read_bytes()
     delta = TaskDelta.load(file)

@@ -167,6 +167,23 @@ def test_opposite_changes_cancel() -> None:
     assert merged.new.tolist() == [1.5, -5.0, 4.0]
 
 
+def test_weights_are_not_rounded_and_no_change_keeps_the_bits() -> None:
+    old = torch.tensor([-0.0, 0.0, 1.0], dtype=torch.float64)
+    new = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)
+    delta = TaskDelta({"w": Change((3,), old.dtype, None, old, new)}, "base")
+    assert merge([delta], weights=[0.1]).changes["w"].new.tolist() == [0.1, 0.1, 1.1]
+    assert merge([delta], weights=[0.1]).info["merged"]["weights"] == [0.1]
+    assert not merge([delta], weights=[0.0]).changes  # not even the sign of a zero
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_is_merged(dtype: torch.dtype) -> None:
+    old, new = torch.zeros(4).to(dtype), torch.tensor([1.0, 0.0, 2.0, 448.0]).to(dtype)
+    delta = TaskDelta({"w": Change((4,), dtype, None, old, new)}, "base")
+    merged = merge([delta, delta], "linear").changes["w"]
+    assert merged.new.float().tolist() == new.float().tolist()
+
+
 def test_low_precision_is_rounded_once() -> None:
     old = torch.tensor([1.0, 256.0], dtype=torch.bfloat16)
     news = [torch.tensor([1.0078125, 258.0]), torch.tensor([1.0, 256.0]), torch.tensor([1.0078125, 258.0])]

@@ -168,6 +168,15 @@ def test_what_the_delta_does_not_change_is_verify_s_alone(before, after) -> None
     assert before[5].running_var[0] == 2
 
 
+def test_a_tensor_that_cannot_be_written_leaves_all_as_they_were() -> None:
+    zeros = {"a": torch.zeros(300), "b": torch.zeros(300)}
+    delta = TaskDelta.between(zeros, {"a": torch.eye(300)[0], "b": torch.eye(300)[0]})
+    target = {"a": torch.zeros(300), "b": torch.zeros(1).expand(300)}
+    with pytest.raises(ValueError, match="entries of 'b' share memory"):
+        delta.apply_(target)
+    assert not target["a"].any()
+
+
 def test_models_that_do_not_belong_together_have_no_delta(before, after) -> None:
     with pytest.raises(ValueError, match=r"'3.bias' is in the model before only"):
         TaskDelta.between(before, {k: v for k, v in after.state_dict().items() if k != "3.bias"})

@@ -52,9 +52,12 @@ def draw_summary(summary: DeltaSummary, title: str) -> Drawing:
     shares, squared = summary.shares(), {place: value**2 for place, value in summary.norms().items()}
     total = sum(squared.values())
     parts = {place: 100 * value / total for place, value in squared.items()} if total else {}
-    heat_map(axes[0, 0], layers, kinds, shares, "Blues", Normalize(0, max([*shares.values(), 1.0])))
-    axes[0, 0].set_title("changed (% of entries)", fontsize="medium")
-    name_fields(axes[0, 0], [] if parts else kinds, layers)
+    if shares:
+        heat_map(axes[0, 0], layers, kinds, shares, "Blues", Normalize(0, max([*shares.values(), 1.0])))
+        name_fields(axes[0, 0], [] if parts else kinds, layers)
+    else:
+        axes[0, 0].set_axis_off()
+    axes[0, 0].set_title("changed (% of entries)" if shares else "nothing changed", fontsize="medium")
     if parts:
         most = max(parts.values())
         heat_map(axes[1, 0], layers, kinds, parts, "Oranges", LogNorm(most / 10**_DECADES, most))
