@@ -22,7 +22,9 @@ class SampledLinear(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, proxy: Tensor, *draw: Any) -> Tensor:
         remember(ctx, input, weight, bias, proxy, *draw)
         with torch.autocast(input.device.type, enabled=False):
-            return F.linear(input, weight.to(input.dtype), None if bias is None else bias.to(input.dtype))
+            made = F.linear(input, weight.to(input.dtype), None if bias is None else bias.to(input.dtype))
+        # F.linear may give a view of its own, and autograd lets no view that a function has made be changed in place.
+        return torch.ops.aten._unsafe_view(made, made.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:

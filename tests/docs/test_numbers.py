@@ -15,8 +15,9 @@ from mist_ext.report.table import DASH
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BENCHMARKS, PROCESSES = (
-    (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in ("benchmarks", "processes")
+BENCHMARKS, PROCESSES, KERNELS, DELTAS = (
+    (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for page in ("benchmarks", "processes", "kernels", "deltas")
 )
 
 
@@ -115,6 +116,48 @@ def test_the_table_of_exchanges_is_its_files() -> None:
         two, four = exchanged(2, way), exchanged(4, way)
         times = [f"{result['exchange_ms']:.1f} ms" for result in (two, four)]
         assert shown == [f"{two['bytes'] / 1e6:.2f}", *times]
+
+
+MODELS = {"vit_ti": "ViT-Ti", "vit_s": "ViT-S", "vit_b": "ViT-B", "vit_l": "ViT-L"}
+
+
+def test_the_table_of_sampled_weight_gradients_is_its_file() -> None:
+    shown = table_below("### What sampling is worth", KERNELS)[1:]
+    assert shown == [
+        [
+            MODELS[row["model"]],
+            f"{row['ms']:.2f}",
+            f"{row['variants']['dense alone']:.1f}, {row['variants']['dense alone'] / row['ms']:.1f} x",
+            f"{row['x_best_torch']:.1f} x, {row['best_torch']}",
+        ]
+        for row in read("weight-gradients-epyc-2-cores.json")["rows"]
+    ]
+
+
+def test_the_table_of_whole_steps_is_its_file() -> None:
+    rows = {row["way"]: row for row in read("steps-epyc-2-cores.json")["rows"]}
+    shown = table_below("### A whole step", KERNELS)[1:]
+    assert shown == [
+        [
+            f"`{name}`",
+            f"{row['ms']:,.0f}",
+            f"{row['ms'] / rows['sampled']['ms']:.2f} x",
+            f"{row['peak_step_bytes'] / 1e6:,.0f}",
+        ]
+        for name, row in rows.items()
+    ]
+
+
+def test_the_tables_of_deltas_are_their_file() -> None:
+    found = read("deltas/epyc-2-cores.json")
+    whole = found["bytes"].pop("checkpoint")
+    sizes = table_below("### How small", DELTAS)[1:]
+    assert sizes == [
+        [name, f"{size / 1e6:.2f}", f"{100 * size / whole:.2f} %"] for name, size in found["bytes"].items()
+    ]
+    times = table_below("### How fast", DELTAS)[1:]
+    ours = found["ms"]["swap"]
+    assert times == [[name, f"{ms:,.1f}", f"{ms / ours:.1f} x"] for name, ms in found["ms"].items()]
 
 
 def claims() -> dict[str, list[str]]:
@@ -249,6 +292,10 @@ def test_no_number_of_a_page_is_unchecked(path: str) -> None:
         "### Seven",
         "## One factor",
         "## What crosses",
+        "### What sampling",
+        "### A whole step",
+        "### How small",
+        "### How fast",
     ):
         if heading in text:  # tables that a test above compares
             text = text.replace("\n".join(rows_below(heading, text)), "")

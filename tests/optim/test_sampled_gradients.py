@@ -139,6 +139,21 @@ def test_uses_of_a_weight_add_up() -> None:
         assert assert_kept(model, optimizer, expected) == ["twice.weight", "one.weight", "last.weight"]
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (2, 5, 3), (4, 3), (3,)])
+def test_what_a_layer_gives_may_be_changed_in_place(shape) -> None:
+    layer = nn.Linear(3, 2) if len(shape) < 4 else nn.Conv2d(4, 2, (4, 3), (4, 3))
+    images = torch.randn(shape)
+    optimizer = sparse(layer, rate=1.0)
+
+    def loss(model: nn.Module) -> Tensor:  # as timm adds positions to patches
+        return model(images.to(next(model.parameters()).dtype)).mul_(2).add_(1).square().sum()
+
+    expected = exact(layer, loss)
+    with SampledGradients(optimizer, layer):
+        loss(layer).backward()
+        assert assert_kept(layer, optimizer, expected) == ["weight"]
+
+
 def test_a_batch_of_nothing_has_gradients_of_zero() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
     optimizer = sparse(model)
