@@ -149,7 +149,8 @@ def test_a_sweep_goes_on_after_a_signal_and_after_a_kill_and_ends_in_one_table(
     process.kill()
     process.communicate(timeout=60)
     wait_for(lambda: not is_running(results.parents[1]), 60)  # the run noticed, and stopped as if it had been asked
-    assert "summary" not in json.loads(results.read_text())
+    # It may have ended before its checkpoint brought the results back.
+    assert not (results.is_file() and "summary" in json.loads(results.read_text()))
 
     status, output, errors = sweep(grid, "--out", str(out), "--resume")
     assert status == 0, errors
