@@ -251,6 +251,7 @@ LEAST_SEEDS = {
     "embedded": 5,
     "renditions": 5,
     "renditions_again": 5,
+    "renditions_random": 4,
     "drop_rate": LEAST,
     "selection_rate": LEAST,
     "digits": 1,
