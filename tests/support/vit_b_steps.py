@@ -17,6 +17,7 @@ from mist_ext.config.tuning import SPARSE, TuningOptions
 from mist_ext.cost.noise import SEED, NoiseImages
 from mist_ext.runs.context import method_options
 from mist_ext.system import peak_memory
+from mist_ext.tuners.tuner import Tuned
 
 BACKBONE, SIDE, CORES = "vit_base_patch16_224", 224, 2
 # What changes numbers, but neither what is computed nor, but for the batch, the size of anything of size.
@@ -100,16 +101,21 @@ def _take(step: Step, images: int) -> Taken:
     torch.manual_seed(SEED)
     backbone = backbones.create(BACKBONE, "none")
     peak_memory.reset(None)
-    losses = (_tune if step.kind == "tuner" else _learn)(step, backbone, NoiseImages(SIDE, images, 1))
-    return Taken(peak_memory.since_reset(None), losses)
+    noise = NoiseImages(SIDE, images, 1)
+    if step.kind == "method":
+        losses = _learn(step, backbone, noise)
+        return Taken(peak_memory.since_reset(None), losses)
+    tuned = _tune(step, backbone, noise)
+    peaks = tuned.costs.peak_memory_bytes.values()  # each phase of a tuner counts anew
+    return Taken(max(peak for peak in peaks if peak is not None), [loss for of in tuned.losses.values() for loss in of])
 
 
-def _tune(step: Step, backbone: nn.Module, images: NoiseImages) -> list[float]:
+def _tune(step: Step, backbone: nn.Module, images: NoiseImages) -> Tuned:
     epochs = 2 if step.name in SPARSE else 1  # of which the first belongs to the selection
     options = Config(**dict(step.settings), epochs=epochs, batch_size=len(images))
     tuned = tuners.create(step.name, backbone, options, SEED).tune(images)
     assert tuned.changed[0] > 0
-    return [loss for of_phase in tuned.losses.values() for loss in of_phase]
+    return tuned
 
 
 def _learn(step: Step, backbone: nn.Module, images: NoiseImages) -> list[float]:
