@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mist_ext.config.contradictions import check_together
 from mist_ext.config.option import check_all, option, option_value, unknown_option
 
 SPARSE = ("mist", "random", "magnitude", "gradient")  # the tuners that select entries
@@ -279,59 +280,7 @@ class TuningOptions:
             setattr(self, field.name, option_value(type(self), field.name, value, f"{field.name} is"))
 
     def check(self) -> None:
-        """Raise ValueError for the first option that is out of range."""
+        """Raise ValueError for the first option that is out of range, or excluded by another."""
         TuningOptions.__post_init__(self)  # for what was assigned
         check_all(self)
-        if {self.score_objective, self.tune_objective} == {"ce", "ce_cosine"}:
-            raise ValueError(
-                f"score_objective is {self.score_objective!r}, but tune_objective is {self.tune_objective!r}: a task "
-                "has one classifier; give both the same, or mi to one of them"
-            )
-        if self.precision == "bf16-pure" and self.dynamics == "published":
-            raise ValueError(
-                "precision is bf16-pure, but published dynamics have a dense optimiser without fp32 masters, whose "
-                "steps would be lost in rounding; use precision bf16, or dynamics exact"
-            )
-        if self.shard and self.dynamics == "published":
-            raise ValueError(
-                "shard is True, but published dynamics have torch's dense optimiser, whose state is not cut to the "
-                "processes' parts; leave shard out, or use dynamics exact"
-            )
-        if self.shard and self.layers:
-            raise ValueError(
-                f"layers is {self.layers!r}, but shard is True: FSDP2 reduces the gradients of every layer of a "
-                "backbone that is spread over the processes; leave one of them out"
-            )
-        if self.exchange == "dense":
-            for name, ignored in (("in_backward", self.in_backward is True), ("wire", self.wire != "fp32")):
-                if ignored:
-                    raise ValueError(
-                        f"{name} is {getattr(self, name)!r}, but exchange is 'dense': PyTorch's DDP reduces whole fp32 "
-                        f"gradients, before the step; leave {name} out, or use exchange sparse"
-                    )
-        if self.shard and self.drop == "updates":
-            raise ValueError(
-                "shard is True, but drop is 'updates', for which the processes would exchange the whole gradients of "
-                "the objective's own layers, as sharded runs do not; leave shard out, or drop gradients"
-            )
-        if self.shard and self.exchange == "dense":
-            raise ValueError(
-                "shard is True, but exchange is 'dense': FSDP2 itself reduces the gradients of a backbone that is "
-                "spread over the processes; leave exchange out"
-            )
-        if self.weight_gradients == "sampled":
-            for name, given, why in (
-                ("in_backward", self.in_backward is True, "sampled gradients are short, and freed by the step"),
-                ("exchange", self.exchange == "dense", "PyTorch's DDP reduces whole gradients"),
-                ("shard", self.shard, "FSDP2 reduces whole gradients"),
-            ):
-                if given:
-                    raise ValueError(
-                        f"{name} is {getattr(self, name)!r}, but weight_gradients is 'sampled': {why}; leave {name} "
-                        "out, or use weight_gradients dense"
-                    )
-        if self.in_backward and self.dynamics == "published":
-            raise ValueError(
-                "in_backward is True, but published dynamics need the gradients of the whole model at once; "
-                "leave it out, or use dynamics exact"
-            )
+        check_together(self)

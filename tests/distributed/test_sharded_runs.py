@@ -117,7 +117,7 @@ def test_a_sharded_run_goes_on_with_another_number_of_processes(
         ({"tuner": ["full"]}, "shard is True, but tuner 'full' trains whole tensors"),
         ({"tuner": ["gradient"]}, "shard is True, but tuner 'gradient' trains whole tensors"),
         ({"method": ["slca"]}, "shard is True, but method 'slca' trains whole tensors"),
-        ({"dynamics": "published"}, "shard is True, but published dynamics have torch's dense optimiser"),
+        ({"dynamics": "published"}, "shard is True, but dynamics is 'published': the state of torch's dense optimiser"),
         ({"exchange": "dense"}, "shard is True, but exchange is 'dense'"),
         ({"drop": "updates"}, "shard is True, but drop is 'updates'"),
         (

@@ -241,7 +241,7 @@ def test_a_used_folder_is_refused_until_overwritten(tmp_path: Path) -> None:
         ({"layers": "attn", "shard": True}, "layers is 'attn', but shard is True"),
         ({"class_order_seed": -1}, "class_order_seed is -1, expected 0 or more"),
         ({"method_options": ["ranpac.width=0"]}, "width=0: RanPAC needs at least one random feature"),
-        ({"precision": "bf16-pure", "dynamics": "published"}, "published dynamics have a dense optimiser"),
+        ({"precision": "bf16-pure", "dynamics": "published"}, "but dynamics is 'published': a dense optimiser"),
         ({"precision": "bf16-pure", "tuner": "full"}, "tuner 'full' has torch's dense SGD without fp32 masters"),
         ({"weights": "missing.pth"}, "missing.pth"),
     ],

@@ -175,7 +175,7 @@ def test_updating_in_backward_gives_the_same_bits(schedule: str, drop: str, same
 
 
 def test_in_backward_goes_with_exact_dynamics_alone() -> None:
-    with pytest.raises(ValueError, match="in_backward is True, but published dynamics need the gradients of the whole"):
+    with pytest.raises(ValueError, match="in_backward is True, but dynamics is 'published': these need"):
         tuner(in_backward=True, dynamics="published")
     tuner(in_backward=None, dynamics="published").tune(images())
 
