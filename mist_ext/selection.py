@@ -250,6 +250,20 @@ class Selection(Mapping[str, "Tensor | None"]):
 
     __or__ = union
 
+    def followed_by(self, other: Selection) -> Selection:
+        """Return this selection and after it another, of other tensors, with new ordinals.
+
+        The selections of consecutive parts of a model's parameters become the selection that was made of all at once.
+
+        Raises
+        ------
+        ValueError
+            If a tensor is in both.
+        """
+        if both := sorted(self.keys() & other.keys()):
+            raise ValueError(f"{both[0]!r} is in both selections; `union` unites them")
+        return Selection({**self, **other}, {**self.shape, **other.shape}, {**self.shards, **other.shards})
+
     def state_dict(self) -> dict[str, Any]:
         """Return names, shapes, ordinals and the indices of what is not fully selected, sharded ones as `Shard`."""
         return {

@@ -189,3 +189,12 @@ def test_an_entry_of_score_minus_infinity_is_never_selected(device: torch.device
     allowed = [*range(10), *range(30, 40)]
     assert selected is not None
     assert selected.tolist() == sorted(allowed[-selected_count(40, rate) :])
+
+
+def test_selections_of_consecutive_parts_become_that_of_all() -> None:
+    scores = {f"layer{i}.weight": torch.rand(20, 10, generator=torch.Generator().manual_seed(i)) for i in range(5)}
+    names = list(scores)
+    parts = [Selection.from_scores({n: scores[n] for n in part}, 0.05) for part in (names[:1], names[1:4], names[4:])]
+    assert parts[0].followed_by(parts[1]).followed_by(parts[2]) == Selection.from_scores(scores, 0.05)
+    with pytest.raises(ValueError, match=r"'layer1.weight' is in both selections; `union` unites them"):
+        parts[1].followed_by(parts[1])

@@ -110,6 +110,15 @@ class TuningOptions:
         group="MIST",
         tuners=("mist",),
     )
+    score_passes: int = option(
+        1,
+        "Passes over the images in which scoring is done. Each scores a part of the tensors, so that less memory is "
+        "taken by scores, which are four bytes a parameter, and by gradients; the same entries are selected.",
+        group="MIST",
+        above=0,
+        at_most=64,
+        tuners=("mist",),
+    )
     tune_objective: Literal["mi", "ce", "ce_cosine"] = option(
         "mi",
         "What tuning lowers the loss of: mi, ce or ce_cosine, as --score-objective explains them.",

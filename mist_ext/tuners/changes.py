@@ -60,35 +60,35 @@ def differing_entries(before: Tensor, after: Tensor) -> int:
 
 
 def tensor_records(
-    selection: Selection, backbone: nn.Module, scores: Mapping[str, Tensor] | None = None
+    selection: Selection, backbone: nn.Module, sums: Mapping[str, tuple[float, float]] | None = None
 ) -> list[TensorRecord]:
-    """Return what was selected in each tensor of the backbone, as `Tuned.selection` holds it."""
+    """Return what was selected in each tensor of the backbone, as `Tuned.selection` holds it.
+
+    ``sums`` are those of `score_sums`, where something was scored.
+    """
     names = [name for name, _ in backbone.named_parameters() if name in selection]
-    sums, chosen = _sums(names, selection, scores) if scores else ({}, {})
-    total = sum(sums.values())
+    total = sum(sums[name][0] for name in names) if sums else 0
     records = []
     for name in names:
         record = TensorRecord(name, selection.total_numels[name], selection.total_count(name))
-        if scores and total:
-            record.score_share = sums[name] / total
-            record.score_selected = chosen[name] / sums[name] if sums[name] else None
+        if sums and total:
+            every, chosen = sums[name]
+            record.score_share = every / total
+            record.score_selected = chosen / every if every else None
         records.append(record)
     return records
 
 
-def _sums(
-    names: list[str], selection: Selection, scores: Mapping[str, Tensor]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the sums of all scores of each tensor, and of those of its selected entries."""
-    sums = torch.zeros(2, len(names), dtype=torch.float64)
-    for i, name in enumerate(names):
-        own, index = local(scores[name]).flatten(), selection[name]
-        sums[0, i] = own.clamp(min=0).sum(dtype=torch.float64)
-        sums[1, i] = (own if index is None else own[index.long()]).sum(dtype=torch.float64)
+def score_sums(selection: Selection, scores: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """Return the sum of all scores of each tensor, and of those of its selected entries."""
+    sums = torch.zeros(len(selection), 2, dtype=torch.float64)
+    for row, (name, index) in zip(sums, selection.items(), strict=True):
+        own = local(scores[name]).flatten()
+        row[0] = own.clamp(min=0).sum(dtype=torch.float64)
+        row[1] = (own if index is None else own[index.long()]).sum(dtype=torch.float64)
     if selection.shards:
         add_up_([sums])
-    every, selected = sums.tolist()
-    return dict(zip(names, every, strict=True)), dict(zip(names, selected, strict=True))
+    return dict(zip(selection, map(tuple, sums.tolist()), strict=True))
 
 
 def kept_fraction(selection: Selection, keep: float, seed: int, step: int) -> float:

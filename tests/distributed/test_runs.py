@@ -35,7 +35,7 @@ from mist_ext.runs.interruption import Checkpointer, Interrupted
             (2, {"drop": "updates", "schedule": "cosine"}),
             (4, {"tuner": ["full"]}),
             (2, {"dynamics": "published"}),
-            (2, {"score_objective": "ce", "tune_objective": "ce"}),
+            (2, {"score_objective": "ce", "tune_objective": "ce", "score_passes": 2}),
             (2, {"tuner": ["published_gradient", "published_random"], "tune_objective": "ce_cosine"}),
             (2, {"tuner": ["none", "gradient"]}),
             (2, {"tuner": ["bitfit", "random"]}),

@@ -33,6 +33,7 @@ from mist_ext.runs.interruption import Interrupted
             ),  # there are fewer batches to extract features from than ranks, so some go through none of their own
             (2, {"in_backward": False, "checkpointing": True}),
             (2, {"score_objective": "ce", "tune_objective": "ce"}),
+            (2, {"score_passes": 3}),
             (3, {"tuner": ["random"]}),
             (2, {"tuner": ["none", "magnitude"]}),
         ]

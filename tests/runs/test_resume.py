@@ -113,6 +113,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(tmp_path
 STOPPED = {
     "published": {"dynamics": "published", "schedule": "cosine"},
     "updates": {"drop": "updates", "schedule": "cosine", "first_task_epochs": 4, "later_lr_factor": 0.5},
+    "passes": {"score_passes": 3},
     "bf16": {"precision": "bf16-pure"},
     "cross_entropy": {"score_objective": "ce", "tune_objective": "ce"},
     "magnitude": {"tuner": ["magnitude"]},
