@@ -115,6 +115,7 @@ tables() { # of all results so far
   {
     if [[ -s $out/roofline.json ]]; then "$python" "$root/bench/table.py" --all "$out/roofline.json"; fi
     if [[ -s $out/throughput.json ]]; then echo && cat "$out/logs/throughput.out"; fi
+    if [[ -s $out/largest.json ]]; then echo && cat "$out/logs/largest.out"; fi
   } > "$out/tables.md"
 }
 sanitize() { # TOOL
@@ -129,6 +130,8 @@ step 120 tests "$python" -m pytest -q -p no:cacheprovider -c "$root/pyproject.to
 if [[ $device == cuda ]]; then
   roofline 130 roofline-base --model vit_b --dtype fp32 bf16
   throughput 110 --model vit_large_patch16_224 --batch 64
+  step 60 largest "$python" "$root/bench/largest.py" --json "$out/largest.json" --model vit_g vit_7b_patch16_dinov3
+  tables
   if command -v compute-sanitizer > /dev/null; then
     sanitize memcheck
     sanitize racecheck
@@ -140,6 +143,9 @@ if [[ $device == cuda ]]; then
 else
   roofline 60 roofline-base --model vit_ti --threads 1 --rounds 1 --op accumulate_ drop_apply_sgd_ --without "compiled chain"
   throughput 60 --model vit_tiny_patch16_224 --image-size 32 --batch 2 --rounds 1 --no-compile
+  step 60 largest "$python" "$root/bench/largest.py" --device cpu --json "$out/largest.json" --model vit_ti \
+    --image-size 32 --batch 4
+  tables
   step 60 verify "$python" "$root/bench/verify.py" --device cpu
 fi
 [[ ! -s $out/tables.md ]] || cat "$out/tables.md"

@@ -44,6 +44,20 @@ def named_pairs(given: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return pairs
 
 
+def consecutive_parts(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], count: int
+) -> list[list[tuple[str, nn.Parameter]]]:
+    """Cut parameters, in their order, into at most ``count`` parts of about as many entries; none is empty."""
+    pairs = list(named_parameters)
+    total = sum(p.numel() for _, p in pairs)
+    parts: list[list[tuple[str, nn.Parameter]]] = [[] for _ in range(count)]
+    before = 0
+    for name, parameter in pairs:
+        parts[min(before * count // max(total, 1), count - 1)].append((name, parameter))
+        before += parameter.numel()
+    return [part for part in parts if part]
+
+
 def pattern(option: str, expression: str) -> re.Pattern[str]:
     """Return a compiled regular expression; ValueError with the option's name if it is invalid."""
     try:

@@ -15,6 +15,7 @@ from mist_ext.distributed.gradients import add_up_
 from mist_ext.distributed.shard import local
 from mist_ext.indices import NEVER
 from mist_ext.kernels import ops
+from mist_ext.parameters import consecutive_parts
 from mist_ext.selection import Selection
 from mist_ext.sensitivity import Sensitivity
 from mist_ext.tuners.changes import score_sums, tensor_records
@@ -77,13 +78,7 @@ class MIST(SparseTuner):
         The objectives' own layers, which are fully selected, come with the last.
         """
         pairs = self.tunable()
-        total = sum(p.numel() for _, p in pairs)
-        parts: list[dict[str, nn.Parameter]] = [{} for _ in range(self.options.score_passes)]
-        before = 0
-        for name, parameter in pairs:
-            parts[before * len(parts) // total][name] = parameter
-            before += parameter.numel()
-        parts = [part for part in parts if part]
+        parts = [dict(part) for part in consecutive_parts(pairs, self.options.score_passes)]
         parts[-1] |= dict(self.named_parameters()[len(pairs) :])
         return parts
 

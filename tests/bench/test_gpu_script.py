@@ -55,7 +55,7 @@ def test_every_step_leaves_its_results(environment: dict[str, str], tmp_path: Pa
     """From another folder, as it may be called from anywhere."""
     out = tmp_path / "results"
     code, said, _ = gpu_sh(environment, "--device", "cpu", "--out", "results", cwd=tmp_path)
-    assert steps(out) == dict.fromkeys(["tests", "roofline-base", "throughput", "verify"], "well"), said
+    assert steps(out) == dict.fromkeys(["tests", "roofline-base", "throughput", "largest", "verify"], "well"), said
     assert code == 0
     roofline = json.loads((out / "roofline.json").read_text())
     assert {row["op"] for row in roofline["rows"]} == {"accumulate_", "drop_apply_sgd_", "SparseSGD.step"}
@@ -63,6 +63,7 @@ def test_every_step_leaves_its_results(environment: dict[str, str], tmp_path: Pa
     tables = (out / "tables.md").read_text()
     assert "| score a batch: `accumulate_` |" in tables
     assert "| mist_ext " in tables
+    assert re.search(r"\| vit_ti +\| +\d+ \| +4 \|", tables)  # scored in four passes
     assert tables in said
     if not torch.cuda.is_available():
         assert re.search(r"\d+ skipped", (out / "logs" / "tests.out").read_text())
@@ -74,7 +75,7 @@ def test_a_failed_step_does_not_stop_the_others(environment: dict[str, str], tmp
         f"""#!/bin/sh
 case "$*" in
 *"-m pytest"*) echo some test failed; exit 7 ;;
-*throughput.py*|*verify.py*|*table.py*) exit 0 ;;
+*throughput.py*|*largest.py*|*verify.py*|*table.py*) exit 0 ;;
 *roofline.py*) exec sleep 60 ;;
 esac
 exec {sys.executable} "$@"
@@ -89,7 +90,7 @@ exec {sys.executable} "$@"
     assert went["tests"] == "failed with 7, see logs/tests.*"
     assert (out / "logs" / "tests.out").read_text() == "some test failed\n"
     assert re.fullmatch(r"stopped at its limit of \d+ s, see logs/roofline-base.*", went["roofline-base"])
-    assert went["throughput"] == went["verify"] == "left out: no time is left"
+    assert went["throughput"] == went["largest"] == went["verify"] == "left out: no time is left"
     assert all(line in said for line in (out / "steps.txt").read_text().splitlines())
 
 
@@ -114,13 +115,13 @@ exec {sys.executable} "$@"
     own = {"PYTHON": str(python), "CUDA_HOME": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     out = tmp_path / "results"
     code, said, errors = gpu_sh(environment | own, "--out", out)
-    names = ["build", "tests", "roofline-base", "throughput", "memcheck", "racecheck", "roofline-larger"]
+    names = ["build", "tests", "roofline-base", "throughput", "largest", "memcheck", "racecheck", "roofline-larger"]
     assert steps(out) == dict.fromkeys(names, "well"), said + errors
     assert code == 0
     run = {name: (out / "logs" / f"{name}.out").read_text() for name in names}
     assert "for 9.0" in run["build"]
     assert {"csrc", "mist_ext", "setup.py"} <= set(run["build"].split())
-    for name in ("tests", "roofline-base", "throughput", "roofline-larger"):
+    for name in ("tests", "roofline-base", "throughput", "largest", "roofline-larger"):
         assert re.match(r"/\S+/site ", run[name]), "another mist_ext than the one that was built would be measured"
     assert "-m gpu" in run["tests"]
     for name in ("roofline-base", "throughput", "racecheck", "roofline-larger"):
