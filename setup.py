@@ -22,7 +22,7 @@ TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000ULL"  # libtorch's stab
 CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", TORCH_TARGET]
 NVCC_FLAGS = [
     *("-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fvisibility=hidden", TORCH_TARGET, "-DUSE_CUDA"),
-    "--threads=2",  # architectures of one file in parallel, so that the last file does not keep a core waiting
+    "--threads=0",  # the architectures of the one file in parallel
 ]
 
 
@@ -92,6 +92,21 @@ def write_build_info(cuda: str) -> str:
     return str(folder)
 
 
+def joined(folder: str, suffix: str) -> str:
+    """Writes a file that includes a folder's sources, and returns it: torch's headers, most of the work, are read once.
+
+    It is left alone where it is right already, so that only what changed is compiled again.
+    """
+    name = f"{folder}.{suffix}"
+    sources = sorted((ROOT / "csrc" / folder).glob(f"*.{suffix}"))
+    text = "".join(f'#include "../../csrc/{folder}/{source.name}"\n' for source in sources)
+    path = ROOT / "build" / "generated" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+    return path.relative_to(ROOT).as_posix()
+
+
 def extensions() -> dict:
     if compiler() is None:
         if os.environ.get("FORCE_CUDA") == "1":
@@ -114,11 +129,11 @@ def extensions() -> dict:
     def sources(pattern: str) -> list[str]:
         return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob(pattern))
 
-    checks = sources("arguments/*.cpp")
+    checks = joined("arguments", "cpp")
     objects = [
         CppExtension(
             "mist_ext._C",
-            [*sources("*.cpp"), *checks, *sources("cpu/*.cpp")],
+            [*sources("*.cpp"), checks, *sources("cpu/*.cpp")],
             include_dirs=[write_build_info(cuda)],
             extra_compile_args=CXX_FLAGS,
         )
@@ -127,7 +142,7 @@ def extensions() -> dict:
         objects.append(
             CUDAExtension(
                 "mist_ext._cuda",
-                [*checks, *sources("cuda/*.cpp"), *sources("cuda/*.cu")],
+                [checks, *sources("cuda/*.cpp"), joined("cuda", "cu")],
                 extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
             )
         )
