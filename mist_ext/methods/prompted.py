@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mist_ext.data.stream import Batches
+from mist_ext.data.batches import Batches
 from mist_ext.methods.hooks import Hook, attached
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod

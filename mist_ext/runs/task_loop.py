@@ -13,7 +13,8 @@ from msgspec import UNSET, UnsetType
 from torch import Tensor
 
 from mist_ext import config
-from mist_ext.data.stream import Task, TaskImages
+from mist_ext.data.stream import Task
+from mist_ext.data.task_images import TaskImages
 from mist_ext.distributed import agreement, ranks
 from mist_ext.results import metrics, warning_signs
 from mist_ext.results.manifest import CHECKPOINTS

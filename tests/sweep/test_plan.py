@@ -17,7 +17,7 @@ from rich.console import Console
 from mist_ext import backbones, data, tuners
 from mist_ext.cli import main
 from mist_ext.config import Config, presets
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.data.stand_in import stand_in
 from mist_ext.data.stream import Stream
 from mist_ext.sweep import estimate, timing
