@@ -59,7 +59,6 @@ class Batches:
         device: torch.device | str = "cpu",
         split: Literal["rows", "round-robin"] | None = None,
     ) -> None:
-        self.images = images
         self.device = torch.device(device)
         count = len(images)  # type: ignore[arg-type]
         rows = torch.arange(count) if order is None else torch.randperm(count, generator=generator(*order))
