@@ -32,10 +32,10 @@ def check(
     """
     check_data(name)
     check_test_fraction(test_fraction)
-    for text in remarks:
-        _say(console, "remark", text)
     if fetch:
         download.fetch(name, root_folder(root), console)
+    for text in remarks:
+        _say(console, "remark", text)
     try:
         source = load(name, root, test_fraction)
     except (ValueError, OSError) as error:

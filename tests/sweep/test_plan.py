@@ -195,7 +195,7 @@ def test_what_is_finished_is_not_planned_again(tmp_path: Path, monkeypatch: pyte
     (runs, _), notes = (made := plan(grid, tmp_path / "out", console=quiet)).tables, made.notes
     assert [line.cells[1].text for line in runs.lines] == ["none"]
     assert [cell.text for cell in runs.lines[0].cells][3] == "1"
-    assert "1 of 2 runs are finished." in [note.text for note in notes]
+    assert "Finished: 1 of 2 runs." in [note.text for note in notes]
     monkeypatch.setattr("mist_ext.sweep.plan.finished", lambda folder, point: True)
     assert plan(grid, tmp_path / "out", console=quiet).tables == []
 
