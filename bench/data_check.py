@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mist_ext.data.image_sets import ImageFiles
 from mist_ext.data.inspection import AT_ONCE, inspect
-from mist_ext.data.source import ImageFiles
 from mist_ext.system.cores import cores
 
 SIZE, QUALITY = (500, 375), 90  # about 45 kB a file

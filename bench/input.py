@@ -31,8 +31,10 @@ import torch
 from data_check import QUALITY, cores, picture
 
 from mist_ext import backbones, data
-from mist_ext.data.source import ImageFiles, Images, Source
-from mist_ext.data.stream import Batches, Stream, views_of
+from mist_ext.data.batches import Batches
+from mist_ext.data.image_sets import ImageFiles, Images
+from mist_ext.data.source import Source
+from mist_ext.data.stream import Stream, views_of
 from mist_ext.data.transforms import RandomCrops
 from mist_ext.tuners.objective import MutualInformation
 from mist_ext.tuners.views import TwoViews

@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from mist_ext import backbones, tuners
 from mist_ext.config import TuningOptions
 from mist_ext.data import renditions
-from mist_ext.data.source import Images, Source
+from mist_ext.data.image_sets import Images
+from mist_ext.data.source import Source
 from mist_ext.data.stream import Stream, views_of
 from mist_ext.system.files import write_atomically
 

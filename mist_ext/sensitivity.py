@@ -16,7 +16,7 @@ from mist_ext.parameters import dense, named_pairs
 
 
 class Sensitivity:
-    """Accumulates ``scale * g**2`` of each batch gradient into a score while it is entered as a context.
+    """Accumulate ``scale * g**2`` of each batch gradient into a score while it is entered as a context.
 
     A gradient is added to its parameter's score as soon as backward has made it, and freed at once, so the dense
     gradients of the whole model never exist together. Parameters are not changed.

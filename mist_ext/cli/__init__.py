@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mist_ext.cli import delta, ending, parsers
+from mist_ext.cli.flags import given_options
 from mist_ext.config.typed import typed
 from mist_ext.system.names import say
 
@@ -52,12 +54,12 @@ def run_command(options: Namespace) -> int:
     from mist_ext.config import Config, presets, to_yaml
     from mist_ext.config.option import option_value, read_options
     from mist_ext.distributed import launch, ranks
-    from mist_ext.runs import benchmark
+    from mist_ext.runs import benchmark, run_folder
 
     values: dict[str, Any] = {}
     for file in options.config:
         values |= read_options(file, Config)
-    flags = parsers.given_options(options)
+    flags = given_options(options)
     values |= flags
     if options.resume is not None:
         if Path(values.get("out") or options.resume) != Path(options.resume) or values.get("overwrite"):
@@ -68,7 +70,8 @@ def run_command(options: Namespace) -> int:
     if options.resume is None:
         values = presets.above_preset(values)
     if options.print_config:
-        config = Config(**values)
+        begun = None if options.resume is None else run_folder.read_config(Path(options.resume))
+        config = Config(**values) if begun is None else dataclasses.replace(begun, **values)
         config.check()
         sys.stdout.write(to_yaml(config))
         return 0
@@ -133,7 +136,7 @@ def cost_command(options: Namespace) -> int:
     from mist_ext.cost.cost_command import cost
 
     size, repeats = typed(options.image_size, int | None, "image_size is"), typed(options.repeats, int, "repeats is")
-    given = parsers.given_options(options)
+    given = given_options(options)
     cost(Config(**(costly.defaults() | given)), size, repeats, options.file, Console(), given)
     return 0
 
@@ -161,6 +164,8 @@ def report_command(options: Namespace) -> int:
         sys.stdout.write(report.FORMS[form](tables))
         if options.out is not None:
             write(options.out, not options.no_figures)
+        elif options.no_figures:
+            ending.tell(f"no_figures changes nothing: with --format {form} files need --out")
         return 0
     console = Console()
     console.print()
@@ -196,10 +201,13 @@ def data_command(options: Namespace) -> int:
     from rich.console import Console
 
     from mist_ext.config import Config
+    from mist_ext.config.unused import unused
     from mist_ext.data import check_command
 
-    given = Config(**parsers.given_options(options))
-    return check_command.check(options.source, given.data_root, given.test_fraction, given.download, Console())
+    flags = given_options(options)
+    given = Config(data=options.source, **flags)
+    where = (given.data, given.data_root, given.test_fraction, given.download)
+    return check_command.check(*where, Console(), list(unused(given, flags).values()))
 
 
 def info_command(_options: Namespace) -> int:

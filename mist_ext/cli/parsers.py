@@ -2,70 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import re
-import shutil
-import typing
-from typing import Any, Literal, NoReturn
+from typing import Literal
 
-from mist_ext.cli import delta
-from mist_ext.config.option import GROUPS, kinds, unknown_option
-from mist_ext.config.tuning import SPARSE, TRAINING
-from mist_ext.system.names import quoted
-from mist_ext.system.suggest import unknown
+from mist_ext.cli import delta, flags
+from mist_ext.cli.argument_parser import Parser
+from mist_ext.config.option import GROUPS, kinds
 
-WIDEST = 100  # columns of a help text
-
-
-class _Help(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=min(WIDEST, shutil.get_terminal_size().columns) - 1)
-
-
-class _Once(argparse.Action):
-    """Takes an option's value, and refuses a second one, which would take the place of the first without a word."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, flag: str | None = None) -> None:
-        if flag is not None and getattr(namespace, self.dest) is not self.default:
-            several = f"give all values after one {flag}" if self.nargs else "leave one out"
-            raise ValueError(f"{flag} is given twice; {several}")
-        if values == "" and self.metavar == "FOLDER":
-            raise ValueError(f"{flag} is '', expected a folder; leave it out for the default")
-        setattr(namespace, self.dest, values)
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, a ValueError, and suggest the nearest options."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, add_help=False, formatter_class=_Help, **options)
-        self.register("action", None, _Once)
-        self.add_argument("-h", "--help", action="help", help="show this text")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; what is left over is an error of this command, not of the one above it."""
-        found, rest = super().parse_known_args(args, namespace)
-        flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        if rest and rest[0].startswith("-"):
-            raise unknown_option("option", rest[0].partition("=")[0], flags)
-        if rest:
-            raise ValueError(f"{quoted(rest[0])} belongs to no option; switches take no value; see {self.prog} --help")
-        return found, rest
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ValueError with argparse's message in this program's words."""
-        if found := re.match(r"argument (\S+): expected", message):
-            raise ValueError(f"{found[1]} needs a value; one that begins with a dash is given as {found[1]}=VALUE")
-        if found := re.match(r"argument (\S+): ignored explicit argument", message):
-            raise ValueError(f"{found[1]} is a switch and takes no value; give it to turn it on")
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                if found := re.search(r"invalid choice: '?(.*?)'? \(choose", message):
-                    raise unknown("command", found[1], action.choices)
-                raise ValueError(f"{self.prog} needs a command: {', '.join(action.choices)}; see {self.prog} --help")
-        missing = message.partition("required: ")[2]
-        raise ValueError(f"{self.prog} needs {missing or message}; see {self.prog} --help")
+FORMATS = Literal["text", "markdown", "csv", "latex"]
+# The options of a run that other commands have, too.
+ABOVE_GRID = ("data_root",)
+CHECKED = ("data_root", "test_fraction", "download")
 
 
 def make() -> Parser:
@@ -82,7 +29,7 @@ def make() -> Parser:
     actions = data.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _check(actions.add_parser("check", help="layout, counts, unreadable images, images in both parts"))
     deltas = commands.add_parser("delta", help="what tasks changed in a model: show, apply, undo, merge, export")
-    delta.add(deltas.add_subparsers(dest="action", required=True, metavar="COMMAND"), _choices(FORMATS))
+    delta.add(deltas.add_subparsers(dest="action", required=True, metavar="COMMAND"), flags.choices(FORMATS))
     commands.add_parser("info", help="versions, backend and devices")
     return parser
 
@@ -112,7 +59,7 @@ def _run(parser: Parser) -> None:
         members = [field for field in dataclasses.fields(Config) if field.metadata["about"].group == name]
         own = kinds(TuningOptions)
         for field in sorted(members, key=lambda field: (field.name != name, field.name in own)):  # the tuner, then how
-            _add_option(group, field)
+            flags.add_option(group, field)
 
 
 def _sweep(parser: Parser) -> None:
@@ -153,7 +100,7 @@ def _sweep(parser: Parser) -> None:
     )
     for field in dataclasses.fields(Config):
         if field.name in ABOVE_GRID:
-            _add_option(parser, field)
+            flags.add_option(parser, field)
 
 
 def _cost(parser: Parser) -> None:
@@ -167,7 +114,7 @@ def _cost(parser: Parser) -> None:
     )
     for field in dataclasses.fields(Config):
         if field.name in costly.NAMES:
-            _add_option(parser, field, costly.defaults().get(field.name))
+            flags.add_option(parser, field, costly.defaults().get(field.name))
     parser.add_argument(
         "--image-size", metavar="N", help="height and width of the images; by default what the backbone was made for"
     )
@@ -185,12 +132,6 @@ def _predict(parser: Parser) -> None:
     parser.add_argument("--top", default=5, metavar="N", help="how many classes are shown for each image (default: 5)")
     parser.add_argument("--seed", metavar="N", help="whose classifier; by default the first saved")
     parser.add_argument("--task", metavar="N", help="of a run with --deltas: the last task it knows; by default all")
-
-
-ABOVE_GRID = ("data_root",)  # the options of a run that lie above a grid
-
-
-FORMATS = Literal["text", "markdown", "csv", "latex"]
 
 
 def _report(parser: Parser) -> None:
@@ -213,7 +154,7 @@ def _report(parser: Parser) -> None:
     parser.add_argument(
         "--format",
         default="text",
-        metavar=_choices(FORMATS),
+        metavar=flags.choices(FORMATS),
         help="how the table is printed; for other forms than text nothing else is printed, and files need --out "
         "(default: text)",
     )
@@ -251,63 +192,4 @@ def _check(parser: Parser) -> None:
     )
     for field in dataclasses.fields(Config):
         if field.name in CHECKED:
-            _add_option(parser, field)
-
-
-CHECKED = ("data_root", "test_fraction", "download")  # the options of a run that `mist data check` has, too
-
-
-def given_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a run that a command line names, as text, and none that it does not."""
-    from mist_ext.config import Config
-
-    texts = {name: getattr(options, name, None) for name in kinds(Config)}
-    return {
-        name: None if text == "null" and type(None) in typing.get_args(kinds(Config)[name]) else text
-        for name, text in texts.items()
-        if text is not None
-    }
-
-
-# The tuners that use the options of a group, where an option does not name its own.
-USUAL = {"tuner": TRAINING, "MIST": SPARSE}
-
-
-def _add_option(parser: Any, field: dataclasses.Field[Any], default: Any = None) -> None:
-    """Add the flag of an option, whose value is None where it is not given, else text.
-
-    The help shows a command's own default, if there is one, in place of a run's.
-    """
-    from mist_ext.config import Config
-
-    kind = kinds(Config)[field.name]
-    flag, what = "--" + field.name.replace("_", "-"), field.metadata["about"]
-    several = typing.get_origin(kind) is list
-    default = getattr(Config(), field.name) if default is None else default
-    notes = [f"only {', '.join(what.tuners)}"] if what.tuners not in (None, USUAL.get(what.group)) else []
-    if "by default" not in what.help.lower():
-        notes.append(f"default: {_shown(default)}")
-    explanation = " ".join([what.help, *(f"({'; '.join(notes)})" for _ in notes[:1])]).replace("%", "%%")
-    if kind is bool:
-        parser.add_argument(flag, action="store_true", default=None, help=explanation)
-        return
-    of = typing.get_args(kind)[0] if several else kind
-    parser.add_argument(flag, nargs="+" if several else None, metavar=_metavar(of), help=explanation)
-
-
-def _shown(default: Any) -> str:
-    """Return a default as a user would give it."""
-    if default is None or isinstance(default, bool):
-        return {None: "null", True: "on", False: "off"}[default]
-    return " ".join(map(str, default)) if isinstance(default, list) else str(default)
-
-
-def _metavar(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return _choices(kind)
-    parts = typing.get_args(kind) or (kind,)
-    return "{true,false,null}" if bool in parts else "N" if int in parts else "X" if float in parts else "TEXT"
-
-
-def _choices(kind: Any) -> str:
-    return f"{{{','.join(typing.get_args(kind))}}}"
+            flags.add_option(parser, field)

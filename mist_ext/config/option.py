@@ -20,8 +20,8 @@ from mist_ext.system.suggest import unknown
 GROUPS = {
     "data": "What is learned: images, classes and tasks.",
     "backbone": "The pre-trained model, and how it computes.",
-    "tuner": "How tuners train the backbone on each task. An option that only some of them use names them.",
-    "MIST": "What the tuners mist, random, magnitude and gradient select. An option of some of them names them.",
+    "tuner": "How tuners train the backbone on each task. An option says which of them use it, if not all do.",
+    "MIST": "What the tuners mist, random, magnitude and gradient select. An option says which use it, if not all do.",
     "method": "The classifiers that learn from the backbone's features.",
     "run": "Seeds, device, and what is kept.",
     "several processes": "For a run that torchrun starts in several processes.",

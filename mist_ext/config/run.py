@@ -31,9 +31,9 @@ class Config(TuningOptions):
     data: str = option(
         "digits",
         "Data set: digits, glyphs, renditions, renditions_again, renditions_dev; or below --data-root: cifar100, "
-        "imagenet_r, imagenet_a, cub200, cars196, objectnet, omnibenchmark, vtab; or folder:PATH, a tree of class "
-        "folders with train and test (or val), or one tree of class folders; its images are turned as EXIF says and "
-        "put on white, which published pipelines do not do. By default renditions, with the preset "
+        "imagenet_r, imagenet_a, cub200, cars196, objectnet, omnibenchmark, vtab; or folder:PATH, class folders "
+        "below train and test (or val), or without a split. Images of a folder are turned as EXIF says and put on "
+        "white, which published pipelines do not do. By default renditions, with the preset "
         "embedded/renditions; in Python digits.",
         group="data",
     )

@@ -75,7 +75,8 @@ def cost(
     backbones.check_options(backbone, options.compile, options.checkpointing)
     bench = Bench(options, used_device(options), _image_size(backbone, options.backbone, image_size), repeats)
     del backbone
-    for told in unused.unused(options, named, of_methods=own).values():
+    looked_at = {*named} - {"batch_size"}  # on which every method is measured
+    for told in unused.unused(options, looked_at, of_methods=own).values():
         say(console, told, "yellow")
     tuners: list[tuple[Kind, str]] = [("tuner", name) for name in options.tuner]
     kinds = [*tuners, *(("method", name) for name in options.method)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -13,8 +15,10 @@ from mist_ext.system.names import say
 from mist_ext.system.progress import Progress
 
 
-def check(name: str, root: str | None, test_fraction: float, fetch: bool, console: Console) -> int:
-    """Print layout, counts, remarks and problems.
+def check(
+    name: str, root: str | None, test_fraction: float, fetch: bool, console: Console, remarks: Sequence[str] = ()
+) -> int:
+    """Print layout, counts, remarks and problems; ``remarks`` on the options come first.
 
     Returns
     -------
@@ -30,6 +34,8 @@ def check(name: str, root: str | None, test_fraction: float, fetch: bool, consol
     check_test_fraction(test_fraction)
     if fetch:
         download.fetch(name, root_folder(root), console)
+    for text in remarks:
+        _say(console, "remark", text)
     try:
         source = load(name, root, test_fraction)
     except (ValueError, OSError) as error:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from mist_ext.data import pickled
+from mist_ext.data.image_sets import Images
 from mist_ext.data.published_data_set import Archive, Layout, Parts, PublishedDataSet
 from mist_ext.data.scan_report import ScanReport
-from mist_ext.data.source import Images, Source
+from mist_ext.data.source import Source
 
 SHAPE = (3, 32, 32)
 MOST_BYTES = 256 * 2**20  # of a file; the training part has 155 MB

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from mist_ext.data.image_sets import ImageFiles
 from mist_ext.data.published_data_set import Layout, Parts
 from mist_ext.data.scan_report import ScanReport
-from mist_ext.data.source import ImageFiles
 from mist_ext.data.tree import Tree, class_trees, refuse_ambiguous_names
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))  # ImageFolder's

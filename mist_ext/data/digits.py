@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mist_ext.data.source import Images, Source
+from mist_ext.data.image_sets import Images
+from mist_ext.data.source import Source
 
 SIDE = 32
 TEST_FRACTION = 0.3

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mist_ext.data import published_splits
+from mist_ext.data.decode import BrokenImage
 from mist_ext.data.findings import Findings, Inspected
-from mist_ext.data.source import BrokenImage, ImageSet, Source
+from mist_ext.data.image_sets import ImageSet
+from mist_ext.data.source import Source
 
 # More such images than this share of the test part are no slip of those who made the split.
 TOLERATED = 0.01

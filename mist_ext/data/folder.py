@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mist_ext.data.class_folders import labelled, two_parts
 from mist_ext.data.decode import AS_SHOWN, suffixes
+from mist_ext.data.image_sets import ImageSet
 from mist_ext.data.scan_report import ScanReport, is_folder
-from mist_ext.data.source import ImageSet, Source
+from mist_ext.data.source import Source
 from mist_ext.data.transforms import RandomCrops
 from mist_ext.data.tree import class_trees, listed, scan_beside
 from mist_ext.system.names import printable

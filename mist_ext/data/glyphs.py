@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mist_ext.data.distort import DRAWS, distort, soften
 from mist_ext.data.draws import image_draws
-from mist_ext.data.source import Images, Source
+from mist_ext.data.image_sets import Images
+from mist_ext.data.source import Source
 
 ASSET = Path(__file__).parent.parent / "assets" / "glyphs.npz"
 STRENGTH = 0.85  # above the 0.75 of the embedded backbone's pre-training

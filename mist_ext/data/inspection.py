@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from mist_ext.data import published_splits
-from mist_ext.data.decode import DARK, DEEP
+from mist_ext.data.decode import DARK, DEEP, BrokenImage
 from mist_ext.data.duplicates import find_duplicates
 from mist_ext.data.findings import Findings, Inspected
-from mist_ext.data.source import BrokenImage, Images, ImageSet, Source
+from mist_ext.data.image_sets import Images, ImageSet
+from mist_ext.data.source import Source
 from mist_ext.distributed import ranks
 from mist_ext.system.cores import cores
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mist_ext.data.fonts import LATIN_FONTS, render
 from mist_ext.data.glyphs import make
-from mist_ext.data.source import Images, Source
+from mist_ext.data.image_sets import Images
+from mist_ext.data.source import Source
 
 # Letters that distortion (size and place included) makes alike share a class.
 CLASSES = (

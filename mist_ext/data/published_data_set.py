@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from mist_ext.data import published_splits
 from mist_ext.data.decode import AS_PUBLISHED
+from mist_ext.data.image_sets import ImageFiles, ImageSet
 from mist_ext.data.scan_report import ScanReport
-from mist_ext.data.source import ImageFiles, ImageSet, Source
+from mist_ext.data.source import Source
 from mist_ext.data.transforms import RandomCrops, Transform
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mist_ext.data.distort import KNOTS, between, colours, place, smooth_fields
 from mist_ext.data.draws import image_draws
-from mist_ext.data.source import DrawnImages, Images, Source
+from mist_ext.data.image_sets import DrawnImages, Images
+from mist_ext.data.source import Source
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SIDE = 32  # of the images, in pixels

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from mist_ext.data import load, published_splits
+from mist_ext.data.image_sets import ImageSet
 from mist_ext.data.published_data_set import PublishedDataSet
-from mist_ext.data.source import ImageSet, Source
+from mist_ext.data.source import Source
 from mist_ext.registry import ON_DISK
 
 Size = tuple[int, int]  # width and height in pixels

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mist_ext.data.source import ImageSet, pixels_of
+from mist_ext.data.image_sets import ImageSet, pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.data.workers import FORKS
 

@@ -16,7 +16,7 @@ from mist_ext.methods.training import CosineHead, Recipe
 class FirstSession(TrainedMethod):
     """Trains something beside the backbone on the first task, with a cosine classifier that is then thrown away.
 
-    From there on both are frozen. Which features are made of them, and what learns from these, is the derived class'.
+    From there on both are frozen. The derived class says which features are made of both, and what learns from them.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -54,6 +55,7 @@ class Method(ABC):
     learned: ClassVar[tuple[str, ...]] = ("counts",)  # the attributes that learning changes
     needed_to_predict: ClassVar[tuple[str, ...]] = ()  # those that predictions need, all of them if empty
     fixed_options: ClassVar[tuple[str, ...]] = ()  # the options that a loaded state must agree with
+    recorded_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # defaults that results tell, given or not
 
     draws = Renamed("seeded")
     _learn = Renamed("update")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mist_ext.data.stream import Batches
+from mist_ext.data.batches import Batches
 from mist_ext.methods.hooks import Hook, attached
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod
@@ -103,8 +103,8 @@ class BatchesWithQueries:
     query : callable
         From pixels to the queries ``[n, d]``: the backbone as it is, which stays as it is while prompts are trained.
     known : dict of int to Tensor
-        Queries of images that look the same in every epoch; it fills, and spares them another pass through the
-        backbone.
+        Queries of images that look the same in every epoch, filled as batches come: such an image passes through the
+        backbone once.
     """
 
     def __init__(self, batches: Batches, query: Callable[[Tensor], Tensor], known: dict[int, Tensor]) -> None:

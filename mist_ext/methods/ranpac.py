@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy
 import torch
@@ -65,6 +66,7 @@ class RanPAC(Method):
 
     seeded = True
     fixed_options: ClassVar[tuple[str, ...]] = ("width", "seed")
+    recorded_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"width": WIDTH})
     needed_to_predict: ClassVar[tuple[str, ...]] = ("counts", "projection", "weights")
     learned: ClassVar[tuple[str, ...]] = ("counts", "projection", "gram", "cross", "weights", "ridge", "tasks")
 

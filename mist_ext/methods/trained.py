@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mist_ext.backbones import recomputed, train_mode
-from mist_ext.data.stream import Batches
+from mist_ext.data.batches import Batches
 from mist_ext.distributed import ranks
 from mist_ext.methods.hooks import check_vit, frozen_backbone
 from mist_ext.methods.method import Entry, Method

@@ -18,7 +18,7 @@ LARGEST_BETA = 0.99998  # its correction takes some 870,000 updates to vanish, a
 
 
 class SparseAdamW(SparseOptimizer):
-    """Performs AdamW on the selected entries whose gradient a step keeps; the others are neither read nor written.
+    """Perform AdamW on the selected entries whose gradient a step keeps; the others are neither read nor written.
 
     A dropped entry keeps its value, both averages and its count of updates, and no weight decay is applied to it. For a
     kept one the order is `torch.optim.AdamW`'s: decay, averages, update. The averages begin at zero when an entry is

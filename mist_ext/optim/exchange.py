@@ -39,7 +39,7 @@ class Bucket:
 
 
 class SparseExchange:
-    """Lets a sparse optimiser step by the sum of all ranks' gradients, of which only those that it keeps are exchanged.
+    """Let a sparse optimiser step by the sum of all ranks' gradients, of which only those that it keeps are exchanged.
 
     Which entries a step keeps is a pure function that every rank knows. So each rank packs those gradients into one
     vector, the vectors are summed over the ranks (all-reduce), and every rank updates from the sum: half a percent of

@@ -17,7 +17,7 @@ from mist_ext.optim.unwrapped import unwrapped
 
 
 class InBackward:
-    """Lets a sparse optimiser update each block of a network as soon as backward has made its gradients.
+    """Let a sparse optimiser update each block of a network as soon as backward has made its gradients.
 
     While it is entered as a context, every gradient is freed at once; ``optimizer.step()`` then updates what is left,
     such as a block of which only a part was used, and counts the step. The bits are those of stepping after backward.

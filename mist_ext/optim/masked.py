@@ -18,7 +18,7 @@ from mist_ext.selection import Selection
 
 
 class MaskedGradient:
-    """Zeroes the gradients of all but the kept selected entries, for use before any torch optimiser.
+    """Zero the gradients of all but the kept selected entries, for use before any torch optimiser.
 
     This is the published dynamics: the optimiser behind it is dense, so momentum and weight decay still move entries
     whose gradient was dropped. It keeps the same entries as `SparseSGD` with the same seed and selection.

@@ -15,7 +15,7 @@ from mist_ext.selection import Selection
 
 
 class SparseSGD(SparseOptimizer):
-    """Performs SGD on the selected entries whose gradient a step keeps; the others are neither read nor written.
+    """Perform SGD on the selected entries whose gradient a step keeps; the others are neither read nor written.
 
     Each step draws for every selected entry whether its gradient is kept. A dropped entry keeps its value and its
     momentum, and no weight decay is applied to it. For a kept one the order is `torch.optim.SGD`'s: decay, momentum,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mist_ext import backbones, methods
 from mist_ext.data.decode import DAMAGED, BrokenImage, decode, rgb
-from mist_ext.data.source import pixels_of
+from mist_ext.data.image_sets import pixels_of
 from mist_ext.data.transforms import Transform
 from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.digests import digest_of, tensor_digest

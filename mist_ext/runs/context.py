@@ -16,11 +16,11 @@ from torch import nn
 from mist_ext import backbones, data, methods, tuners
 from mist_ext.config import Config
 from mist_ext.data.source import Source
-from mist_ext.data.stream import Stream, TaskImages, views_of
+from mist_ext.data.stream import Stream, views_of
+from mist_ext.data.task_images import TaskImages
 from mist_ext.distributed import ranks
 from mist_ext.methods.method import Method
 from mist_ext.methods.options import options_by_method
-from mist_ext.methods.ranpac import WIDTH, RanPAC
 from mist_ext.results.scalars import require_tensorboard
 from mist_ext.runs.run_folder import weights_file
 from mist_ext.seeding import draw_seed
@@ -151,11 +151,9 @@ def _check_shard(options: Config, backbone: nn.Module) -> None:
 
 def method_options(options: Config, name: str, seed: int) -> dict[str, Any]:
     """Return the arguments of a method's class in a run."""
-    chosen: dict[str, Any] = {}
+    chosen = dict(methods.named(name).recorded_options)
     if methods.named(name).seeded:
         chosen["seed"] = draw_seed(seed, "method", name)
-    if issubclass(methods.named(name), RanPAC):
-        chosen["width"] = WIDTH  # which results.json tells, given or not
     return chosen | options_by_method(options.method_options, options.method)[name]
 
 

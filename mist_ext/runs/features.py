@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mist_ext.data.stream import Batches, Task, TaskImages
+from mist_ext.data.batches import Batches
+from mist_ext.data.stream import Task
+from mist_ext.data.task_images import TaskImages
 from mist_ext.distributed.batch_rows import gather_round_robin
 from mist_ext.system.callbacks import Callbacks
 from mist_ext.system.costs import Costs

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from mist_ext.data.decode import BrokenImage
 from mist_ext.data.inspection import unreadable
-from mist_ext.data.source import BrokenImage
-from mist_ext.data.stream import Stream, TaskImages
+from mist_ext.data.stream import Stream
+from mist_ext.data.task_images import TaskImages
 from mist_ext.distributed import agreement, ranks
 from mist_ext.runs.context import RunContext
 from mist_ext.system.names import printable, say

@@ -13,7 +13,8 @@ from msgspec import UNSET, UnsetType
 from torch import Tensor
 
 from mist_ext import config
-from mist_ext.data.stream import Task, TaskImages
+from mist_ext.data.stream import Task
+from mist_ext.data.task_images import TaskImages
 from mist_ext.distributed import agreement, ranks
 from mist_ext.results import metrics, warning_signs
 from mist_ext.results.manifest import CHECKPOINTS
@@ -123,7 +124,7 @@ class TaskLoop:
         training = {name: learner for name, learner in seed_run.learners.items() if learner.trains}
         if len(training) < len(seed_run.learners) or self.context.letters is not None:
             network = partial(features.backbone_features, seed_run.backbone)
-            extracted[SHARED] = self._extract_from(network, SHARED, task, moved, Costs(self.context.device))
+            extracted[SHARED] = self._extract_from(network, SHARED, moved, Costs(self.context.device))
         if not training:
             return extracted
         with self.checkpointer.state_from_before():  # in the midst of its training a method has none to go on from
@@ -133,12 +134,10 @@ class TaskLoop:
                 with self._during(f"train {name}"), costs.phase("learn"):
                     images = TaskImages.joined([t.train for t in seed_run.seen]) if learner.rehearses else task.train
                     changed = learner.train(images, task.classes)
-                extracted[name] = self._extract_from(learner.features, name, task, changed or moved, costs)
+                extracted[name] = self._extract_from(learner.features, name, changed or moved, costs)
         return extracted
 
-    def _extract_from(
-        self, network: Callable[[Tensor], Tensor], name: str, task: Task, moved: bool, costs: Costs
-    ) -> TaskFeatures:
+    def _extract_from(self, network: Callable[[Tensor], Tensor], name: str, moved: bool, costs: Costs) -> TaskFeatures:
         """Extract a task's features; those of earlier test images are kept unless the network has moved."""
         seed_run = self.seed_run
         kept = [] if moved else seed_run.features.get(name, [])

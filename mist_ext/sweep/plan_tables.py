@@ -127,7 +127,7 @@ class Plan:
         grid = self.grid
         notes = [Note(shared_work(grid))]
         if done := len(grid.points) - len(self.runs):
-            notes.append(Note(f"{done} of {plural(len(grid.points), 'run')} are finished."))
+            notes.append(Note(f"Finished: {done} of {plural(len(grid.points), 'run')}."))
         if not self.runs:
             return notes
         for name in ("data", "backbone"):

@@ -14,6 +14,7 @@ from rich.console import Console
 from mist_ext import config
 from mist_ext.config import Config, TuningOptions
 from mist_ext.report.experiments import Experiment
+from mist_ext.report.numbers import plural
 from mist_ext.report.reading import GRID
 from mist_ext.results import manifest
 from mist_ext.runs import run_folder
@@ -129,9 +130,8 @@ def _run(planned: Grid, folder: Path, jobs: int | None, on_gpu: bool, console: C
     say = partial(names.say, console)
 
     total = len(planned.points)
-    say(
-        f"{total} runs for {planned.experiments} experiments, {total - len(waiting)} of them finished; {jobs} at a time"
-    )
+    work = f"{plural(total, 'run')} for {plural(planned.experiments, 'experiment')}"
+    say(f"{work}, {total - len(waiting)} of them finished; {jobs} at a time")
     failures = {}
     with Progress(console, total, total - len(waiting), phases=False) as progress:
         for ended in run_points(waiting, folder, jobs, say, lambda n: progress.begin(f"{n} running")):

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mist_ext.config import Config, TuningOptions
 from mist_ext.config.option import kinds
 from mist_ext.data.source import Source
-from mist_ext.data.stream import Task, TaskImages
+from mist_ext.data.stream import Task
+from mist_ext.data.task_images import TaskImages
 from mist_ext.methods import options_of
 from mist_ext.methods.method import Method
 from mist_ext.runs.context import RunContext

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mist_ext.backbones import recomputed, train_mode
 from mist_ext.config import TuningOptions
-from mist_ext.data.stream import Batches
+from mist_ext.data.batches import Batches
 from mist_ext.distributed import ranks
 from mist_ext.distributed.gradients import data_parallel
 from mist_ext.distributed.shard import is_sharded
@@ -23,7 +23,8 @@ from mist_ext.seeding import draw_seed
 from mist_ext.system.costs import Costs
 from mist_ext.tuners import schedules
 from mist_ext.tuners.divergence import OF_STEP, UNTOUCHED, Diverged, EpochMonitor, largest_norm
-from mist_ext.tuners.objective import CosineCrossEntropy, CrossEntropy, MutualInformation
+from mist_ext.tuners.heads import Heads
+from mist_ext.tuners.objective import CrossEntropy, MutualInformation
 from mist_ext.tuners.tuner import Tuned, Tuner
 from mist_ext.tuners.views import TwoViews
 
@@ -31,17 +32,14 @@ from mist_ext.tuners.views import TwoViews
 class ContrastiveTuner(Tuner):
     """Holds the objectives and runs epochs of two-view batches.
 
-    The projector of the mutual-information objective is kept over all tasks. Where cross-entropy scores or tunes, each
-    task gets a new classifier, drawn as torch draws a linear layer.
-
     Attributes
     ----------
     lr_option : str
         Class attribute: the option that says how fast what is trained moves.
     network : Module
         What losses go backward through: the backbone, or what a tuner puts around it.
-    classifier : CrossEntropy or None
-        The cross-entropy objective of the task at hand, where the options ask for it.
+    heads : Heads
+        The objectives with the layers of their own.
     sharded : bool
         Whether the backbone is spread over the ranks by FSDP2.
     task : int
@@ -61,11 +59,8 @@ class ContrastiveTuner(Tuner):
         super().__init__(backbone, options, seed)
         self.device = next(backbone.parameters()).device
         self.sharded = is_sharded(next(backbone.parameters()))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw_seed(seed, "projector"))
-            self.objective = MutualInformation(int(backbone.num_features)).to(self.device)  # type: ignore[arg-type]
+        self.heads = Heads(backbone, options, seed)
         self.network = backbone
-        self.classifier: CrossEntropy | None = None
         self.task = -1
         self.tuned: Tuned | None = None
         self.position = (0, 0)
@@ -74,6 +69,16 @@ class ContrastiveTuner(Tuner):
         self._losses: Tensor | None = None  # of an epoch that was interrupted, until it goes on
         self.reduced: dict[nn.Module, nn.Module] = {}  # what stands in for a module, so that its gradients are reduced
         self.views = TwoViews()
+
+    @property
+    def objective(self) -> MutualInformation:
+        """The mutual-information objective, whose projector is kept over all tasks."""
+        return self.heads.objective
+
+    @property
+    def classifier(self) -> CrossEntropy | None:
+        """The cross-entropy objective of the task at hand, where the options ask for it."""
+        return self.heads.classifier
 
     @property
     def task_epochs(self) -> int:
@@ -110,10 +115,7 @@ class ContrastiveTuner(Tuner):
 
     def head_groups(self) -> list[dict]:
         """Return the parameter groups of the objectives' own layers."""
-        groups = [{"params": list(self.objective.named_parameters()), "lr": self.options.projector_lr}]
-        if self.classifier is not None:
-            groups.append({"params": list(self.classifier.named_parameters()), "lr": self.options.classifier_lr})
-        return groups
+        return self.heads.groups()
 
     def written(self) -> Iterable[Tensor]:
         """Return what the steps of the epoch at hand write, which must stay finite."""
@@ -125,24 +127,14 @@ class ContrastiveTuner(Tuner):
             self.task += 1
             self.tuned = Tuned(Costs(self.device))
             self.position = (0, 0)
-            if self._cross_entropies():
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(draw_seed(self.seed, "classifier", self.task))
-                    self.classifier = self._classifier(_labels(images).unique())
+            self.heads.begin_task(self.task, images)
         return self.tuned
-
-    def _cross_entropies(self) -> set[str]:
-        return {str(each) for each in (self.options.score_objective, self.options.tune_objective)} - {"mi"}
-
-    def _classifier(self, classes: Tensor) -> CrossEntropy:
-        kind = CosineCrossEntropy if "ce_cosine" in self._cross_entropies() else CrossEntropy
-        return kind(int(self.backbone.num_features), classes).to(self.device)  # type: ignore[arg-type]
 
     def end_task(self) -> Tuned:
         """End the task at hand; return what was measured."""
         assert self.tuned is not None
         tuned, self.tuned = self.tuned, None
-        self.classifier = None
+        self.heads.classifier = None
         return tuned
 
     @contextmanager
@@ -165,8 +157,7 @@ class ContrastiveTuner(Tuner):
     @contextmanager
     def dense_exchange(self) -> Iterator[None]:
         """Keep DDP reducing dense gradients over the ranks while the block runs, for what requires a gradient now."""
-        heads = [self.objective, *([] if self.classifier is None else [self.classifier])]
-        modules = [self.network, *heads] if ranks.size() > 1 else []
+        modules = [self.network, *self.heads.modules()] if ranks.size() > 1 else []
         trained = [module for module in modules if any(p.requires_grad for p in module.parameters())]
         self.reduced = {module: data_parallel(module) for module in trained}
         try:
@@ -283,8 +274,7 @@ class ContrastiveTuner(Tuner):
             "position": self.position,
             "batches": self.batches,
             "losses": self._losses if self._monitor is None else self._monitor.losses(),
-            "objective": dict(self.objective.state_dict()),
-            "classifier": None if self.classifier is None else dict(self.classifier.state_dict()),
+            **self.heads.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -293,18 +283,9 @@ class ContrastiveTuner(Tuner):
         self.position = msgspec.convert(state["position"], tuple[Count, Count])
         self.batches = msgspec.convert(state["batches"], Count)
         self._losses = state["losses"]
-        self.objective.load_state_dict(state["objective"])
-        if state["classifier"] is not None:
-            self.classifier = self._classifier(state["classifier"]["classes"])
-            self.classifier.load_state_dict(state["classifier"])
+        self.heads.load_state_dict(state)
 
 
 def tunable(backbone: nn.Module, options: TuningOptions) -> list[tuple[str, nn.Parameter]]:
     """Return the parameters of a backbone whose name ``layers`` matches."""
     return [(name, p) for name, p in backbone.named_parameters() if re.search(options.layers, name)]
-
-
-def _labels(images: Dataset) -> Tensor:
-    """Return the labels of all images, int64 ``[n]``, without decoding any where the data set tells them."""
-    labels = getattr(images, "labels", None)
-    return torch.tensor([int(label) for _, label in images]) if labels is None else labels  # type: ignore[attr-defined]

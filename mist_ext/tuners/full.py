@@ -21,8 +21,8 @@ from mist_ext.tuners.tuner import Tuned
 class Full(ContrastiveTuner):
     """Every parameter follows its whole gradient in every step.
 
-    What tunes fewer parameters in the same way says which (`trained`), what of their gradients counts
-    (`mask_gradients`) and at which learning rate (`lr_option`).
+    Tuners of fewer parameters derive from it: `trained` says which parameters, `mask_gradients` which gradients count,
+    and `lr_option` which learning rate.
     """
 
     lr_option: ClassVar[str] = "full_lr"

@@ -18,7 +18,7 @@ from mist_ext.tuners.full import Full
 
 
 class PublishedAblation(Full):
-    """Zeroes all but a chosen part of the gradient of each step, and drops none of it; torch's SGD follows.
+    """Zero all but a chosen part of the gradient of each step, and drop none of it; torch's SGD follows.
 
     The optimiser is dense: momentum goes on moving entries that were chosen once, and weight decay moves all of them.
     """

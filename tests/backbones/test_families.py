@@ -8,7 +8,7 @@ from slow import first_is_quick
 from mist_ext import backbones, tuners
 from mist_ext.backbones import check_options, create, train_mode
 from mist_ext.backbones.models import _probed
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.tuners.tuner import TuningOptions
 
 THIN = {"depth": 2, "embed_dim": 64, "num_heads": 2}

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from mist_ext.backbones import EMBEDDED, InputSpec, create, input_spec
 from mist_ext.backbones.models import _probed
 from mist_ext.data import load
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 
 SMALL = "test_vit"  # timm's own model for tests: 160 x 160 input, width 64
 

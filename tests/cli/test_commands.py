@@ -105,6 +105,27 @@ def test_a_preset_lies_below_the_flags(mist: Command, tmp_path: Path) -> None:
         assert chosen["method_options"] == ["ranpac.width=10000"]
 
 
+def test_an_option_that_changes_nothing_is_told_by_every_command(mist: Command, tmp_path: Path) -> None:
+    status, output, _ = mist("data", "check", "digits", "--test-fraction", "0.3", "--data-root", str(tmp_path))
+    assert status == 0
+    assert output.startswith("remark: data_root changes nothing: it needs a data set that is looked for below data_r")
+    assert "remark: test_fraction changes nothing: it needs data folder:PATH" in output
+    (tmp_path / "results.json").write_text(json.dumps(results({1: [task_record([0, 1], [90.0])]}, "mist")))
+    status, output, errors = mist("report", str(tmp_path), "--format", "csv", "--no-figures")
+    assert (status, output.count("\n")) == (0, 2)
+    assert errors == "mist: no_figures changes nothing: with --format csv files need --out\n"
+
+
+def test_the_options_of_a_run_that_was_begun_are_printed(mist: Command, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("{data: glyphs, epochs: 7}")
+    status, output, errors = mist("run", "--resume", str(tmp_path), "--workers", "3", "--print-config")
+    assert status == 0, errors
+    chosen = yaml.safe_load(output)
+    assert (chosen["data"], chosen["epochs"], chosen["workers"]) == ("glyphs", 7, 3)
+    status, _, errors = mist("run", "--resume", str(tmp_path / "none"), "--print-config")
+    assert (status, "no run was begun in" in errors) == (2, True)
+
+
 def test_predict_names_what_is_on_an_image(mist: Command, tmp_path: Path) -> None:
     status, _, errors = mist("run", *SMALL, "--out", str(tmp_path / "run"))
     assert status == 0, errors

@@ -80,6 +80,14 @@ def test_the_command_prints_the_table_and_writes_it(tmp_path: Path, capsys: pyte
     assert "but the backbone is a ResNet" in refused["reason"]
 
 
+def test_the_batch_size_counts_for_methods_without_a_tuner(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--tuner", "none", "--method", "simplecil", "--batch-size", "2", "--keep", "0.5", "--repeats", "1"]
+    assert cli.main(["cost", *options]) == 0
+    output = capsys.readouterr().out
+    assert "keep changes nothing" in output
+    assert "batch_size" not in output
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

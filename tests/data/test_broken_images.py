@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from mist_ext.config import Config
-from mist_ext.data.source import BrokenImage
+from mist_ext.data.decode import BrokenImage
 from mist_ext.runs import benchmark
 
 OPTIONS = {"tuner": ["mist"], "method": ["simplecil"], "seeds": [1], "epochs": 2, "classes_per_task": 2, "workers": 0}

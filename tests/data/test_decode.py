@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from mist_ext.data import decode
 from mist_ext.data.decode import BrokenImage
-from mist_ext.data.source import ImageFiles
+from mist_ext.data.image_sets import ImageFiles
 
 RAMP = np.linspace(0, 255, 48 * 40).round().astype(np.uint8).reshape(40, 48)  # every grey value
 FORMATS = ["bmp", "GIF", "ico", "JP2", "jpg", "pcx", "png", "pgm", "qoi", "sgi", "tga", "tif", "tiff", "webp"]

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from mist_ext import data
 from mist_ext.config import Config
-from mist_ext.data.source import BrokenImage
-from mist_ext.data.stream import Batches, Stream
+from mist_ext.data.batches import Batches
+from mist_ext.data.decode import BrokenImage
+from mist_ext.data.stream import Stream
 from mist_ext.runs import benchmark, classifiers
 from mist_ext.runs.context import RunContext
 
@@ -132,7 +133,8 @@ def test_an_image_that_is_spoilt_after_the_check_is_named(folder: Path, workers:
 def test_a_process_ends_although_an_error_has_left_workers_behind(folder: Path) -> None:
     program = f"""
 from mist_ext import data
-from mist_ext.data.stream import Batches, Stream, views_of
+from mist_ext.data.batches import Batches
+from mist_ext.data.stream import Stream, views_of
 source = data.load("folder:{folder}")
 (task,) = Stream(source, 2, 0, views_of(source, 224, workers=1))
 kept = iter(Batches(task.train, 2, None))

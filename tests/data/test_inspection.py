@@ -19,7 +19,8 @@ from rich.console import Console
 
 from mist_ext.data import inspection, load, published_splits
 from mist_ext.data.check_command import check
-from mist_ext.data.source import Images, Source
+from mist_ext.data.image_sets import Images
+from mist_ext.data.source import Source
 from mist_ext.system.progress import Progress
 
 NAMES = ["ant", "bee", "cat"]

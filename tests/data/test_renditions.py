@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mist_ext.data import load, renditions
 from mist_ext.data.draws import image_draws
+from mist_ext.data.image_sets import DrawnImages
 from mist_ext.data.renditions import ASSETS, DRAWS, FINE, RENDITIONS, draw, make
-from mist_ext.data.source import DrawnImages, Source
+from mist_ext.data.source import Source
 
 STREAMS = {"renditions": {"HEBREW", "GEORGIAN", "TIFINAGH", "ETHIOPIC"}, "renditions_dev": {"THAI", "ARMENIAN"}}
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from mist_ext.data.source import pixels_of
+from mist_ext.data.image_sets import pixels_of
 from mist_ext.data.transforms import AsStored, RandomCrops, ResizedCrops, Transform
 
 # As the published code writes them (3 is bicubic). The numbers belong to 224 pixels.

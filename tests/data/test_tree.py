@@ -16,7 +16,7 @@ from rich.console import Console
 from mist_ext import data
 from mist_ext.data import load
 from mist_ext.data.check_command import check
-from mist_ext.data.source import ImageFiles
+from mist_ext.data.image_sets import ImageFiles
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -234,7 +234,7 @@ def test_a_thousand_copies_are_compared_in_no_time(tmp_path: Path, monkeypatch: 
         reads += 1
         return plain(path, as_shown)
 
-    monkeypatch.setattr("mist_ext.data.source.decode", counted)
+    monkeypatch.setattr("mist_ext.data.image_sets.decode", counted)
     status, output = checked(tmp_path)
     assert status == 1
     assert reads <= 2 * 604

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mist_ext.data.source import Images, Source
-from mist_ext.data.stream import Batches, Stream, views_of
+from mist_ext.data.batches import Batches
+from mist_ext.data.image_sets import Images
+from mist_ext.data.source import Source
+from mist_ext.data.stream import Stream, views_of
 
 # On Linux workers are forked, and what a test replaces is replaced in them too.
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no signal masks")

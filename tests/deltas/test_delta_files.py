@@ -52,8 +52,6 @@ def tensor(name: str, value: torch.Tensor) -> Callable[[Description, Tensors], o
     return lambda _, tensors: tensors.update({name: value})
 
 
-# A copy may make a right bool of a wrong one, which then lacks its digest.
-NO_BOOLS = r"('flag' has values that are no bools|its content does not have its digest)"
 CODE = torch.tensor([0] + [99] * 19, dtype=torch.uint8)
 WRONG: list[tuple[Callable[[Description, Tensors], object], str]] = [
     (field("layout", value=2), r"its layout is '2', expected 1"),

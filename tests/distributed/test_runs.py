@@ -16,7 +16,7 @@ from stopping import stop_at
 
 from mist_ext import backbones, data, tuners
 from mist_ext.config import TuningOptions
-from mist_ext.data.source import BrokenImage
+from mist_ext.data.decode import BrokenImage
 from mist_ext.data.stream import Stream
 from mist_ext.kernels import ops
 from mist_ext.results import manifest

@@ -19,7 +19,7 @@ STEPS = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) 
 LR, MOMENTUM, DECAY, KEEP = 0.03, 0.9, 0.01, 0.25
 
 
-@pytest.mark.parametrize(("drop", "name"), [("gradients", "step"), ("updates", "step_without_loss")])
+@pytest.mark.parametrize(("drop", "name"), [("gradients", "step"), ("updates", "step_dropping_updates")])
 def test_the_lines_of_the_page_give_the_bits_of_a_step(drop: str, name: str, same_bits: Callable) -> None:
     scope: dict[str, Any] = {}
     for text in STEPS:

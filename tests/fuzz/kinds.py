@@ -31,7 +31,7 @@ from mist_ext import backbones, config, methods, report
 from mist_ext.backbones import weights
 from mist_ext.config import Config, TuningOptions, option
 from mist_ext.data import cifar100, matlab, split_lists
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.deltas.digests import digest_of
 from mist_ext.distributed import shard_files
 from mist_ext.distributed.shard import Shard

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mist_ext import backbones
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.distributed.batch_rows import BatchRows
 from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.trained import TrainedMethod

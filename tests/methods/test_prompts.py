@@ -12,7 +12,9 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from mist_ext import backbones, data
-from mist_ext.data.stream import Batches, Stream, TaskImages, views_of
+from mist_ext.data.batches import Batches
+from mist_ext.data.stream import Stream, views_of
+from mist_ext.data.task_images import TaskImages
 from mist_ext.data.transforms import AsStored, RandomCrops, Transform
 from mist_ext.methods import create
 from mist_ext.methods.coda_prompt import orthogonal

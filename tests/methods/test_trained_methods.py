@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from mist_ext import backbones
 from mist_ext.config import Config
-from mist_ext.data.stream import Batches, Stream, TaskImages
+from mist_ext.data.batches import Batches
+from mist_ext.data.stream import Stream
+from mist_ext.data.task_images import TaskImages
 from mist_ext.methods import METHODS, create, named
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.methods.trained import TrainedMethod

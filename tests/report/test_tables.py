@@ -161,6 +161,7 @@ def latex_lines(experiments: list[Experiment]) -> list[list[str]]:
 
 def test_latex_has_a_line_per_experiment_with_as_many_fields_as_columns(experiments: list[Experiment]) -> None:
     text = as_text(experiments, "latex")
+    assert all(rf"$A_\mathrm{{{name}}}$ & " in text for name in ("avg", "last", "tt"))
     columns = re.search(r"\\begin{tabular}{(\w+)}", text)
     assert columns
     lines = latex_lines(experiments)

@@ -17,7 +17,7 @@ import mist_ext
 from mist_ext import data, methods
 from mist_ext.config import Config
 from mist_ext.data import digits
-from mist_ext.data.source import BrokenImage
+from mist_ext.data.decode import BrokenImage
 from mist_ext.data.transforms import RandomCrops
 from mist_ext.runs import benchmark, classifiers
 

@@ -19,7 +19,7 @@ from slow import first_is_quick, often
 
 from mist_ext.config import Config
 from mist_ext.data import digits
-from mist_ext.data.source import BrokenImage
+from mist_ext.data.decode import BrokenImage
 from mist_ext.data.stream import Stream
 from mist_ext.runs import benchmark
 from mist_ext.runs.image_check import ImageCheck

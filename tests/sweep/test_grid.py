@@ -15,7 +15,7 @@ from torch import Tensor
 from mist_ext.config import Config, TuningOptions, presets
 from mist_ext.config.tuning import TRAINING
 from mist_ext.config.unused import unused_by
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.sweep.grid import make_grid, read_grid
 from mist_ext.sweep.significance import LEAST
 from mist_ext.tuners import create

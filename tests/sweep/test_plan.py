@@ -17,7 +17,7 @@ from rich.console import Console
 from mist_ext import backbones, data, tuners
 from mist_ext.cli import main
 from mist_ext.config import Config, presets
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.data.stand_in import stand_in
 from mist_ext.data.stream import Stream
 from mist_ext.sweep import estimate, timing
@@ -195,7 +195,7 @@ def test_what_is_finished_is_not_planned_again(tmp_path: Path, monkeypatch: pyte
     (runs, _), notes = (made := plan(grid, tmp_path / "out", console=quiet)).tables, made.notes
     assert [line.cells[1].text for line in runs.lines] == ["none"]
     assert [cell.text for cell in runs.lines[0].cells][3] == "1"
-    assert "1 of 2 runs are finished." in [note.text for note in notes]
+    assert "Finished: 1 of 2 runs." in [note.text for note in notes]
     monkeypatch.setattr("mist_ext.sweep.plan.finished", lambda folder, point: True)
     assert plan(grid, tmp_path / "out", console=quiet).tables == []
 

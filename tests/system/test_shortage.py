@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mist_ext import cli
 from mist_ext.config import Config
-from mist_ext.data.source import ImageFiles
+from mist_ext.data.image_sets import ImageFiles
 from mist_ext.methods.simplecil import SimpleCIL
 from mist_ext.runs import benchmark
 from mist_ext.runs.interruption import Checkpointer

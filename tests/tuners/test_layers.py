@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.selection import Selection
 from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners import create

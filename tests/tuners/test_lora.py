@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mist_ext.config import Config
-from mist_ext.data.source import Images
-from mist_ext.data.stream import Batches
+from mist_ext.data.batches import Batches
+from mist_ext.data.image_sets import Images
 from mist_ext.seeding import draw_seed
 from mist_ext.tuners import create, named
 from mist_ext.tuners.tuner import TuningOptions

@@ -13,8 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import mist_ext.tuners.sparse as sparse_module
-from mist_ext.data.source import Images
-from mist_ext.data.stream import Batches
+from mist_ext.data.batches import Batches
+from mist_ext.data.image_sets import Images
 from mist_ext.indices import selected_count
 from mist_ext.kernels import ops, reference
 from mist_ext.optim import SparseSGD

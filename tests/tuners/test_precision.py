@@ -14,7 +14,9 @@ from fewer_images import every_nth
 from torch import Tensor, nn
 
 from mist_ext import backbones, data, methods, tuners
-from mist_ext.data.stream import Batches, Stream, Task, TaskImages
+from mist_ext.data.batches import Batches
+from mist_ext.data.stream import Stream, Task
+from mist_ext.data.task_images import TaskImages
 from mist_ext.tuners.tuner import TuningOptions
 
 SHOTS, CHOICES, SEED = 20, 40, 1

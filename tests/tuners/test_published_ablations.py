@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mist_ext.data.source import Images
-from mist_ext.data.stream import Batches
+from mist_ext.data.batches import Batches
+from mist_ext.data.image_sets import Images
 from mist_ext.seeding import draw_seed
 from mist_ext.tuners import create
 from mist_ext.tuners.tuner import TuningOptions

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mist_ext.config import TuningOptions
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.tuners import create
 from mist_ext.tuners.divergence import Diverged
 

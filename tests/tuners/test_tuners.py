@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mist_ext.config.tuning import OWN
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.system import peak_memory
 from mist_ext.system.callbacks import Callbacks
 from mist_ext.tuners import TUNERS, create

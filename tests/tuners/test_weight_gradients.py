@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from mist_ext import tuners
 from mist_ext.arrival import UsedGradient
 from mist_ext.config import Config, TuningOptions
-from mist_ext.data.source import Images
+from mist_ext.data.image_sets import Images
 from mist_ext.optim.kept_gradient import KeptGradient
 from mist_ext.report import as_text, read_experiments
 from mist_ext.tuners.sparse import SparseTuner

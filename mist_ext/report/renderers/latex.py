@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mist_ext.report.table import DASH, Cell, Column, Table, Tables
+from mist_ext.results.metrics import METRICS
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -15,7 +16,7 @@ _SPECIAL = {
     "±": r"$\pm$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
-_HEADINGS = {"A_avg": r"$A_\mathrm{avg}$", "A_last": r"$A_\mathrm{last}$"}
+_HEADINGS = {name: f"$A_\\mathrm{{{name[2:]}}}$" for name in METRICS.values() if name.startswith("A_")}
 
 
 def latex(tables: Tables) -> str:
