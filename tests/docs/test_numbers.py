@@ -210,23 +210,18 @@ def claims() -> dict[str, list[str]]:
     )
     assert all(row["p"] < 0.001 for row in read("renditions/again.json")["rows"] if row["gain_over_none"])
     spread = {row["method"]: row["gain_over_none"] for row in read("renditions/again.json")["rows"]}
-    chance, scored = (
-        {
-            row["method"]: row["by_seed"]["last_accuracy"]
-            for row in read(f"renditions/{name}.json")["rows"]
-            if row["axes"]["tuner"] == tuner
-        }
-        for name, tuner in (("random", "random"), ("sweep", "mist"))
-    )
-    above = {}
-    for method, ended in chance.items():
-        differences = [scored[method][seed] - accuracy for seed, accuracy in ended.items()]
-        above[method] = f"{statistics.mean(differences):.2f} ± {statistics.stdev(differences):.2f}"
-    by_chance = {
-        row["method"]: f"{row['gain_over_none']['mean']:.2f} ± {row['gain_over_none']['std']:.2f}"
-        for row in read("renditions/random.json")["rows"]
-        if row["gain_over_none"]
+    ended = {
+        (row["method"], row["axes"]["tuner"]): row["by_seed"]["last_accuracy"]
+        for name in ("sweep", "budget")
+        for row in read(f"renditions/{name}.json")["rows"]
     }
+    budget = []
+    for method in ("simplecil", "ranpac"):
+        mist, *others_of_budget = (ended[method, tuner] for tuner in ("mist", "random", "magnitude", "none"))
+        apart = [[mist[seed] - other[seed] for seed in mist] for other in others_of_budget]
+        above = [f"{statistics.mean(each):+.2f} ± {statistics.stdev(each):.2f}" for each in apart[:2]]
+        over_none = [statistics.mean(apart[2]) - statistics.mean(each) for each in ([0.0], *apart[:2])]
+        budget.append(f"| {method} | {' | '.join([f'{gain:+.2f}' for gain in over_none] + above)} |")
     steps = {row["way"]: row["ms"] for row in read("steps-epyc-2-cores.json")["rows"]}
     return {
         "README": [
@@ -251,8 +246,7 @@ def claims() -> dict[str, list[str]]:
             f"{earlier['simplecil', 'full']} and {earlier['ranpac', 'full']}",
             f"MIST gains {again['simplecil', 'mist']} ± {spread['simplecil']['std']:.2f} points before SimpleCIL and "
             f"{again['ranpac', 'mist']} ± {spread['ranpac']['std']:.2f} before RanPAC, both with p < 0.001",
-            f"gain {by_chance['simplecil']} points before SimpleCIL and {by_chance['ranpac']} before RanPAC; with the "
-            f"same seeds MIST ends {above['simplecil']} and {above['ranpac']} points above them",
+            *budget,
         ],
         "kernels": [
             f"it has {min(score):.1f} to {max(score):.1f} of its speed",

@@ -80,7 +80,14 @@ def test_runs_are_shared_where_an_option_changes_nothing(axes: dict, count: int)
     assert len(points) == len({repr(point.options) for point in points}) == count
 
 
-CHANGED = {"score_objective": "ce", "lora_layers": "fc", "whole": "qkv", "dynamics": "published", "in_backward": True}
+CHANGED = {
+    "score_objective": "ce",
+    "score_passes": 2,
+    "lora_layers": "fc",
+    "whole": "qkv",
+    "dynamics": "published",
+    "in_backward": True,
+}
 CHANGED |= {"drop": "updates", "schedule": "cosine", "first_task_epochs": 3, "weight_gradients": "dense"}
 CHANGED |= {"layers": "attn", "tune_objective": "ce", "epochs": 4, "batch_size": 5, "lora_rank": 2, "lora_alpha": 3}
 
@@ -251,7 +258,7 @@ LEAST_SEEDS = {
     "embedded": 5,
     "renditions": 5,
     "renditions_again": 5,
-    "renditions_random": 4,
+    "renditions_budget": 5,
     "drop_rate": LEAST,
     "selection_rate": LEAST,
     "digits": 1,
