@@ -11,11 +11,10 @@ from torch import Tensor
 
 from mist_ext import backbones
 from mist_ext.backbones import weights as weight_files
-from mist_ext.deltas import TaskDelta
+from mist_ext.deltas import TaskDelta, run_files
 from mist_ext.deltas.tensors import check_names
 from mist_ext.system.files import write_atomically
 
-DELTAS = "delta-seed*-task*.safetensors"
 DELTA_ENDINGS = (".safetensors", ".delta")
 
 
@@ -91,15 +90,15 @@ def deltas(given: Sequence[str], seed: int | None = None) -> dict[str, TaskDelta
 
 
 def _of_folder(folder: Path, seed: int | None) -> list[Path]:
-    found = sorted(folder.glob(DELTAS if seed is None else DELTAS.replace("seed*", f"seed{seed}")))
-    if not found:
-        below = sorted({str(path.parent) for path in folder.glob(f"*/{DELTAS}")})
+    found = run_files.of_seeds(folder)
+    if not (found if seed is None else found.get(seed)):
+        below = [str(path) for path in sorted(folder.glob("*/")) if run_files.of_seeds(path)]
         hint = f"give one of {', '.join(below)}" if below else "mist run --deltas writes them"
         raise FileNotFoundError(f"{folder} has no delta{'' if seed is None else f' of seed {seed}'}; {hint}")
-    seeds = sorted({path.name.split("-")[1].removeprefix("seed") for path in found})
-    if len(seeds) > 1:
-        raise ValueError(f"{folder} has the deltas of the seeds {', '.join(seeds)}; choose one with --seed-of-run")
-    return found
+    if seed is None and len(found) > 1:
+        seeds = ", ".join(map(str, found))
+        raise ValueError(f"{folder} has the deltas of the seeds {seeds}; choose one with --seed-of-run")
+    return list(found[next(iter(found)) if seed is None else seed].values())
 
 
 def check_output(out: str, overwrite: bool, endings: Sequence[str] = (".safetensors",)) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from fewer_images import every_nth
 from rich.console import Console
+from safetensors import safe_open
 from small_runs import run
 from stopping import stop_at
+from tuned_models import tune_
 
 import mist_ext
 from mist_ext import backbones, report
@@ -97,13 +100,22 @@ def test_a_run_that_was_interrupted_ends_with_the_same_files(
             run(out, deltas=True, **OPTIONS | {"method": methods})
     there = sorted(name for name in files(out) if name.startswith("delta"))
     assert there != NAMES
+    base = backbones.create("vit_nano")
+    with safe_open(max(out.glob("*/0*/tensors.safetensors")), "pt") as file:  # what changed since the last delta
+        kept = sum(file.get_tensor(key).numel() for key in file.keys() if "/backbone/" in key)  # noqa: SIM118
+    assert kept < 0.2 * sum(parameter.numel() for parameter in base.parameters())
     if there:  # a damaged one is named, and nothing is lost
         first = out / "digits-mist-simplecil" / there[0]
-        kept = first.read_bytes()
-        first.write_bytes(kept[:-1])
+        whole = first.read_bytes()
+        first.write_bytes(whole[:-1])
         with pytest.raises(ValueError, match=f"cannot go on, since the deltas of later tasks follow from .*{there[0]}"):
             benchmark.resume(out, Console(file=io.StringIO()))
-        first.write_bytes(kept)
+        other = copy.deepcopy(base)
+        tune_(other, seed=7)
+        TaskDelta.between(base, other).save(first)
+        with pytest.raises(ValueError, match=f"{there[0]}: it is the delta of another run: it leads to the backbone"):
+            benchmark.resume(out, Console(file=io.StringIO()))
+        first.write_bytes(whole)
         (out / "digits-mist-ranpac" / there[0]).unlink()  # is brought back from the other method's
     assert bool(there) == (call != 4)
     benchmark.resume(out, Console(file=io.StringIO()))
