@@ -160,6 +160,15 @@ def test_the_page_shows_what_the_tasks_changed(folder: Path, monkeypatch: pytest
     page = (folder / "report.html").read_text()
     assert "overlap (Jaccard)" in page
     assert drawing.description in page
+    (again,) = report.read_experiments([folder])
+    again.runs = [again.runs[0], copy.copy(again.runs[0])]
+    again.runs[1].seed = 2
+    copies = [folder / "digits-mist-simplecil" / name.replace("seed1", "seed2") for name in NAMES]
+    for one in copies:
+        shutil.copy(one.with_name(one.name.replace("seed2", "seed1")), one)
+    assert "simplecil · seed 1, the first of 2: " in experiment_drawings(again)[0].description
+    for one in copies:
+        one.unlink()
     changed = (folder / "digits-mist-simplecil" / NAMES[0]).read_bytes()
     (folder / "digits-mist-simplecil" / NAMES[0]).unlink()
     assert experiment_drawings(experiment)[0].digest != drawing.digest
