@@ -4,9 +4,9 @@
 // them, and what lies a little ahead is brought in meanwhile, so each line passes once. Where something else is found,
 // the piece is restored at once, and all other pieces at the end.
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <tuple>
+#include <utility>
 
 #include "descending.h"
 #include "kernels.h"
@@ -47,7 +47,7 @@ void bring_in(const Replacement& made, int64_t entry, size_t itemsize) {
   const int64_t ahead = std::min(entry + kNext, made.selected);
   __builtin_prefetch(made.index + ahead);
   for (const void* values : {made.value, made.expected})
-    __builtin_prefetch(static_cast<const char*>(values) + ahead * static_cast<int64_t>(itemsize));
+    if (values) __builtin_prefetch(static_cast<const char*>(values) + ahead * static_cast<int64_t>(itemsize));
 }
 
 template <class Bits>
