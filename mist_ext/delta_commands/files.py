@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mist_ext import backbones
 from mist_ext.backbones import weights as weight_files
-from mist_ext.deltas import TaskDelta, run_files
+from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.tensors import check_names
+from mist_ext.results import delta_names
 from mist_ext.system.files import write_atomically
 
 DELTA_ENDINGS = (".safetensors", ".delta")
@@ -94,9 +95,9 @@ def deltas(given: Sequence[str], seed: int | None = None, out: Path | None = Non
 
 
 def _of_folder(folder: Path, seed: int | None) -> list[Path]:
-    found = run_files.of_seeds(folder)
+    found = delta_names.of_seeds(folder)
     if not (found if seed is None else found.get(seed)):
-        below = [str(path) for path in sorted(folder.glob("*/")) if run_files.of_seeds(path)]
+        below = [str(path) for path in sorted(folder.glob("*/")) if delta_names.of_seeds(path)]
         hint = f"give one of {', '.join(below)}" if below else "mist run --deltas writes them"
         raise FileNotFoundError(f"{folder} has no delta{'' if seed is None else f' of seed {seed}'}; {hint}")
     if seed is None and len(found) > 1:

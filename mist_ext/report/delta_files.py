@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mist_ext.deltas import run_files
 from mist_ext.report.experiments import Experiment
+from mist_ext.results import delta_names
 
 
 def delta_files(experiment: Experiment) -> dict[int, dict[int, Path]]:
     """Return the files beside an experiment's results that hold its tasks' deltas, by seed and task, in its order."""
-    found = run_files.of_seeds(Path(experiment.source).parent)
+    found = delta_names.of_seeds(Path(experiment.source).parent)
     return {seed: found[seed] for seed in experiment.seeds if seed in found}
 
 

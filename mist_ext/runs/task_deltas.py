@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from mist_ext.data.stream import Task
-from mist_ext.deltas import TaskDelta, run_files
+from mist_ext.deltas import TaskDelta
 from mist_ext.distributed import agreement, ranks
 from mist_ext.distributed.shard_files import gather_tensors
+from mist_ext.results import delta_names
 from mist_ext.runs.changed_weights import changed, with_changes
 from mist_ext.runs.context import RunContext
 from mist_ext.runs.seed_run import SeedRun
@@ -144,7 +145,7 @@ class TaskDeltas:
         return {name: tensor.clone() for name, tensor in gathered.items()} if ranks.is_first() else {}
 
     def _name(self, number: int) -> str:
-        return run_files.FILE.format(seed=self.seed_run.seed, task=number + 1)
+        return delta_names.FILE.format(seed=self.seed_run.seed, task=number + 1)
 
     def _info(self, task: Task) -> dict[str, object]:
         """Say whose delta it is; no path, since folders may move before a run goes on."""
