@@ -1,6 +1,6 @@
 """Task deltas: how large a file is, and what it takes to make, save, load, apply, undo and swap one, beside rivals.
 
-    python bench/deltas.py --threads 2 --json deltas.json
+    python bench/deltas.py --threads 2 --alone --json deltas.json
     python bench/deltas.py --model vit_ti --rounds 3
 
 Two tasks are made up: 5 % of each matrix, drawn at random, and all vectors differ from the base. Random positions are
@@ -36,6 +36,7 @@ from mist_ext.kernels import ops
 from mist_ext.system.files import write_atomically
 
 RATE = 0.05
+LINE = 64  # bytes of a cache line
 State = dict[str, Tensor]
 
 
@@ -75,6 +76,19 @@ def sizes(base: State, after: State, delta: TaskDelta, folder: Path) -> dict[str
         "dense difference, zlib -1": len(zlib.compress(difference, 1)),
         "entropy bound, forward-only": round(bound),
     }
+
+
+def traffic(a: TaskDelta, b: TaskDelta) -> dict[str, int]:
+    """Bytes that putting b in place of a cannot do without: lines that either changes, read and written, and lists."""
+    lines, lists = 0, 0
+    for name in a.changes.keys() | b.changes.keys():
+        touched = set()
+        for change in (delta.changes[name] for delta in (a, b) if name in delta.changes):
+            at = torch.arange(change.numel) if change.positions is None else change.positions.long()
+            touched.update((at * change.new.element_size() // LINE).unique().tolist())
+            lists += change.nbytes
+        lines += len(touched)
+    return {"lines": LINE * lines, "moved by a swap": 2 * LINE * lines + lists}
 
 
 def ours(model: nn.Module, a: TaskDelta, b: TaskDelta, folder: Path) -> dict[str, Timed]:
@@ -124,12 +138,14 @@ def rivals(model: nn.Module, a: TaskDelta, b: TaskDelta, states: tuple[State, St
         index_copy(new, forward=True)
 
     left, right = torch.ones(10**8 // 4), torch.ones(10**8 // 4)
+    apart = [t.view(-1)[:: LINE // t.element_size()] for t in copy.deepcopy(full).state_dict().values()]
     replace(a, b)
     b.verify(indexed, applied=True)
     replace(b, a)
     made = {
         "load_state_dict": Timed(lambda: full.load_state_dict(states[1]), lambda: full.load_state_dict(states[0])),
         "index_copy_": Timed(lambda: replace(a, b), lambda: replace(b, a)),
+        "one entry of each line": Timed(lambda: [t.add_(1) for t in apart]),
         "a.add_(b) of 100 MB": Timed(lambda: left.add_(right)),
     }
     try:
@@ -186,6 +202,7 @@ def measure(model: nn.Module, rounds: int, stopwatch: Stopwatch) -> dict[str, An
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         size = sizes(base, states[0], a, folder)
+        moved = traffic(a, b)
         if TaskDelta.load(folder / "both") != a:
             raise AssertionError("the file holds another delta")
         calls = ours(model, a, b, folder) | rivals(model, a, b, states)
@@ -196,7 +213,10 @@ def measure(model: nn.Module, rounds: int, stopwatch: Stopwatch) -> dict[str, An
         "parameters": sum(t.numel() for t in base.values()),
         "entries": a.entries,
         "bytes": size,
+        "traffic": moved,
         "ms": ms,
+        # The same bytes at the rate of the strided loop, which reads and writes every line of the model.
+        "bound_ms": round(ms["one entry of each line"] * moved["moved by a swap"] / (2 * size["checkpoint"]), 3),
         "others_cores": others.cores,
     }
 
@@ -206,6 +226,7 @@ def main() -> None:
     parser.add_argument("--model", type=model_name, default="vit_b", help=f"{', '.join(MODELS)} or a timm model")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads; all by default")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--alone", action="store_true", help="time at real-time priority, for a busy machine; as root")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     import timm
@@ -214,14 +235,21 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device("cpu")
     model = timm.create_model(MODELS.get(arguments.model, arguments.model), pretrained=False, num_classes=0)
-    result = measure(model, arguments.rounds, Stopwatch(device))
+    result = measure(model, arguments.rounds, Stopwatch(device, arguments.alone))
     whole = result["bytes"]["checkpoint"]
     rows = [[name, f"{size / 1e6:.2f}", f"{100 * size / whole:.2f} %"] for name, size in result["bytes"].items()]
     print(markdown(["size", "MB", "of the checkpoint"], rows))
     print(markdown(["call", "ms"], [[name, f"{ms:.2f}"] for name, ms in result["ms"].items()]))
-    warn(result["others_cores"])
+    print(f"a swap moves {result['traffic']['moved by a swap'] / 1e6:.0f} MB, at best in {result['bound_ms']:.1f} ms")
+    if not arguments.alone:
+        warn(result["others_cores"])
     if arguments.json:
-        about = {"machine": machine.facts(device), "model": arguments.model, "threads": arguments.threads}
+        about = {
+            "machine": machine.facts(device),
+            "model": arguments.model,
+            "threads": arguments.threads,
+            "alone": arguments.alone,
+        }
         write_atomically(arguments.json, json.dumps(about | result, indent=1) + "\n")
 
 

@@ -1,11 +1,12 @@
 // write_values_: replaces entries by value, where the bits that are there are the expected ones.
 //
-// Each piece of a tensor is compared and written while it is in the cache, so memory is passed once. Where something
-// else is found, the piece is restored at once, and all other pieces at the end.
+// A tensor is gone through in blocks that stay in the first cache while both replacements are compared and made in
+// them, and what lies a little ahead is brought in meanwhile, so each line passes once. Where something else is found,
+// the piece is restored at once, and all other pieces at the end.
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <tuple>
+#include <utility>
 
 #include "descending.h"
 #include "kernels.h"
@@ -14,10 +15,14 @@
 namespace mist::cpu {
 namespace {
 
-constexpr int64_t kPiece = 1 << 16;  // positions; of four bytes each, a piece and the next fit into the second cache
-constexpr int64_t kBlock = 256;      // entries that are compared together
-constexpr int64_t kStep = 16;        // entries between two looks ahead
+constexpr int64_t kPiece = 1 << 16;  // positions; one thread's at a time
+constexpr int64_t kBlock = 1024;     // bytes
+constexpr int64_t kAhead = 4;        // blocks: with more of them lines leave the first cache before they are needed
+constexpr int64_t kNext = 64;        // entries of a list
 constexpr int64_t kLine = 64;        // bytes
+
+template <class Bits>
+constexpr int64_t kBlockEntries = kBlock / static_cast<int64_t>(sizeof(Bits));
 
 // The entries of a replacement that lie in [begin, end).
 Range within(const Replacement& made, int64_t begin, int64_t end) {
@@ -28,82 +33,85 @@ Range within(const Replacement& made, int64_t begin, int64_t end) {
   return {first - made.index, std::lower_bound(first, stop, end) - made.index};
 }
 
-// Brings in the memory behind a piece while the piece is worked on, line after line where most lines are needed: in
-// order, memory gives more than half as much again.
-class Ahead {
- public:
-  Ahead(const void* begin, const void* end, int64_t entries)
-      : next_(static_cast<const char*>(begin)), end_(static_cast<const char*>(end)) {
-    const int64_t bytes = end_ - next_;
-    if (entries * kLine * 4 < bytes) end_ = next_;  // too few to bring in all
-    step_ = bytes / (entries / kStep + 1) / kLine * kLine + kLine;
-  }
+// The same for an end that few entries lie before.
+Range from(const Replacement& made, int64_t entry, int64_t end) {
+  if (!made.index) return {entry, std::min(end, made.selected)};
+  Range found{entry, entry};
+  while (found.end < made.selected && made.index[found.end] < end) ++found.end;
+  return found;
+}
 
-  void look() {
-    for (const char* const stop = end_ - next_ < step_ ? end_ : next_ + step_; next_ < stop; next_ += kLine)
-      __builtin_prefetch(next_, 1);
-  }
-
- private:
-  const char* next_;
-  const char* end_;
-  int64_t step_;
-};
+// Brings in what the next block needs of a replacement's lists: the processor stops doing so by itself at each page.
+void bring_in(const Replacement& made, int64_t entry, size_t itemsize) {
+  if (!made.index) return;
+  const int64_t ahead = std::min(entry + kNext, made.selected);
+  __builtin_prefetch(made.index + ahead);
+  for (const void* values : {made.value, made.expected})
+    if (values) __builtin_prefetch(static_cast<const char*>(values) + ahead * static_cast<int64_t>(itemsize));
+}
 
 template <class Bits>
-void put(Bits* param, const int32_t* index, const Range& entries, const Bits* values, Ahead* ahead = nullptr) {
-  if (!index) {
+void put(Bits* param, const Replacement& made, const Range& entries, const void* from) {
+  const auto* const values = static_cast<const Bits*>(from);
+  if (!made.index) {
     std::copy(values + entries.begin, values + entries.end, param + entries.begin);
     return;
   }
-  for (int64_t j = entries.begin; j < entries.end;) {
-    if (ahead) ahead->look();
-    for (const int64_t stop = std::min(j + kStep, entries.end); j < stop; ++j) param[index[j]] = values[j];
-  }
+  for (int64_t j = entries.begin; j < entries.end; ++j) param[made.index[j]] = values[j];
 }
 
-// Writes a block of at most kBlock entries; the first of them that is not what is expected, or -1. Then none is
-// written.
+// The first of some entries that is not what is expected, or -1.
 template <class Bits>
-int64_t exchange_block(Bits* param, const Replacement& made, const Range& block, Ahead& ahead) {
-  const auto* const value = static_cast<const Bits*>(made.value);
+int64_t mismatch(const Bits* param, const Replacement& made, const Range& entries) {
   const auto* const expected = static_cast<const Bits*>(made.expected);
-  Bits was[kBlock];
-  Bits differs = 0;
-  for (int64_t j = block.begin; j < block.end;) {
-    ahead.look();
-    for (const int64_t stop = std::min(j + kStep, block.end); j < stop; ++j) {
-      Bits& entry = param[made.index[j]];
-      was[j - block.begin] = entry;
-      differs = static_cast<Bits>(differs | (entry ^ expected[j]));
-      entry = value[j];
+  if (!expected) return -1;
+  Bits differs = 0;  // without a branch for each
+  for (int64_t j = entries.begin; j < entries.end; ++j)
+    differs = static_cast<Bits>(differs | (param[made.index ? made.index[j] : j] ^ expected[j]));
+  if (differs == 0) return -1;
+  int64_t j = entries.begin;
+  while (param[made.index ? made.index[j] : j] == expected[j]) ++j;
+  return j;
+}
+
+template <class Bits>
+void restore(const WriteTensor& tensor, int64_t begin, int64_t end) {
+  for (const Replacement* made : {&tensor.then, &tensor.first})
+    put(static_cast<Bits*>(tensor.param), *made, within(*made, begin, end), made->expected);
+}
+
+// Makes both replacements in [begin, end), or none where something else is found; which of the two found it, or null,
+// and the entry.
+template <class Bits>
+std::pair<const Replacement*, int64_t> exchange(const WriteTensor& tensor, int64_t begin, int64_t end) {
+  auto* const param = static_cast<Bits*>(tensor.param);
+  const Range first = within(tensor.first, begin, end), then = within(tensor.then, begin, end);
+  const int64_t lines = (end - begin) * static_cast<int64_t>(sizeof(Bits)) / kLine;
+  const bool most = (first.end - first.begin + then.end - then.begin) * 4 >= lines;  // are needed: bring in all
+  int64_t done[] = {first.begin, then.begin};
+  for (int64_t at = begin; at < end; at += kBlockEntries<Bits>) {
+    const int64_t stop = std::min(at + kBlockEntries<Bits>, end);
+    if (most) {
+      const int64_t ahead = at + kAhead * kBlockEntries<Bits>;
+      for (int64_t p = ahead; p < std::min(ahead + kBlockEntries<Bits>, tensor.size);
+           p += kLine / static_cast<int64_t>(sizeof(Bits)))
+        __builtin_prefetch(param + p, 1);
+    }
+    int64_t* next = done;
+    for (const Replacement* made : {&tensor.first, &tensor.then}) {
+      const Range entries = from(*made, *next, stop);
+      bring_in(*made, entries.end, sizeof(Bits));
+      if (const int64_t wrong = mismatch(param, *made, entries); wrong >= 0) {
+        if (made == &tensor.then) put(param, tensor.first, within(tensor.first, at, stop), tensor.first.expected);
+        restore<Bits>(tensor, begin, at);
+        const int64_t earlier = mismatch(param, tensor.first, first);  // which is named before any of the second
+        return earlier >= 0 ? std::pair{&tensor.first, earlier} : std::pair{made, wrong};
+      }
+      put(param, *made, entries, made->value);
+      *next++ = entries.end;
     }
   }
-  if (differs == 0) return -1;
-  for (int64_t j = block.begin; j < block.end; ++j) param[made.index[j]] = was[j - block.begin];
-  return std::mismatch(was, was + (block.end - block.begin), expected + block.begin).first - was + block.begin;
-}
-
-// The first entry of the range that is not what is expected, or -1. Then none is written.
-template <class Bits>
-int64_t exchange(Bits* param, const Replacement& made, const Range& entries, Ahead& ahead) {
-  const auto* const expected = static_cast<const Bits*>(made.expected);
-  if (expected && !made.index) {
-    const Bits *const there = param + entries.begin, *const stop = param + entries.end;
-    const Bits* const other = std::mismatch(there, stop, expected + entries.begin).first;
-    if (other != stop) return other - param;
-  }
-  if (!expected || !made.index) {
-    put(param, made.index, entries, static_cast<const Bits*>(made.value), &ahead);
-    return -1;
-  }
-  for (int64_t at = entries.begin; at < entries.end; at += kBlock) {
-    const int64_t wrong = exchange_block(param, made, {at, std::min(at + kBlock, entries.end)}, ahead);
-    if (wrong < 0) continue;
-    put(param, made.index, {entries.begin, at}, expected);
-    return wrong;
-  }
-  return -1;
+  return {nullptr, -1};
 }
 
 template <class Body>
@@ -114,13 +122,6 @@ void with_bits(size_t itemsize, const Body& body) {
     case 4: return body(static_cast<uint32_t*>(nullptr));
     default: return body(static_cast<uint64_t*>(nullptr));
   }
-}
-
-template <class Bits>
-void restore(const WriteTensor& tensor, int64_t begin, int64_t end) {
-  auto* const param = static_cast<Bits*>(tensor.param);
-  for (const Replacement* made : {&tensor.then, &tensor.first})
-    put(param, made->index, within(*made, begin, end), static_cast<const Bits*>(made->expected));
 }
 
 }  // namespace
@@ -147,20 +148,10 @@ Mismatch write_values(const std::vector<WriteTensor>& tensors) {
   };
   for_each_piece(tensors, kPiece, whole, [&](size_t t, int64_t begin, int64_t end) {
     const WriteTensor& tensor = tensors[t];
-    const auto number = static_cast<int64_t>(t);
     with_bits(tensor.itemsize, [&](auto* type) {
-      using Bits = std::remove_pointer_t<decltype(type)>;
-      auto* const param = static_cast<Bits*>(tensor.param);
-      const auto place = [](const Replacement& made, int64_t j) { return made.index ? made.index[j] : j; };
-      const Range first = within(tensor.first, begin, end), then = within(tensor.then, begin, end);
-      Ahead ahead(param + end, param + std::min(end + kPiece, tensor.size),
-                  first.end - first.begin + then.end - then.begin);
-      if (const int64_t j = exchange(param, tensor.first, first, ahead); j >= 0)
-        return report({number, false, place(tensor.first, j)});
-      if (const int64_t j = exchange(param, tensor.then, then, ahead); j >= 0) {
-        put(param, tensor.first.index, first, static_cast<const Bits*>(tensor.first.expected));
-        return report({number, true, place(tensor.then, j)});
-      }
+      const auto [made, entry] = exchange<std::remove_pointer_t<decltype(type)>>(tensor, begin, end);
+      if (made)
+        return report({static_cast<int64_t>(t), made == &tensor.then, made->index ? made->index[entry] : entry});
       written[t][static_cast<size_t>(begin / kPiece)] = 1;
     });
   });

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from mist_ext.delta_commands import files
 from mist_ext.deltas import TaskDelta
+from mist_ext.deltas.chains import check_chain
 from mist_ext.system.names import say
 
 
@@ -34,6 +36,7 @@ def diff(
         If a checkpoint cannot be read, or they differ in names, shapes or dtypes, or the output cannot be written.
     """
     path = files.check_output(out, overwrite, files.DELTA_ENDINGS)
+    files.check_apart(path, [Path(base), Path(tuned)])
     before, after = files.checkpoint(base), files.checkpoint(tuned)
     delta = TaskDelta.between(before, after, forward_only=forward_only, dense=dense)
     delta.save(path)
@@ -74,10 +77,11 @@ def apply(
     Raises
     ------
     ValueError, OSError
-        If the checkpoint is not what a delta was made for, or a file cannot be read or written.
+        If the deltas are no chain, or the checkpoint is not what one was made for, or a file cannot be read or written.
     """
     path = files.check_output(out, overwrite)
-    deltas = files.deltas(given, seed)
+    deltas = files.deltas(given, seed, path)
+    check_chain(list(deltas.values()))
     tensors = files.checkpoint(base, backbone)
     for name, delta in deltas.items():
         with files.named(name):
@@ -103,10 +107,11 @@ def undo(tuned: str, given: Sequence[str], out: str, console: Console, *, seed: 
     Raises
     ------
     ValueError, OSError
-        If the checkpoint is not what is after a delta, or a file cannot be read or written.
+        If the deltas are no chain, or the checkpoint is not what is after one, or a file cannot be read or written.
     """
     path = files.check_output(out, overwrite)
-    deltas = files.deltas(given, seed)
+    deltas = files.deltas(given, seed, path)
+    check_chain(list(deltas.values()))
     tensors = files.checkpoint(tuned)
     for name, delta in reversed(deltas.items()):
         with files.named(name):

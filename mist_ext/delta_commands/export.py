@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mist_ext.delta_commands import files
 from mist_ext.deltas import TaskDelta
-from mist_ext.deltas.chains import compose
+from mist_ext.deltas.chains import check_chain, compose
 from mist_ext.deltas.exports import indices_and_values, shira
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import say
@@ -65,13 +65,14 @@ def export(
         )
     files.check_backbone(base, backbone)
     path = Path(out) if form == "shira" else files.check_output(out, overwrite)
-    deltas = files.deltas(given, seed)
+    deltas = files.deltas(given, seed, path)
     if form == "shira":
         _check_folder(path, overwrite)
         _write_shira(path, compose(list(deltas.values())), console)
     elif form == "indices":
         files.write_tensors(path, indices_and_values(compose(list(deltas.values()))))
     elif base is not None:
+        check_chain(list(deltas.values()))
         tensors = files.checkpoint(base, backbone)
         for name, delta in deltas.items():
             with files.named(name):

@@ -13,9 +13,9 @@ from mist_ext import backbones
 from mist_ext.backbones import weights as weight_files
 from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.tensors import check_names
+from mist_ext.results import delta_names
 from mist_ext.system.files import write_atomically
 
-DELTAS = "delta-seed*-task*.safetensors"
 DELTA_ENDINGS = (".safetensors", ".delta")
 
 
@@ -67,7 +67,7 @@ def _is_backbone(name: str) -> bool:
     return name in backbones.EMBEDDED or timm.is_model(name)
 
 
-def deltas(given: Sequence[str], seed: int | None = None) -> dict[str, TaskDelta]:
+def deltas(given: Sequence[str], seed: int | None = None, out: Path | None = None) -> dict[str, TaskDelta]:
     """Return deltas by the paths of their files.
 
     Parameters
@@ -76,30 +76,34 @@ def deltas(given: Sequence[str], seed: int | None = None) -> dict[str, TaskDelta
         Files; or folders of experiments, which stand for the deltas of all tasks of a seed, in order.
     seed : int, optional
         Whose deltas are taken from folders; by default the only one's that has any.
+    out : Path, optional
+        Where the command writes, which must not be one of them.
 
     Raises
     ------
     FileNotFoundError
         If one is not there, or a folder has none.
     ValueError
-        If one is damaged or given twice, or a folder has the deltas of several seeds and none is given.
+        If one is damaged or given twice, or would be replaced by the output, or a folder has the deltas of several
+        seeds and none is given.
     """
     paths = [path for each in given for path in (_of_folder(Path(each), seed) if Path(each).is_dir() else [Path(each)])]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise ValueError(f"{twice[0]} is given twice; give each delta once")
+    check_apart(out, paths)
     return {str(path): TaskDelta.load(path) for path in paths}
 
 
 def _of_folder(folder: Path, seed: int | None) -> list[Path]:
-    found = sorted(folder.glob(DELTAS if seed is None else DELTAS.replace("seed*", f"seed{seed}")))
-    if not found:
-        below = sorted({str(path.parent) for path in folder.glob(f"*/{DELTAS}")})
+    found = delta_names.of_seeds(folder)
+    if not (found if seed is None else found.get(seed)):
+        below = [str(path) for path in sorted(folder.glob("*/")) if delta_names.of_seeds(path)]
         hint = f"give one of {', '.join(below)}" if below else "mist run --deltas writes them"
         raise FileNotFoundError(f"{folder} has no delta{'' if seed is None else f' of seed {seed}'}; {hint}")
-    seeds = sorted({path.name.split("-")[1].removeprefix("seed") for path in found})
-    if len(seeds) > 1:
-        raise ValueError(f"{folder} has the deltas of the seeds {', '.join(seeds)}; choose one with --seed-of-run")
-    return found
+    if seed is None and len(found) > 1:
+        seeds = ", ".join(map(str, found))
+        raise ValueError(f"{folder} has the deltas of the seeds {seeds}; choose one with --seed-of-run")
+    return list(found[next(iter(found)) if seed is None else seed].values())
 
 
 def check_output(out: str, overwrite: bool, endings: Sequence[str] = (".safetensors",)) -> Path:
@@ -124,6 +128,13 @@ def check_output(out: str, overwrite: bool, endings: Sequence[str] = (".safetens
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the output {out} cannot be written: {path.parent} is no folder; create it first")
     return path
+
+
+def check_apart(out: Path | None, read: Sequence[Path]) -> None:
+    """Raise ValueError where an output would replace one of the files that it is made of."""
+    for path in read:
+        if out is not None and out.exists() and path.exists() and out.samefile(path):
+            raise ValueError(f"the output {out} would replace {path}, which it is made of; give another path")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -55,7 +55,7 @@ def merge(
         If the deltas cannot be merged, or a file cannot be read or written, before the output is written.
     """
     path = files.check_output(out, overwrite, files.DELTA_ENDINGS)
-    deltas = list(files.deltas(given, seed_of_run).values())
+    deltas = list(files.deltas(given, seed_of_run, path).values())
     evaluation = None if evaluate is None else merged_evaluation.of_experiment(evaluate, seed_of_run, console)
     if wrong := [number for number in leave_out if number not in range(1, len(deltas) + 1)]:
         raise ValueError(f"leave_out is {wrong[0]}, expected the number of a delta, 1 to {len(deltas)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,14 +84,27 @@ def _checked_names(tensors: Mapping[str, Tensor], stages: Sequence[Stage]) -> li
             check_like(name, tensors[name], change.shape, change.dtype, "in the delta")
     for name in dict.fromkeys(name for stage in stages for name in stage.changes):
         tensor = tensors[name]
-        if any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+        strides = tensor.stride()
+        if 0 in strides and any(step == 0 < size - 1 for size, step in zip(tensor.shape, strides, strict=True)):
             raise ValueError(f"entries of {name!r} share memory, as expand() makes them, so none can change; clone it")
-        first = owners.setdefault((tensor.data_ptr() if tensor.numel() else name, tensor.shape, tensor.stride()), name)
+        first = owners.setdefault((tensor.data_ptr() if tensor.numel() else name, tensor.shape, strides), name)
         for changes in [stage.changes for stage in stages] if first != name else []:
             ours, theirs = changes.get(name), changes.get(first)
             if ours is None or theirs is None or not ours.same(theirs):
                 raise ValueError(f"{first!r} and {name!r} are one tensor in the model, but change differently")
+    _check_tied(tensors, {name for stage in stages for name in stage.changes})
     return list(owners.values())
+
+
+def _check_tied(tensors: Mapping[str, Tensor], named: Set[str]) -> None:
+    """Raise ValueError where a tensor that is not named has the memory of one that is: it would change with it."""
+    owners = {tensors[name].data_ptr(): name for name in named if tensors[name].numel()}
+    for name, tensor in tensors.items() if len(named) < len(tensors) else ():
+        if name not in named and tensor.numel() and (first := owners.get(tensor.data_ptr())) is not None:
+            raise ValueError(
+                f"{first!r} and {name!r} are one tensor in the model, but the delta changes {first!r} alone: untie "
+                "them, or make the delta of the whole model, so that it names both"
+            )
 
 
 def _write(tensors: Mapping[str, Tensor], names: list[str], stages: Sequence[Stage]) -> None:

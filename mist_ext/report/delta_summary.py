@@ -9,7 +9,7 @@ from typing import Any
 
 from mist_ext.deltas import TaskDelta
 from mist_ext.deltas.statistics import Overlap, TensorChange, norm, overlap, tensor_changes
-from mist_ext.report.delta_files import delta_files
+from mist_ext.report.delta_files import first_seed
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.selection_shares import Position, kinds_in_order, positions_by_name
 from mist_ext.report.table import DASH, Cell, Column, Line, Table, Tables
@@ -30,9 +30,8 @@ class DeltaSummary:
 
     @classmethod
     def of_experiment(cls, experiment: Experiment) -> DeltaSummary:
-        """Return the deltas of an experiment, named by their tasks' numbers, which the files' names have."""
-        files = delta_files(experiment)
-        return cls({file.stem.rpartition("task")[2].lstrip("0"): TaskDelta.load(file) for file in files})
+        """Return the deltas of an experiment's first seed that has any, named by their tasks' numbers."""
+        return cls({str(task): TaskDelta.load(file) for task, file in first_seed(experiment).items()})
 
     @cached_property
     def changes(self) -> dict[str, list[TensorChange]]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 import mist_ext
-from mist_ext.report.delta_files import delta_files
+from mist_ext.report.delta_files import first_seed
 from mist_ext.report.experiments import Experiment
 from mist_ext.system.bounded_files import read_bytes
 
@@ -20,7 +20,7 @@ _MOST_BYTES = 64 * 2**20  # of a figure or page
 
 def of_experiment(experiment: Experiment) -> str:
     """Digest all that an experiment's figures are drawn from."""
-    deltas = [(file.name, hashlib.blake2b(file.read_bytes()).hexdigest()) for file in delta_files(experiment)]
+    deltas = [(file.name, hashlib.blake2b(file.read_bytes()).hexdigest()) for file in first_seed(experiment).values()]
     return of_parts(experiment.config, experiment.runs, *deltas)
 
 

@@ -89,8 +89,8 @@ def of_experiments(experiments: Iterable[Path], tuners: Iterable[str], seeds: It
     figures = [f"{name}.{shape}" for name in _FIGURES for shape in _SHAPES]
     seeds = list(seeds)
     of_seeds = [f"classifier-seed{seed}.safetensors" for seed in seeds]
-    of_seeds += [f"classifier-seed{seed}-task{'[0-9]' * 3}.safetensors" for seed in seeds]
-    of_seeds += [f"delta-seed{seed}-task{'[0-9]' * 3}.safetensors" for seed in seeds]
+    for task in ("[0-9]" * digits for digits in (3, 4, 5)):
+        of_seeds += [f"{kind}-seed{seed}-task{task}.safetensors" for kind in ("classifier", "delta") for seed in seeds]
     of_seeds += [f"tensorboard/seed-{seed}/{_EVENTS}" for seed in seeds]
     names = ["config.yaml", "results.json", "log.jsonl", *figures, *of_seeds]
     written = [f"{escape(experiment.name)}/{name}" for experiment in experiments for name in names]

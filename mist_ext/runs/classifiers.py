@@ -30,7 +30,7 @@ from mist_ext.system.files import write_atomically
 from mist_ext.system.names import shown
 
 _BACKBONE, _METHOD = "backbone/", "method/"
-DeltaName = Annotated[str, Meta(pattern=r"^delta-seed\d{1,10}-task\d{3}\.safetensors$")]
+DeltaName = Annotated[str, Meta(pattern=r"^delta-seed\d{1,10}-task\d{3,5}\.safetensors$")]
 Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Meta(gt=1e-6, le=1e6)]
 

@@ -81,8 +81,7 @@ class TaskLoop:
             folders = {method: self.experiments[tuner, method].folder for method in self.options.method}
             self.deltas = TaskDeltas.begin(self.context, seed_run, folders)
             if state is not None:
-                seed_run.load_state_dict(state)
-                self.deltas.go_on()
+                seed_run.load_state_dict(self.deltas.go_on(state))
         folder = self.out / "tensorboard" / f"{tuner}-seed-{seed}"
         with Scalars(folder) if self.tensorboard else nullcontext() as curves:
             callbacks = Callbacks(self._tuning_progress, self.checkpointer.save_if_due)
@@ -222,7 +221,7 @@ class TaskLoop:
 
     def _state(self) -> dict[str, Any]:
         origin = self.context.source.fingerprint(), self.options.weight_gradients
-        return run_state(*origin, self.number, self.seed_run.state_dict(), self.experiments)
+        return run_state(*origin, self.number, self.deltas.in_checkpoint(self.seed_run.state_dict()), self.experiments)
 
     def _during(self, phase: str, failed: Callable[[], str | None] = lambda: None) -> AbstractContextManager[None]:
         """Return a context in which errors about what ran out name the phase, or ``failed``'s, and the progress."""

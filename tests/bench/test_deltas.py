@@ -26,3 +26,5 @@ def test_sizes_and_times_of_a_small_model_are_measured(tmp_path: Path) -> None:
     )
     assert {"apply", "undo", "swap", "save", "load", "load_state_dict", "index_copy_"} <= result["ms"].keys()
     assert min(result["ms"].values()) > 0
+    assert 0.75 * size["checkpoint"] < result["traffic"]["lines"] <= size["checkpoint"] + 64 * 300
+    assert result["bound_ms"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,38 @@ def test_nothing_is_replaced_unasked_and_nothing_is_written_of_what_fails(
     assert "the model is not the one that the delta belongs to" in errors
     assert mist("apply", files.checkpoints[0], files.paths[0], "--out", out, "--overwrite")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
+
+
+def test_a_wrong_order_is_refused_where_no_entry_tells(mist: Callable, tmp_path: Path) -> None:
+    states = [{"a": torch.zeros(900), "b": torch.zeros(900), "c": torch.zeros(900)}]
+    for name in "abc":  # each task changes a tensor of its own
+        states.append({key: value + (key == name) for key, value in states[-1].items()})
+        TaskDelta.between(states[-2], states[-1]).save(tmp_path / f"{name}.delta")
+    save_file(states[0], tmp_path / "base.safetensors")
+    save_file(states[3], tmp_path / "tuned.safetensors")
+    a, c, out = tmp_path / "a.delta", tmp_path / "c.delta", tmp_path / "out.safetensors"
+    base, tuned = tmp_path / "base.safetensors", tmp_path / "tuned.safetensors"
+    wrong = (["apply", base, a, c], ["undo", tuned, a, c], ["export", "--form", "state_dict", "--base", base, a, c])
+    for command in wrong:
+        status, _, errors = mist(*command, "--out", out)
+        assert (status, out.exists()) == (2, False)
+        assert "delta 2 does not begin where delta 1 ends" in errors
+
+
+def test_no_output_replaces_a_delta_that_it_is_made_of(mist: Callable, files, tmp_path: Path) -> None:
+    base, delta = (tmp_path / name for name in ("base.safetensors", "delta.safetensors"))
+    shutil.copy(files.checkpoints[0], base)
+    shutil.copy(files.paths[0], delta)
+    (tmp_path / "link.safetensors").symlink_to(delta)
+    for out in (delta, tmp_path / "link.safetensors"):
+        for command in (["apply", base], ["undo", files.checkpoints[1]], ["merge"], ["export", "--form", "indices"]):
+            status, _, errors = mist(*command, delta, "--out", out, "--overwrite")
+            assert status == 2
+            assert f"the output {out} would replace {delta}, which it is made of" in errors
+    assert mist("diff", base, files.checkpoints[1], base, "--overwrite")[0] == 2
+    assert delta.read_bytes() == Path(files.paths[0]).read_bytes()
+    assert base.read_bytes() == Path(files.checkpoints[0]).read_bytes()
+    assert mist("apply", base, delta, "--out", base, "--overwrite")[0] == 0  # undo brings it back
 
 
 def test_forward_only_is_smaller_and_cannot_be_undone(mist: Callable, files, tmp_path: Path) -> None:

@@ -209,6 +209,11 @@ def test_tied_and_strided_tensors_are_changed_once(before) -> None:
     delta.apply_(model)
     assert same(model, new)
     assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    for left, kept in (("one.weight", "other.weight"), ("other.weight", "one.weight")):
+        alone = TaskDelta({name: change for name, change in delta.changes.items() if name != left}, "")
+        with pytest.raises(ValueError, match=f"are one tensor in the model, but the delta changes '{kept}' alone"):
+            alone.apply_(old)
+    assert not same(old, new)
     delta.changes["other.weight"].old[0] += 1
     with pytest.raises(ValueError, match=r"'one.weight' and 'other.weight' are one tensor in the model"):
         delta.apply_(old)

@@ -223,7 +223,14 @@ def claims() -> dict[str, list[str]]:
         over_none = [statistics.mean(apart[2]) - statistics.mean(each) for each in ([0.0], *apart[:2])]
         budget.append(f"| {method} | {' | '.join([f'{gain:+.2f}' for gain in over_none] + above)} |")
     steps = {row["way"]: row["ms"] for row in read("steps-epyc-2-cores.json")["rows"]}
+    swap = read("deltas/epyc-2-cores.json")
+    lines, moved = swap["traffic"]["lines"] / 1e6, swap["traffic"]["moved by a swap"] / 1e6
     return {
+        "deltas": [
+            f"{lines:.0f} of the model's {swap['bytes']['checkpoint'] / 1e6:.0f} MB",
+            f"these are {moved:.0f} MB",
+            f"cannot take much less than {swap['bound_ms']:.1f} ms; it takes {swap['ms']['swap']:.1f} ms",
+        ],
         "README": [
             f"takes {steps['full'] / steps['sampled']:.2f} times as long by full tuning as with `SampledGradients`",
             f"gains {gains['ranpac', 'mist']} points before RanPAC and {gains['simplecil', 'mist']} before SimpleCIL, "

@@ -12,6 +12,7 @@ from numpy.random import Generator
 OPS = (
     *("accumulate_", "select", "drop_apply_sgd_", "drop_apply_adamw_", "mask_", "places", "pack_", "keep_mask"),
     *("drop_apply_sgd_, packed", "drop_apply_adamw_, packed"),
+    *("write_values_", "encode_gaps", "decode_gaps"),
 )
 FLOATING = ("float32", "bfloat16", "float16")
 EDGES = [edge + shift for edge in (64, 512, 2048, 8192, 32768) for shift in (-1, 0, 1)]
@@ -30,6 +31,10 @@ def draw(rng: Generator) -> tuple[str, Call]:
         return op, select_call(rng, sizes)
     if name == "keep_mask":
         return op, keep_mask_call(rng, sizes[0])
+    if name == "write_values_":
+        return op, write_values_call(rng, sizes)
+    if name in ("encode_gaps", "decode_gaps"):
+        return op, gaps_call(rng, sizes, name == "decode_gaps")
     call = drawn_call(rng, sizes)
     if name == "places":
         return op, places_call(call)
@@ -125,6 +130,40 @@ def drawn_call(rng: Generator, sizes: list[int]) -> Call:
         "first": [first(rng, c) for c in counts] if rng.random() < 0.5 else [],
         **draw_of(rng),
     }
+
+
+def write_values_call(rng: Generator, sizes: list[int]) -> Call:
+    """One replacement or two, with what they find or without."""
+    param = [drawn_bits(rng, str(pick(rng, ("float32", "bfloat16", "int64", "uint8"))), n) for n in sizes]
+    call: Call = {"param": param}
+    prefixes, known, now = ("", "then_")[: rng.integers(1, 3)], rng.random() < 0.7, param
+    for prefix in prefixes:
+        index = [some_positions(rng, n) if rng.random() < 0.8 else None for n in sizes]
+        at = [np.arange(n) if i is None else i.values for n, i in zip(sizes, index, strict=True)]
+        value = [drawn_bits(rng, p.kind, len(a)) for p, a in zip(param, at, strict=True)]
+        found = [Array(p.kind, p.values.reshape(-1)[a]) for p, a in zip(now, at, strict=True)]
+        call |= {f"{prefix}index": index, f"{prefix}value": value, f"{prefix}expected": found if known else []}
+        now = [oracle.replaced(p, a, v) for p, a, v in zip(now, at, value, strict=True)]
+    return call
+
+
+def drawn_bits(rng: Generator, kind: str, n: int) -> Array:
+    """Values of any dtype, and one NaN for all of them."""
+    if kind in FLOATING:
+        return shaped(rng, kind, numbers(rng, n, nan=0.01))
+    return Array.of(kind, rng.integers(256, size=n))
+
+
+def some_positions(rng: Generator, n: int) -> Array:
+    return Array.of("int32", np.flatnonzero(rng.random(n) < pick(rng, (0, 0.001, 0.05, 0.5, 1))))
+
+
+def gaps_call(rng: Generator, sizes: list[int], decode: bool) -> Call:
+    index = [some_positions(rng, n) for n in sizes]
+    if not decode:
+        return {"index": index}
+    code = oracle.encode_gaps({"index": index})["result"]
+    return {"code": code, "count": [len(i) for i in index], "size": sizes}
 
 
 def places_call(call: Call) -> Call:

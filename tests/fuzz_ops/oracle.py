@@ -6,6 +6,7 @@ Each function returns the arrays that its op writes, by name, or what it returns
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,34 @@ def pack_(call: Call) -> Outcome:
     return {"packed": call["packed"].like(np.concatenate([np.zeros(0, np.float32), *taken]))}
 
 
+def write_values_(call: Call) -> Outcome:
+    made = list(call["param"])
+    for prefix in ("", "then_"):
+        for t, value in enumerate(call.get(f"{prefix}value", [])):
+            index = call[f"{prefix}index"][t]
+            made[t] = replaced(made[t], np.arange(len(made[t])) if index is None else index.values, value)
+    return {"param": made}
+
+
+def encode_gaps(call: Call) -> Outcome:
+    codes = []
+    for index in call["index"]:
+        gaps = [b - a - 1 for a, b in pairwise([-1, *index.values.tolist()])]
+        wide = [byte for gap in gaps if gap >= 255 for byte in gap.to_bytes(4, "little")]
+        codes.append(Array.of("uint8", [min(gap, 255) for gap in gaps] + wide))
+    return {"result": codes}
+
+
+def decode_gaps(call: Call) -> Outcome:
+    made = []
+    for code, count in zip(call["code"], call["count"], strict=True):
+        narrow, wide = code.values[:count].tolist(), code.values[count:].tobytes()
+        long = (int.from_bytes(wide[at : at + 4], "little") for at in range(0, len(wide), 4))
+        gaps = [next(long) if gap == 255 else gap for gap in narrow]
+        made.append(Array.of("int32", np.cumsum(np.array(gaps, np.int64) + 1) - 1))
+    return {"result": made}
+
+
 State = dict[str, np.ndarray]
 
 
@@ -164,7 +193,7 @@ def drop_apply(call: Call, kinds: tuple[str, ...], rule: Callable) -> Outcome:
 def replaced(array: Array, at: np.ndarray, values: Array) -> Array:
     """A copy with other values at some places."""
     raw = array.values.reshape(-1).copy()
-    raw[at] = values.values
+    raw[at] = values.values.reshape(-1)
     return Array(array.kind, raw.reshape(array.values.shape))
 
 

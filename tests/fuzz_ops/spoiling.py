@@ -17,6 +17,7 @@ WRITTEN = {
     "drop_apply_adamw_": ("param", "exp_avg", "exp_avg_sq", "updates", "master"),
     "mask_": ("grad",),
     "pack_": ("packed",),
+    "write_values_": ("param",),
 }
 # Ranges of numbers, where the upper end does not depend on anything else.
 HIGHEST = {"threshold": 65536, "seed": 2**63 - 1, "step": 2**63 - 1, "ordinal": 2**32 - 1, "count": 2**31, "n": 2**31}
@@ -28,6 +29,9 @@ OTHER_DTYPES = {
     torch.int64: (torch.int32, torch.float64),
     torch.uint8: (torch.int8, torch.bool, torch.int32),
 }
+
+ENDS_ALONE = ("mask_", "pack_", "write_values_")
+GAPS = ("encode_gaps", "decode_gaps")
 
 Place = tuple[str, int | None]  # an argument, and the place in it where it is a list
 
@@ -67,7 +71,7 @@ def checked(op: str, call: Call) -> list[Place]:
 
 def a_list_of_another_length(rng: Generator, op: str, call: Call) -> str | None:
     lists = [name for name, value in call.items() if isinstance(value, list) and value]
-    if not lists:  # such as those of keep_mask
+    if not lists or op == "encode_gaps":  # of which any list is right  # such as those of keep_mask
         return None
     name = pick(rng, lists)
     call[name] = call[name][:-1] if rng.random() < 0.5 and len(call[name]) > 1 else [*call[name], call[name][-1]]
@@ -100,14 +104,14 @@ def another_size(rng: Generator, op: str, call: Call) -> str | None:
     if op == "select":
         return None
     tensor = get(call, place).flatten()
-    if place[0] in ("param", "grad", "score") and (op in ("mask_", "pack_") or op.endswith("packed")):
+    if place[0] in ("param", "grad", "score") and (op in ENDS_ALONE or op.endswith("packed")):
         return None  # of these only the ends of an index tell
     return put(call, place, torch.cat([tensor, tensor.new_zeros(1)])) + " is longer"
 
 
 def a_position_outside(rng: Generator, op: str, call: Call) -> str | None:
     there = [place for place in places_of(call, ["index"]) if get(call, place).numel()]
-    if not there:
+    if not there or op in GAPS:
         return None
     place = pick(rng, there)
     values = call["param" if "param" in call else "grad"]
@@ -120,7 +124,11 @@ def a_position_outside(rng: Generator, op: str, call: Call) -> str | None:
 
 
 def an_index_out_of_order(rng: Generator, op: str, call: Call) -> str | None:
-    if op != "mask_":  # the others rely on what is checked where a selection is made
+    if op not in (
+        "mask_",
+        "write_values_",
+        "encode_gaps",
+    ):  # the others rely on what is checked where a selection is made
         return None
     there = [place for place in places_of(call, ["index"]) if get(call, place).numel() > 1]
     if not there:
@@ -138,7 +146,7 @@ def an_index_out_of_order(rng: Generator, op: str, call: Call) -> str | None:
 def a_tensor_made_smaller(rng: Generator, op: str, call: Call) -> str | None:
     name = "param" if "param" in call else "grad"
     there = [(name, i) for _, i in places_of(call, ["index"]) if call["index"][i].numel()]
-    if not there:
+    if not there or op in GAPS:
         return None
     _, i = pick(rng, there)
     last = int(call["index"][i][-1])
@@ -253,6 +261,18 @@ def what_autograd_records(rng: Generator, op: str, call: Call) -> str | None:
         return put(call, first, get(call, first).clone()) + " is an inference tensor"
 
 
+def other_bits(rng: Generator, op: str, call: Call) -> str | None:
+    there = [p for p in places_of(call, ["expected", "then_expected"]) if get(call, p).numel()]
+    if not there:
+        return None
+    place = pick(rng, there)
+    found = get(call, place).clone()
+    found.view(-1).view(torch.uint8)[int(rng.integers(found.numel() * found.element_size()))] ^= 1 << int(
+        rng.integers(8)
+    )
+    return put(call, place, found) + " is not what is there"
+
+
 def without_a_partner(rng: Generator, op: str, call: Call) -> str | None:
     if any(code is not None for code in call.get("scale_code", [])):
         call["table"] = None
@@ -280,6 +300,7 @@ WAYS: list[Callable[[Generator, str, Call], str | None]] = [
     freed_memory,
     meta,
     other_places,
+    other_bits,
     what_autograd_records,
     without_a_partner,
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from fewer_images import every_nth
 from rich.console import Console
+from safetensors import safe_open
 from small_runs import run
 from stopping import stop_at
+from tuned_models import tune_
 
 import mist_ext
 from mist_ext import backbones, report
@@ -97,13 +100,22 @@ def test_a_run_that_was_interrupted_ends_with_the_same_files(
             run(out, deltas=True, **OPTIONS | {"method": methods})
     there = sorted(name for name in files(out) if name.startswith("delta"))
     assert there != NAMES
+    base = backbones.create("vit_nano")
+    with safe_open(max(out.glob("*/0*/tensors.safetensors")), "pt") as file:  # what changed since the last delta
+        kept = sum(file.get_tensor(key).numel() for key in file.keys() if "/backbone/" in key)  # noqa: SIM118
+    assert kept < 0.2 * sum(parameter.numel() for parameter in base.parameters())
     if there:  # a damaged one is named, and nothing is lost
         first = out / "digits-mist-simplecil" / there[0]
-        kept = first.read_bytes()
-        first.write_bytes(kept[:-1])
+        whole = first.read_bytes()
+        first.write_bytes(whole[:-1])
         with pytest.raises(ValueError, match=f"cannot go on, since the deltas of later tasks follow from .*{there[0]}"):
             benchmark.resume(out, Console(file=io.StringIO()))
-        first.write_bytes(kept)
+        other = copy.deepcopy(base)
+        tune_(other, seed=7)
+        TaskDelta.between(base, other).save(first)
+        with pytest.raises(ValueError, match=f"{there[0]}: it is the delta of another run: it leads to the backbone"):
+            benchmark.resume(out, Console(file=io.StringIO()))
+        first.write_bytes(whole)
         (out / "digits-mist-ranpac" / there[0]).unlink()  # is brought back from the other method's
     assert bool(there) == (call != 4)
     benchmark.resume(out, Console(file=io.StringIO()))
@@ -148,6 +160,15 @@ def test_the_page_shows_what_the_tasks_changed(folder: Path, monkeypatch: pytest
     page = (folder / "report.html").read_text()
     assert "overlap (Jaccard)" in page
     assert drawing.description in page
+    (again,) = report.read_experiments([folder])
+    again.runs = [again.runs[0], copy.copy(again.runs[0])]
+    again.runs[1].seed = 2
+    copies = [folder / "digits-mist-simplecil" / name.replace("seed1", "seed2") for name in NAMES]
+    for one in copies:
+        shutil.copy(one.with_name(one.name.replace("seed2", "seed1")), one)
+    assert "simplecil · seed 1, the first of 2: " in experiment_drawings(again)[0].description
+    for one in copies:
+        one.unlink()
     changed = (folder / "digits-mist-simplecil" / NAMES[0]).read_bytes()
     (folder / "digits-mist-simplecil" / NAMES[0]).unlink()
     assert experiment_drawings(experiment)[0].digest != drawing.digest

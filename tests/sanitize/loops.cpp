@@ -395,6 +395,69 @@ Bits select_finds_nan() {
   return {};
 }
 
+// Bytes of entries that are written, and of what is there: of both replacements, whose positions overlap.
+Bits write_values(int64_t wrong) {
+  Random random;
+  Memory memory;
+  std::vector<WriteTensor> tensors;
+  for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{300}, int64_t{65537}, int64_t{140000}}) {
+    for (const size_t itemsize : {1u, 2u, 4u, 8u}) {
+      std::vector<uint8_t> now = random.integers<uint8_t>(size * static_cast<int64_t>(itemsize), 256);
+      WriteTensor tensor{memory.hold(now), size, itemsize, {}, {}};
+      for (Replacement* made : {&tensor.first, &tensor.then}) {
+        const bool whole = made == &tensor.first && itemsize == 2;
+        std::vector<int32_t> index = random.positions(size);
+        made->selected = whole ? size : static_cast<int64_t>(index.size());
+        const std::vector<uint8_t> value =
+            random.integers<uint8_t>(made->selected * static_cast<int64_t>(itemsize), 256);
+        std::vector<uint8_t> expected(value.size());
+        for (int64_t j = 0; j < made->selected; ++j) {
+          const auto at = static_cast<size_t>(whole ? j : index[static_cast<size_t>(j)]) * itemsize;
+          const auto from = static_cast<size_t>(j) * itemsize;
+          std::memcpy(&expected[from], &now[at], itemsize);
+          std::memcpy(&now[at], &value[from], itemsize);
+        }
+        if (wrong == static_cast<int64_t>(tensors.size()) && made == &tensor.then) expected.back() ^= 1;
+        made->index = whole ? nullptr : memory.hold(index);
+        made->value = memory.hold(value);
+        made->expected = memory.hold(expected);
+      }
+      tensors.push_back(tensor);
+    }
+  }
+  const Bits before = memory.bits();
+  require(cpu::find_descending(tensors) == -1, "find_descending found what ascends");
+  const Mismatch found = cpu::write_values(tensors);
+  require(found.tensor == wrong, "write_values found other bits elsewhere");
+  require((memory.bits() == before) == (wrong >= 0), "write_values wrote all or nothing where it should not");
+  return memory.bits();
+}
+
+Bits gaps() {
+  Random random;
+  Memory memory;
+  for (const uint32_t bound : {2u, 300u, 100000u}) {
+    std::vector<int32_t> index;
+    for (int32_t at = static_cast<int32_t>(random.below(bound)); index.size() < 3000;
+         at += 1 + static_cast<int32_t>(random.below(bound)))
+      index.push_back(at);
+    const auto count = static_cast<int64_t>(index.size());
+    const int64_t escapes = cpu::count_escapes(memory.hold(index), count);
+    require(escapes >= 0, "count_escapes found what ascends");
+    const int64_t bytes = count + 4 * escapes;
+    uint8_t* const code = memory.hold(std::vector<uint8_t>(static_cast<size_t>(bytes)));
+    cpu::encode_gaps(index.data(), count, escapes, code);
+    int32_t* const decoded = memory.hold(std::vector<int32_t>(index.size()));
+    require(cpu::decode_gaps(code, bytes, count, index.back() + 1, decoded) == GapFault::none, "decode_gaps failed");
+    require(std::equal(index.begin(), index.end(), decoded), "decode_gaps made other positions");
+    for (int64_t at = 0; at < bytes; at += 7) {  // of any bytes nothing is read or written outside
+      code[at] = static_cast<uint8_t>(random.below(256));
+      cpu::decode_gaps(code, bytes, count, index.back() + 1, decoded);
+    }
+  }
+  return memory.bits();
+}
+
 struct Case {
   const char* name;
   std::function<Bits()> run;
@@ -420,6 +483,9 @@ const std::vector<Case> kCases = {
     {"mask", [] { return mask(kTenth); }},
     {"mask, nothing kept", [] { return mask(0); }},
     {"mask, all kept", [] { return mask(65536); }},
+    {"write_values", [] { return write_values(-1); }},
+    {"write_values, other bits", [] { return write_values(19); }},
+    {"encode_gaps and decode_gaps", gaps},
     {"select", select},
     {"select, NaN", select_finds_nan},
 };

@@ -28,10 +28,13 @@ def has_figure(experiment: Experiment) -> bool:
 
 
 def draw(experiment: Experiment) -> Drawing:
-    """Draw the deltas of an experiment's first seed that has any."""
+    """Draw the deltas of an experiment's first seed that has any, and say which one that is where there are more."""
     from mist_ext.report.delta_summary import DeltaSummary  # which loads torch
 
-    return draw_summary(DeltaSummary.of_experiment(experiment), experiment_title(experiment))
+    title, seeds = experiment_title(experiment), list(delta_files(experiment))
+    if len(seeds) > 1:
+        title += f" · seed {seeds[0]}, the first of {len(seeds)}"
+    return draw_summary(DeltaSummary.of_experiment(experiment), title)
 
 
 def draw_summary(summary: DeltaSummary, title: str) -> Drawing:
