@@ -93,7 +93,10 @@ def test_the_command_prints_the_table_and_writes_it(tmp_path: Path, capsys: pyte
         (["--out", "no/folder/cost.md"], "no/folder is no folder; create it first"),
         (["--rate", "2"], "rate is 2.0, expected at most 1"),
         (["--method-options", "l2p.lenght=3"], "did you mean 'length'"),
-        (["--method", "l2p", "--method-options", "l2p.batch_size=0"], "batch_size=0: expected a whole number from 1 on"),
+        (
+            ["--method", "l2p", "--method-options", "l2p.batch_size=0"],
+            "batch_size=0: expected a whole number from 1 on",
+        ),
         (["--method", "ranpac", "--method-options", "width=-1"], "width=-1: RanPAC needs at least one random feature"),
         (["--seeds", "1"], "unknown option '--seeds'"),
     ],
