@@ -204,6 +204,15 @@ def test_what_contradicts_a_preset_is_told_with_both_values(change: dict, told: 
     assert published.changes(replace(options, **change)) == told
 
 
+def test_no_preset_that_is_contradicted_has_a_published_figure() -> None:
+    for name in presets.PRESETS:
+        options = Config(**presets.preset(name, {"class_order_seed": 7}))
+        one = replace(options, tuner=options.tuner[-1:], method=options.method[:1], method_options=[])
+        assert published.changes(one)["class_order_seed"].startswith("7 (preset: ")
+        split = published_splits.SPLITS[options.data][0].words if options.data in published_splits.SPLITS else ""
+        assert published.expected(one, split) is None
+
+
 def test_no_expectation_stands_beside_the_official_birds() -> None:
     options = Config(**presets.preset("zhou/ease-cub200"))
     resampled, official = (split.words for split in published_splits.SPLITS["cub200"])
