@@ -10,17 +10,18 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from mist_ext import backbones
+from mist_ext import backbones, methods
 from mist_ext.config import Config, unused
 from mist_ext.cost.cost_table import CostTable
 from mist_ext.cost.measuring import Bench, Cost, Kind
+from mist_ext.cost.noise import SEED
 from mist_ext.methods.options import options_by_method
 from mist_ext.report import numbers
 from mist_ext.report.renderers.latex import latex
 from mist_ext.report.renderers.markdown import markdown
 from mist_ext.report.renderers.spreadsheet import csv_text
 from mist_ext.report.renderers.terminal import Terminal
-from mist_ext.runs.context import used_device
+from mist_ext.runs.context import method_options, used_device
 from mist_ext.system.files import write_atomically
 from mist_ext.system.names import say
 from mist_ext.system.progress import Progress
@@ -71,6 +72,8 @@ def cost(
     if file is not None:
         _check_file(Path(file))
     own = options_by_method(options.method_options, options.method)
+    for name in options.method:
+        methods.create(name, **method_options(options, name, SEED))  # which finds a wrong value before any work
     backbone = backbones.create(options.backbone, options.weights)
     backbones.check_options(backbone, options.compile, options.checkpointing)
     bench = Bench(options, used_device(options), _image_size(backbone, options.backbone, image_size), repeats)

@@ -76,6 +76,11 @@ class Experiment(ExperimentRecord, kw_only=True):
         return self.config.expected or None
 
     @property
+    def changed(self) -> dict[str, str]:
+        """The options that are not those of the preset, each with both values in words."""
+        return self.config.changed or {}
+
+    @property
     def gaps(self) -> list[str]:
         """What an interrupted run lacks; empty where the experiment is complete."""
         expected = max(self.tasks, self.config.data.tasks)

@@ -32,6 +32,7 @@ def nested(one: Comparison) -> dict[str, Any]:
         "incomplete": experiment.gaps,
         **{name: named(experiment.metric(name)) for name in METRICS},
         "gain_over_none": named(one.gain),
+        "changed": experiment.changed,
         "expected": msgspec.to_builtins(experiment.expected),
         "accuracy_seen": [named(spread) for spread in experiment.seen_by_task()],
         "top5_seen": [named(spread) for spread in experiment.top5_by_task()],

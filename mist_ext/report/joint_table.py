@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mist_ext.report import columns, full_precision
 from mist_ext.report.columns import Shown
 from mist_ext.report.comparisons import Comparison, Group, groups
-from mist_ext.report.notes import notes
+from mist_ext.report.notes import changed_in_words, notes
 from mist_ext.report.numbers import plural
 from mist_ext.report.table import Cell, Column, Table, Tables
 from mist_ext.system.names import shown
@@ -20,8 +20,9 @@ LEGEND = (
 )
 NAMES = [
     Shown(Column("method"), lambda one: Cell(shown(one.experiment.method))),
-    Shown(Column("tuner"), lambda one: Cell(f"{shown(one.label)}{' *' if one.experiment.gaps else ''}")),
+    Shown(Column("tuner"), lambda one: Cell(_tuner(one))),
 ]
+_NAMED = 3  # options that a line names
 
 
 def joint_table(comparisons: Sequence[Comparison]) -> Tables:
@@ -45,8 +46,19 @@ def joint_table(comparisons: Sequence[Comparison]) -> Tables:
     diagnosed = columns.diagnosed(comparisons)
     legend = [LEGEND, *([columns.BACKBONE_LEGEND] if diagnosed else [])]
     legend += [columns.MEMORY_LEGEND] if columns.memory_recorded(comparisons) else []
-    records = [{"label": one.label, **full_precision.flat(one, diagnosed)} for one in comparisons]
+    records = [
+        {"label": one.label, "changed": changed_in_words(one.experiment), **full_precision.flat(one, diagnosed)}
+        for one in comparisons
+    ]
     return Tables(tables, notes(comparisons), " ".join(legend), records)
+
+
+def _tuner(one: Comparison) -> str:
+    """Return what an experiment is called, whether it is incomplete, and what of its preset was changed."""
+    names = list(map(shown, one.experiment.changed))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    changed = f" (changed: {', '.join(names[:_NAMED])}{more})" if names else ""
+    return f"{shown(one.label)}{' *' if one.experiment.gaps else ''}{changed}"
 
 
 def title(group: Group, members: Sequence[Comparison]) -> str:

@@ -85,6 +85,10 @@ def compare_with_logs(
         agree = agree and not differing
         tables.append(_table(one, tasks))
         notes.append(Note(f"{shown(one.name)}: {_in_words(differing, one.tasks)}", warning=bool(differing)))
+        if LOSS not in tables[-1].parts:
+            epochs = len(log.loss_per_task_and_epoch[0])
+            text = f"{shown(one.name)}: no losses are compared: not every task has the log's {epochs} epochs"
+            notes.append(Note(text, warning=True))
         if found := changed(one, log):
             notes.append(Note(f"{shown(one.name)}: changed: {found}", warning=True))
     if unfinished := [(one.name, gaps) for one in compared if (gaps := one.gaps)]:
@@ -120,12 +124,12 @@ def changed(one: Experiment, log: AuthorsRun) -> str:
     theirs = Config(**presets.preset(log.preset))
     given = [text.removeprefix(f"{one.method}.").partition("=") for text in theirs.method_options]
     backbone = {"backbone": theirs.backbone, "weights": theirs.weights}
-    images = {"normalize": "published", "augmentation": theirs.augmentation}
+    images = {"normalize": "published", "augmentation": theirs.augmentation, "images_per_class": None}
     expected: dict[str, Any] = {name: getattr(theirs, name) for name in (*TUNING, "precision")} | backbone | images
     expected |= {f"{one.method}.{name}": value for name, _, value in given}
     config = one.config
     own = {**config.tuner, "backbone": config.backbone["name"], "weights": config.backbone.get("weights")}
-    own |= {"normalize": config.data.normalize, "augmentation": config.data.augmentation}
+    own |= {name: getattr(config.data, name) for name in images}
     own |= {f"{one.method}.{name}": str(value) for name, value in config.method.items() if name != "name"}
     names = dict.fromkeys((*expected, *(name for name in own if name.startswith(f"{one.method}."))))
     return ", ".join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from mist_ext.config import TuningOptions
 from mist_ext.config.option import about
@@ -24,7 +24,15 @@ def notes(comparisons: Sequence[Comparison]) -> list[Note]:
     ]
     wrong = [note for one in comparisons for note in warnings(one.experiment, called(one))]
     shared = sharing(one.experiment for one in comparisons).sentence()
-    return [*incomplete, *wrong, *_sources(comparisons), *_sampled(comparisons), *([Note(shared)] if shared else [])]
+    changed = [note for one in comparisons for note in changes(one.experiment, called(one))]
+    return [
+        *incomplete,
+        *wrong,
+        *changed,
+        *_sources(comparisons),
+        *_sampled(comparisons),
+        *([Note(shared)] if shared else []),
+    ]
 
 
 def warnings(experiment: Experiment, name: str) -> list[Note]:
@@ -33,6 +41,19 @@ def warnings(experiment: Experiment, name: str) -> list[Note]:
     counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
     found = "; ".join(f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count)
     return [Note(f"warning: {name}: {found}; a lower learning rate may help", warning=True)] if found else []
+
+
+def changes(experiment: Experiment, name: str, but: Collection[str] = ()) -> list[Note]:
+    """Return which options, but for some, are not those of the experiment's preset: a note, or none."""
+    words = changed_in_words(experiment, but)
+    return [Note(f"{name}: preset {shown(experiment.config.preset)}, changed: {words}", True)] if words else []
+
+
+def changed_in_words(experiment: Experiment, but: Collection[str] = ()) -> str:
+    """Return the same in words alone."""
+    return ", ".join(
+        f"{shown(name)} {shown(values, 300)}" for name, values in experiment.changed.items() if name not in but
+    )
 
 
 def called(one: Comparison) -> str:

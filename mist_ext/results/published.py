@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from mist_ext.config import Config, presets
+from mist_ext.config import Config, presets, unused
 from mist_ext.data import published_splits
 from mist_ext.results import authors_logs
+from mist_ext.system.names import quoted
 
 _ZHOU = "result table of the EASE repository (Zhou et al., arXiv 2403.12030), ViT-B/16-IN21K"
 # A_avg and A_last in percent, for the data sets in the order of `presets.ZHOU_CLASSES_PER_TASK`.
@@ -36,7 +39,6 @@ _PROTOCOL = (
     "backbone",
     "weights",
     "precision",
-    "method",
 )
 # The log of MIST holds for these besides.
 TUNING = (
@@ -74,7 +76,7 @@ def expected(options: Config, split: str) -> dict[str, Any] | None:
     split : str
         Which published split of the data set is there, in words (`published_splits`), or nothing.
     """
-    if options.preset is None or options.data not in published_splits.SPLITS or changed(options):
+    if options.preset is None or options.data not in published_splits.SPLITS or changes(options):
         return None
     if split != published_splits.SPLITS[options.data][0].words:  # the official CUB, or only a part
         return None
@@ -96,17 +98,51 @@ def expected(options: Config, split: str) -> dict[str, Any] | None:
     return None
 
 
-def changed(options: Config) -> bool:
-    """Return whether an option of an experiment, of those that its figures depend on, is not its preset's."""
-    assert options.preset is not None
-    default = dataclasses.replace(type(options)(), **presets.preset(options.preset))
-    if options.normalize == "published":  # which auto stands for, as these are published data sets
+def changes(options: Config) -> dict[str, str]:
+    """Return which options of an experiment, of those that its figures depend on, are not its preset's.
+
+    By name, each with both values in words; none where no preset was given. Options that its tuner does not use count
+    as little as those that its figures do not depend on.
+
+    Parameters
+    ----------
+    options : Config
+        With one tuner and one method.
+    """
+    if options.preset is None:
+        return {}
+    default = Config(**presets.preset(options.preset))
+    (tuner,), (method,) = options.tuner, options.method
+    if options.normalize == "published" and options.data in published_splits.SPLITS:  # which auto stands for
         options = dataclasses.replace(options, normalize=default.normalize)
-    names = _PROTOCOL if options.tuner == ["none"] else (*_PROTOCOL, *TUNING)
-    (method,) = options.method
-    own = [text.removeprefix(f"{method}.") for text in default.method_options]
-    return (
-        any(getattr(options, name) != getattr(default, name) for name in names)
-        or not {*options.tuner} <= {*default.tuner}
-        or options.method_options != own
-    )
+    idle = unused.unused_by(tuner)
+    names = _PROTOCOL if tuner == "none" else (*_PROTOCOL, *(name for name in TUNING if name not in idle))
+    found = {
+        name: f"{quoted(ours)} (preset: {quoted(theirs)})"
+        for name in names
+        if (ours := getattr(options, name)) != (theirs := getattr(default, name))
+    }
+    for kind, name, known in (("tuner", tuner, default.tuner), ("method", method, default.method)):
+        if name not in known:
+            found[kind] = f"{quoted(name)} (preset: {', '.join(map(quoted, known))})"
+    if "method" not in found:
+        ours, theirs = (_of_method(each.method_options, method) for each in (options, default))
+        for name in {**ours, **theirs}:
+            if ours.get(name) != theirs.get(name):
+                own, preset = (quoted(of[name]) if name in of else "its default" for of in (ours, theirs))
+                found[f"{method}.{name}"] = f"{own} (preset: {preset})"
+    return found
+
+
+def _of_method(assignments: Sequence[str], method: str) -> dict[str, Any]:
+    """Return what ``NAME=VALUE`` and ``METHOD.NAME=VALUE`` give to a method."""
+    pairs = (text.removeprefix(f"{method}.").partition("=") for text in assignments)
+    return {name: _value(text) for name, _, text in pairs}
+
+
+def _value(text: str) -> Any:
+    """Return a number as such, however it was written; all else as text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -207,7 +207,13 @@ class DataRecord(Struct, forbid_unknown_fields=True):
 
 
 class Described(Struct, kw_only=True, forbid_unknown_fields=True):
-    """An experiment's configuration: backbone, tuner and method each have a ``name`` and their options."""
+    """An experiment's configuration: backbone, tuner and method each have a ``name`` and their options.
+
+    Attributes
+    ----------
+    changed : dict of str to str
+        Which options that its figures depend on are not the preset's, each with both values in words; absent if none.
+    """
 
     data: DataRecord
     backbone: dict[str, Option]
@@ -217,6 +223,7 @@ class Described(Struct, kw_only=True, forbid_unknown_fields=True):
     class_order_seed: int | None
     deterministic: bool
     preset: str | None
+    changed: dict[str, str] | UnsetType = UNSET
     expected: Expected | UnsetType = UNSET
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from mist_ext.distributed import ranks
 from mist_ext.kernels import compiled
 from mist_ext.methods.options import options_by_method
 from mist_ext.results import metrics
-from mist_ext.results.published import expected
+from mist_ext.results.published import changes, expected
 from mist_ext.results.record import SCHEMA, DataRecord, Described, Expected, ExperimentRecord, RunRecord, TaskRecord
 from mist_ext.runs.context import RunContext, method_options
 from mist_ext.system.files import write_atomically
@@ -165,5 +165,6 @@ def _described(options: Config, data: str, stream: Stream) -> Described:
         class_order_seed=options.class_order_seed,
         deterministic=options.deterministic,
         preset=options.preset,
+        changed={name: utf8(values) for name, values in changes(options).items()} or UNSET,
         expected=Expected(**found) if found else UNSET,
     )

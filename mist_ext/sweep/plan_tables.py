@@ -164,7 +164,8 @@ class Plan:
         if self.device.type == "cuda" and (kept := max(run.tasks.kept for run in self.runs)):
             notes.append(Note(f"Besides, up to {numbers.memory(kept)} MiB of main memory a run for decoded images."))
         if most > there:
-            notes.append(Note("That is more memory than there is: give --jobs below {jobs}, or lower batch_size", True))
+            fewer = f"give --jobs below {jobs}, or " if jobs > 1 else ""
+            notes.append(Note(f"That is more memory than there is: {fewer}lower batch_size.", True))
         return notes
 
 

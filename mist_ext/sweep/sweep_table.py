@@ -12,7 +12,7 @@ from mist_ext.report import columns, numbers
 from mist_ext.report.columns import ACCURACY, Shown
 from mist_ext.report.experiments import DIAGNOSIS
 from mist_ext.report.full_precision import flat, named
-from mist_ext.report.notes import warnings
+from mist_ext.report.notes import changes, warnings
 from mist_ext.report.numbers import plural
 from mist_ext.report.sharing import Sharing
 from mist_ext.report.table import DASH, Cell, Column, Note, Table, Tables
@@ -125,7 +125,7 @@ class SweepTable:
             expected = {point.seed for point in grid.points if point.axes == one.axes}
             if missing := sorted(expected - {*one.experiment.seeds}):
                 notes.append(Note(f"{name}: without seed {', '.join(map(str, missing))}", warning=True))
-            notes += warnings(one.experiment, name)
+            notes += [*warnings(one.experiment, name), *changes(one.experiment, name, one.axes)]
         if self.missing:
             number = f"{len(self.missing)} of {plural(len(grid.points), 'run')}"
             notes.append(Note(f"not finished: {number}, {_first_names(self.missing)}", warning=True))

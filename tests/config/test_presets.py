@@ -114,7 +114,7 @@ def test_an_expectation_holds_for_its_exact_protocol_alone() -> None:
         assert published.expected(replace(options, **change), OFFICIAL) is None
     assert published.expected(replace(options, batch_size=7, workers=3), OFFICIAL) == found  # does not depend on these
     assert published.expected(options, "") is None  # a part of the images
-    assert published.expected(Config(**presets.preset("mist/cifar100")), OFFICIAL) is None
+    assert published.expected(Config(**presets.preset("mist/cifar100", {"tuner": ["mist"]})), OFFICIAL) is None
 
 
 @pytest.mark.parametrize("method", authors_logs.methods())
@@ -167,6 +167,50 @@ def test_the_logs_are_consistent_with_themselves() -> None:
         assert log.accuracy_seen_per_task[-1] == log.A_last
         assert fmean(log.accuracy_new_classes_per_task) == pytest.approx(log.A_tt, abs=0.006)
         assert [len(epochs) for epochs in log.loss_per_task_and_epoch] == [20] * 10
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_a_preset_that_is_run_as_it_is_has_nothing_changed(name: str) -> None:
+    options = Config(**presets.preset(name))
+    for tuner, method in itertools.product(options.tuner, options.method):
+        given = options_by_method(options.method_options, options.method)[method]
+        own = [f"{option}={value!r}" for option, value in given.items()]  # as an experiment's are
+        assert published.changes(replace(options, tuner=[tuner], method=[method], method_options=own)) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lr": 0.01}, {"lr": "0.01 (preset: 0.0001)"}),
+        ({"seeds": [1, 2], "workers": 3, "out": "x"}, {}),
+        ({"full_lr": 1.0}, {}),  # which MIST does not use
+        ({"tuner": ["full"], "keep": 0.5}, {"tuner": "'full' (preset: 'none', 'mist')"}),
+        ({"tuner": ["none"], "lr": 0.01, "batch_size": 7}, {}),
+        ({"method": ["fecam"], "method_options": []}, {"method": "'fecam' (preset: 'ranpac')"}),
+        ({"method_options": ["width=500"]}, {"ranpac.width": "500 (preset: 10000)"}),
+        ({"method_options": []}, {"ranpac.width": "its default (preset: 10000)"}),
+        ({"method_options": ["width=10000", "fit_fraction=0.5"]}, {"ranpac.fit_fraction": "0.5 (preset: its default)"}),
+        ({"normalize": "published"}, {}),  # which auto stands for
+        (
+            {"images_per_class": 5, "skip_broken": True},
+            {"images_per_class": "5 (preset: None)", "skip_broken": "True (preset: False)"},
+        ),
+        ({"preset": None, "lr": 0.01}, {}),
+    ],
+)
+def test_what_contradicts_a_preset_is_told_with_both_values(change: dict, told: dict[str, str]) -> None:
+    options = Config(**presets.preset("mist/cub200", {"tuner": ["mist"]}))
+    options = replace(options, method_options=["width=10000"])
+    assert published.changes(replace(options, **change)) == told
+
+
+def test_no_preset_that_is_contradicted_has_a_published_figure() -> None:
+    for name in presets.PRESETS:
+        options = Config(**presets.preset(name, {"class_order_seed": 7}))
+        one = replace(options, tuner=options.tuner[-1:], method=options.method[:1], method_options=[])
+        assert published.changes(one)["class_order_seed"].startswith("7 (preset: ")
+        split = published_splits.SPLITS[options.data][0].words if options.data in published_splits.SPLITS else ""
+        assert published.expected(one, split) is None
 
 
 def test_no_expectation_stands_beside_the_official_birds() -> None:

@@ -101,6 +101,11 @@ def test_the_batch_size_counts_for_methods_without_a_tuner(capsys: pytest.Captur
         (["--out", "no/folder/cost.md"], "no/folder is no folder; create it first"),
         (["--rate", "2"], "rate is 2.0, expected at most 1"),
         (["--method-options", "l2p.lenght=3"], "did you mean 'length'"),
+        (
+            ["--method", "l2p", "--method-options", "l2p.batch_size=0"],
+            "batch_size=0: expected a whole number from 1 on",
+        ),
+        (["--method", "ranpac", "--method-options", "width=-1"], "width=-1: RanPAC needs at least one random feature"),
         (["--seeds", "1"], "unknown option '--seeds'"),
     ],
 )

@@ -115,6 +115,7 @@ def test_several_seeds_agree_within_their_spread() -> None:
         ("backbone", {"weights": "none"}, "weights 'none' (log: 'pretrained')"),
         ("data", {"normalize": "model"}, "normalize 'model' (log: 'published')"),
         ("data", {"augmentation": "none"}, "augmentation 'none' (log: 'auto')"),
+        ("data", {"images_per_class": 5}, "images_per_class 5 (log: None)"),
         ("method", {"width": 2000}, "ranpac.width '2000' (log: '10000')"),
     ],
 )
@@ -133,6 +134,8 @@ def test_without_the_log_s_epochs_no_losses_are_compared() -> None:
     tables, agree = compare_with_logs([parse_experiment(content, "x")], 2.0, 0.2)
     assert agree
     assert list(tables.tables[0].parts) == [SEEN, NEW, TOP5]
+    (note,) = [note.text for note in tables.notes if note.warning]
+    assert note == "imagenet_r-mist-simplecil: no losses are compared: not every task has the log's 20 epochs"
 
 
 def test_an_interrupted_run_is_compared_as_far_as_it_got_and_is_no_success() -> None:

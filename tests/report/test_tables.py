@@ -48,6 +48,23 @@ def test_a_published_value_stands_beside_the_obtained_one(experiments: list[Expe
     assert "EASE repository, table 2 (digits, mist, simplecil)" in " ".join(text.split())
 
 
+def test_the_row_says_what_of_a_preset_was_changed(result: Result, tmp_path: Path) -> None:
+    changed = {name: f"{number} (preset: 0)" for number, name in enumerate(("lr", "rate", "keep", "epochs"), 1)}
+    one = parse_experiment(result(preset="mist/cub200", changed={"lr": changed["lr"]}), "a/mist/r.json")
+    all_four = parse_experiment(result("none", preset="mist/cub200", changed=changed), "a/none/r.json")
+    text = " ".join(printed([one, all_four], 100).split())
+    assert "mist (changed: lr)" in text
+    assert "none (changed: lr, rate, keep and 1 more)" in text
+    assert "digits, mist, simplecil: preset mist/cub200, changed: lr 1 (preset: 0)" in text
+    assert "changed: lr 1 (preset: 0), rate 2 (preset: 0), keep 3 (preset: 0), epochs 4 (preset: 0)" in text
+    assert "mist (changed: lr)" in as_text([one], "markdown")
+    write_summary([one, all_four], tmp_path)
+    records = json.loads((tmp_path / "summary.json").read_text())["experiments"]
+    assert [record["changed"] for record in records] == [changed, {"lr": changed["lr"]}]
+    rows = list(csv.DictReader(io.StringIO(as_text([one], "csv"))))
+    assert [(row["tuner"], row["changed"]) for row in rows] == [("mist", "lr 1 (preset: 0)")]
+
+
 def test_without_an_expectation_there_is_no_column_for_it(result: Result) -> None:
     experiment = parse_experiment(result(), "")
     for form in ("markdown", "latex"):

@@ -26,6 +26,7 @@ NUMBERS = {
     "classifier_lr",
     "epochs",
     "first_task_epochs",
+    "freeze_rate",
     "full_lr",
     "keep",
     "later_lr_factor",
@@ -36,6 +37,8 @@ NUMBERS = {
     "strike_factor",
     "weight_decay",
 }
+
+OF_PREDICTION = {"alpha", "classifier", "epochs", "seed", "width"}  # the same of a method's options, while it trains
 
 
 class Step(NamedTuple):
@@ -55,10 +58,41 @@ class Step(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a step left: the most bytes that were resident in its process, and its losses."""
+    """What a step left: the most bytes that were resident, those kept for backward without weights, and its losses."""
 
     peak: int
+    kept: int
     losses: list[float]
+
+
+class Kept:
+    """A context that notes which memory autograd keeps for backward; weights are in it, too."""
+
+    def __init__(self) -> None:
+        self.passes: list[dict[int, int]] = [{}]  # from a place to its bytes, for each pass forward
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    def __enter__(self) -> Kept:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.__exit__()
+
+    def bytes(self, *but: nn.Module) -> int:
+        """Return the most that a pass kept, but for the parameters of some modules."""
+        weights = {p.untyped_storage().data_ptr() for module in but for p in module.parameters()}
+        return max(sum(size for place, size in each.items() if place not in weights) for each in self.passes)
+
+    def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        self.passes[-1][storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def _unpack(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.passes[-1]:  # backward begins
+            self.passes.append({})
+        return tensor
 
 
 def steps(preset: str) -> Iterator[tuple[Step, int]]:
@@ -68,12 +102,10 @@ def steps(preset: str) -> Iterator[tuple[Step, int]]:
     for tuner in options.tuner:
         if tuner != "none":
             chosen = {each: getattr(options, each) for each in sorted(tuning - set(unused.unused_by(tuner)))}
-            if "freeze_rate" in chosen:
-                chosen["freeze_rate"] = chosen["freeze_rate"] and 5e-4  # whether anything is frozen at all
             yield Step("tuner", tuner, tuple(chosen.items())), options.batch_size * views(options.tune_objective)
     for method in options.method:
         own = method_options(options, method, SEED)
-        settings = {name: value for name, value in own.items() if name not in ("alpha", "epochs", "seed", "width")}
+        settings = {name: value for name, value in own.items() if name not in OF_PREDICTION}
         learner = methods.create(method, **own)
         rows = learner.recipe.batch_size if methods.named(method).trains else options.batch_size
         yield Step("method", method, tuple(settings.items())), rows
@@ -102,12 +134,17 @@ def _take(step: Step, images: int) -> Taken:
     backbone = backbones.create(BACKBONE, "none")
     peak_memory.reset(None)
     noise = NoiseImages(SIDE, images, 1)
-    if step.kind == "method":
-        losses = _learn(step, backbone, noise)
-        return Taken(peak_memory.since_reset(None), losses)
-    tuned = _tune(step, backbone, noise)
-    peaks = tuned.costs.peak_memory_bytes.values()  # each phase of a tuner counts anew
-    return Taken(max(peak for peak in peaks if peak is not None), [loss for of in tuned.losses.values() for loss in of])
+    with Kept() as kept:
+        if step.kind == "method":
+            learner = _learn(step, backbone, noise)
+            losses = learner.losses if learner.trains else {}
+            peak, weights = peak_memory.since_reset(None), [backbone, getattr(learner, "network", backbone)]
+        else:
+            tuned = _tune(step, backbone, noise)
+            losses, weights = tuned.losses, [backbone]
+            peaks = tuned.costs.peak_memory_bytes.values()  # each phase of a tuner counts anew
+            peak = max(each for each in peaks if each is not None)
+    return Taken(peak, kept.bytes(*weights), [loss for of_part in losses.values() for loss in of_part])
 
 
 def _tune(step: Step, backbone: nn.Module, images: NoiseImages) -> Tuned:
@@ -118,7 +155,7 @@ def _tune(step: Step, backbone: nn.Module, images: NoiseImages) -> Tuned:
     return tuned
 
 
-def _learn(step: Step, backbone: nn.Module, images: NoiseImages) -> list[float]:
+def _learn(step: Step, backbone: nn.Module, images: NoiseImages) -> Any:
     own = {"epochs": 1, "batch_size": len(images)}
     known = methods.options_of(step.name)
     learner: Any = methods.create(
@@ -130,4 +167,4 @@ def _learn(step: Step, backbone: nn.Module, images: NoiseImages) -> list[float]:
     pixels, labels = images.pixels[firsts], images.labels[firsts]
     learner.learn(learner.features(pixels), labels)
     assert len(learner.predict(learner.features(pixels))) == len(firsts)
-    return [loss for of_part in learner.losses.values() for loss in of_part] if learner.trains else []
+    return learner

@@ -186,6 +186,18 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
 
 
+@pytest.mark.parametrize(("jobs", "advice"), [(2, "give --jobs below 2, or lower batch_size"), (1, "lower batch_size")])
+def test_too_little_memory_is_answered_with_what_to_give(
+    jobs: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = {"data": "digits", "method": ["simplecil"]}
+    grid = grid_file(tmp_path, {"fixed": fixed, "axes": {"tuner": ["none"], "seeds": [1, 2]}})
+    monkeypatch.setattr("mist_ext.sweep.plan._start", lambda: 1.0)
+    monkeypatch.setattr("mist_ext.system.memory.available", lambda device: 1)
+    made = plan(grid, tmp_path / "out", jobs=jobs, console=Console(file=io.StringIO()))
+    assert [note.text for note in made.notes if note.warning] == [f"That is more memory than there is: {advice}."]
+
+
 def test_what_is_finished_is_not_planned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = {"data": "digits", "method": ["simplecil"]}
     grid = grid_file(tmp_path, {"fixed": fixed, "axes": {"tuner": ["none"], "seeds": [1, 2]}})
