@@ -142,8 +142,9 @@ class SampledGradients:
         self._arrivals.end()
         for weight in self._weights.values():
             assert weight.parameter is not None
-            if isinstance(weight.parameter.grad, KeptGradient):
-                weight.parameter.grad = None
+            gradient = weight.parameter.grad
+            if isinstance(gradient, KeptGradient) and gradient.entries.drawn != weight.draw.current:
+                weight.parameter.grad = None  # else no step has had it yet, and one that comes now has to refuse it
             weight.parameter = None  # what was computed in the context and arrives later is refused
         self._weights.clear()
         self._draws.clear()

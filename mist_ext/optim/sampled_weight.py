@@ -45,9 +45,19 @@ class SampledWeight:
     pending: bool = False  # a gradient was computed that has not arrived
 
     def __post_init__(self) -> None:
+        assert self.parameter is not None
+        self.dtype, self.device = self.parameter.dtype, self.parameter.device
         key = next(_KEYS)
         WEIGHTS[key] = self
         self.rule = torch.tensor([self.ordinal, 0, self.draw.seed, key])
+
+    def refuse_moved(self, parameter: Tensor) -> None:
+        """Raise RuntimeError if the weight has another dtype or device than when the context was entered."""
+        if parameter.dtype != self.dtype or parameter.device != self.device:
+            raise RuntimeError(
+                f"{self.name!r} is {parameter.dtype} on {parameter.device}, and was {self.dtype} on {self.device} when "
+                "SampledGradients was entered and the optimiser was made; convert or move a model before that"
+            )
 
 
 class Draw:
