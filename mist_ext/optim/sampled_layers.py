@@ -215,7 +215,7 @@ def sampled_forward(function: type[torch.autograd.Function], sampled: SampledWei
         if not cast and input.dtype != weight.dtype:
             return type(self).forward(self, input)  # which refuses it
         draw = sampled.draw
-        if not torch.compiler.is_compiling() and draw.keep != draw.group["keep"]:
+        if not torch.compiler.is_compiling() and draw.keep != draw.needed:
             draw.changed()
         if cast:
             input = input.to(torch.get_autocast_dtype(kind))

@@ -69,13 +69,22 @@ class Draw:
         The parameter group.
     seed : int
         Of the optimiser.
+    share : callable
+        Returns the probability that the step of a group needs a selected entry's gradient.
     arrive : callable
         Called with a weight and its proxy when backward has made the proxy's gradient.
     """
 
-    def __init__(self, group: dict[str, Any], seed: int, arrive: Callable[[SampledWeight, Tensor], None]) -> None:
+    def __init__(
+        self,
+        group: dict[str, Any],
+        seed: int,
+        share: Callable[[dict[str, Any]], float | None],
+        arrive: Callable[[SampledWeight, Tensor], None],
+    ) -> None:
         self.group = group
         self.seed = seed
+        self.share = share
         self.arrive = arrive
         self.weights: list[SampledWeight] = []
         self.step = torch.zeros_like(group["step"])
@@ -88,11 +97,18 @@ class Draw:
         assert self.drawn is not None
         return self.drawn
 
+    @property
+    def needed(self) -> float:
+        """The probability that a step needs a selected entry's gradient, as the group's options are now."""
+        share = self.share(self.group)
+        assert share is not None
+        return share
+
     @torch.no_grad()
     def renew(self, step: int) -> None:
         """Draw the entries that this step keeps, unless they are drawn already."""
-        drawn = Drawn(step, ops.keep_threshold(self.group["keep"]))
-        self.keep = self.group["keep"]
+        self.keep = self.needed
+        drawn = Drawn(step, ops.keep_threshold(self.keep))
         if drawn == self.drawn:
             return
         ordinals = [weight.ordinal for weight in self.weights]

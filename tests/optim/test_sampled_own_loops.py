@@ -189,3 +189,27 @@ def test_low_rank_layers_are_sampled_and_what_attention_shares_is_not() -> None:
         adapted_loss(model).backward()
         assert assert_kept(model, optimizer, expected) == ["down.weight", "up.weight"]
         optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_momenta_that_take_every_gradient_take_those_of_all_selected_entries(dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 80), nn.GELU(), nn.Linear(80, 4)).to(dtype)
+    other = copy.deepcopy(model)
+    ours, theirs = (sparse(m, drop="updates", momentum=0.9, weight_decay=0.01) for m in (model, other))
+    began = copy.deepcopy(model.state_dict())
+    with SampledGradients(ours, model):
+        for step in range(4):
+            for m, optimizer in ((model, ours), (other, theirs)):
+                for part in (0, 1):
+                    x = torch.randn(9, 6, generator=torch.Generator().manual_seed(2 * step + part)).to(dtype)
+                    m(x).square().sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    rounding = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    for (name, p), q in zip(model.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q, **rounding)
+        momenta = (o.state[of]["momentum"] for o, of in ((ours, p), (theirs, q)))
+        torch.testing.assert_close(*momenta, rtol=rounding["rtol"], atol=0.5 if dtype == torch.bfloat16 else 1e-4)
+        if p.ndim == 2 and dtype == torch.float32:
+            assert torch.equal(p != began[name], q != began[name]), name
