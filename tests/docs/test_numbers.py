@@ -135,6 +135,18 @@ def test_the_table_of_sampled_weight_gradients_is_its_file() -> None:
     ]
 
 
+def test_the_table_of_what_sampling_changes_is_its_sweep() -> None:
+    shown = {(method, kind): cells for method, kind, *cells in table_below("### What sampling changes", KERNELS)[1:]}
+    seeds = {}
+    for row in rows_of("weight_gradients"):
+        key = row["method"], row["axes"]["weight_gradients"]
+        measured = [row[name] for name in ("average_accuracy", "last_accuracy", "forgetting")]
+        assert shown.pop(key) == [f"{spread['mean']:.2f} ± {spread['std']:.2f}" for spread in measured]
+        seeds[key] = row["by_seed"]
+    assert not shown
+    assert all(seeds[method, "sampled"] == seeds[method, "dense"] for method in ("simplecil", "ranpac"))
+
+
 def test_the_table_of_whole_steps_is_its_file() -> None:
     rows = {row["way"]: row for row in read("steps-epyc-2-cores.json")["rows"]}
     shown = table_below("### A whole step", KERNELS)[1:]
@@ -315,7 +327,8 @@ def test_no_number_of_a_page_is_unchecked(path: str) -> None:
         "### Seven",
         "## One factor",
         "## What crosses",
-        "### What sampling",
+        "### What sampling is",
+        "### What sampling changes",
         "### A whole step",
         "### How small",
         "### How fast",
