@@ -239,6 +239,10 @@ def claims() -> dict[str, list[str]]:
         for row in read("renditions/random.json")["rows"]
         if row["gain_over_none"]
     }
+    peaks = {
+        row["way"]: f"{row['peak_step_bytes'] / 1e6:,.0f} and {row['peak_tensor_bytes'] / 1e6:,.0f} MB"
+        for row in read("step-peaks-epyc-2-cores.json")["rows"]
+    }
     steps = {row["way"]: row["ms"] for row in read("steps-epyc-2-cores.json")["rows"]}
     return {
         "README": [
@@ -267,6 +271,7 @@ def claims() -> dict[str, list[str]]:
             f"same seeds MIST ends {above['simplecil']} and {above['ranpac']} points above them",
         ],
         "kernels": [
+            f"are {peaks['sampled']} with `sampled`, {peaks['mist_ext']} with `mist_ext`",
             f"it has {min(score):.1f} to {max(score):.1f} of its speed",
             f"`select` is {select['ti']:.1f} (ViT-Ti), {select['s']:.1f} (S), {select['b']:.1f} (B) and "
             f"{select['l']:.1f} (L) times faster, on one {timed['select', 'vit_b', 'fp32', 1]['x_best_torch']:.1f} (B)",
