@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +21,30 @@ MEMINFO = Path("/proc/meminfo")
 SPARE = 2**30  # bytes left to the rest of the machine
 
 
-def peak_extra_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """The memory that a call takes at its peak beyond what was there, its result included; None where not known."""
+def peak_extra_bytes(call: Callable[[], object], device: torch.device, calls: int = 1) -> int | None:
+    """The memory that a call takes at its peak beyond what was there, its result included; None where not known.
+
+    Of several calls it is the median.
+    """
+    peaks = [_peak_extra_bytes(call, device) for _ in range(calls)]
+    return None if None in peaks else round(statistics.median(peaks))
+
+
+def peak_tensor_bytes(call: Callable[[], object], device: torch.device) -> int | None:
+    """The same of torch's tensors alone, as torch's profiler counts them."""
+    if device.type == "cuda":
+        return peak_extra_bytes(call, device)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        call()
+    now = peak = 0
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def _peak_extra_bytes(call: Callable[[], object], device: torch.device) -> int | None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)

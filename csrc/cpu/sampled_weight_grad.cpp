@@ -1,10 +1,11 @@
 // sampled_weight_grad_: the kept entries of linear layers' weight gradients, a sum over the tokens each.
 //
-// Threads work on tiles of tokens of a group of entries. A tile's operands are copied so that a feature's tokens lie
-// side by side, the columns' into a panel that stays in the thread's cache, the rows', which entries need one after the
-// other, a few at a time. Each task leaves its sums in memory of its own, and those of an entry are then added in the
-// order of the tiles, so that no number depends on the threads.
+// Threads take tiles of tokens of a group of entries in turn. A tile's operands are copied so that a feature's tokens
+// lie side by side, the columns' into a panel that stays in the thread's cache, the rows', which entries need one after
+// the other, a few at a time. Each task leaves its sums in memory of its own, and those of an entry are then added in
+// the order of the tiles, so that no number depends on the threads.
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
 
@@ -26,13 +27,12 @@ struct Panel {
   };
   static constexpr std::align_val_t kAlignment{64};
 
-  explicit Panel(int64_t slots) : size(slots) {
+  explicit Panel(int64_t slots) {
     const int64_t whole = (slots + kPanelFeatures - 1) / kPanelFeatures * kPanelFeatures;
     const auto bytes = static_cast<size_t>(whole * kTokenTile) * sizeof(float);
     values.reset(static_cast<float*>(::operator new(bytes, kAlignment)));
   }
 
-  int64_t size;
   std::unique_ptr<float, Free> values;
 };
 
@@ -67,14 +67,18 @@ void work(const Task& task, Panel& rows, Panel& columns) {
   }
 }
 
+// Each thread takes the next tile when it is done with one: groups differ in how long theirs take.
 void work_on(const std::vector<Task>& tasks) {
-  parallel_for(static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
-    Panel rows(kRowBlock), columns(0);
-    for (int64_t k = begin; k < end; ++k) {
-      const int64_t slots = tasks[k].group->columns.slots();
-      if (columns.size < slots) columns = Panel(slots);
-      work(tasks[k], rows, columns);
-    }
+  const auto count = static_cast<int64_t>(tasks.size());
+  int64_t slots = 0;
+  for (const Task& task : tasks) slots = std::max(slots, task.group->columns.slots());
+  std::atomic<int64_t> next{0};
+  parallel_for(count, 1, [&](int64_t, int64_t) {
+    int64_t k = next.fetch_add(1, std::memory_order_relaxed);
+    if (k >= count) return;
+    Panel rows(kRowBlock), columns(slots);
+    for (; k < count; k = next.fetch_add(1, std::memory_order_relaxed))
+      work(tasks[static_cast<size_t>(k)], rows, columns);
   });
 }
 
@@ -108,7 +112,8 @@ void add_up(const std::vector<Task>& tasks, float* values) {
 void sampled_weight_grad(const std::vector<LinearTensor>& tensors, const Draw& draw, int64_t step, float* values,
                          const int64_t* places) {
   std::vector<EntryGroup> groups = entry_groups(tensors, places);
-  std::vector<float> sums;
+  std::unique_ptr<float[]> sums;
+  int64_t room = 0;
   for (size_t first = 0, last; first < groups.size(); first = last) {
     int64_t listed = groups[first].count;
     for (last = first + 1; last < groups.size() && (listed += groups[last].count) <= kListed;) ++last;
@@ -118,10 +123,10 @@ void sampled_weight_grad(const std::vector<LinearTensor>& tensors, const Draw& d
     std::vector<Task> tasks;
     int64_t used = 0;
     const auto finish = [&] {
-      if (sums.size() < static_cast<size_t>(used)) sums.resize(static_cast<size_t>(used));
+      if (room < used) sums = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(room = used));
       int64_t at = 0;
       for (Task& task : tasks) {
-        task.sums = sums.data() + at;
+        task.sums = sums.get() + at;
         at += task.group->count;
       }
       work_on(tasks);

@@ -182,12 +182,15 @@ class TuningOptions:
     )
     weight_gradients: Literal["auto", "sampled", "dense"] = option(
         "auto",
-        "sampled: backward computes of a linear layer's weight gradient the entries alone that the step keeps, to "
+        "sampled: backward computes of a linear layer's weight gradient the entries alone that the step needs, to "
         "within rounding the same. dense: all of them. auto: sampled on a CPU where nothing else needs whole gradients "
         "or asks for in_backward, else dense.",
         group="MIST",
         tuners=("mist", "random", "magnitude"),
-        needs=EXCHANGING,
+        needs=(
+            "tuner mist, random or magnitude, and dynamics exact",
+            lambda options: options.dynamics == "exact" and _tuned_by(options, "mist", "random", "magnitude"),
+        ),
     )
     whole: str = option(
         "bias|norm",

@@ -86,6 +86,9 @@ class KeptGradient(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override] # mypy misreads torch's
         return f"KeptGradient({self.entries.name!r}, {self.entries.vector.numel()} of {self.numel()} entries)"
 
+    def share_memory_(self) -> NoReturn:  # torch would look for memory, and crash
+        _refuse("share_memory_", [self])
+
     @classmethod
     def __torch_dispatch__(  # type: ignore[override] # torch's own is declared as what switches it off
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None

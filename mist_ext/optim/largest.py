@@ -41,6 +41,9 @@ class LargestGradientSGD(SparseSGD):
     DROPS = ("gradients",)  # a step knows no entries but those that it selects
     needs_dense_gradients = True
 
+    def gradient_share(self, group: dict[str, Any]) -> float | None:
+        return None
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         for name, parameter in param_group["params"]:
             if is_sharded(parameter):

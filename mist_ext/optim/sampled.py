@@ -24,8 +24,9 @@ class SampledGradients:
     Which entries a step keeps is known before its forward pass. While this is entered as a context, the backward pass
     of each `nn.Linear`, and of each `nn.Conv2d` over patches side by side, computes those and no dense gradient:
     ``weight.grad`` is a `KeptGradient` without dense memory. They are the same entries' gradients, added up in another
-    order, in float32. Biases, norms and whatever else keep their dense gradients, as do weights that a module of
-    another kind uses too, and weights that FSDP2 has sharded.
+    order, in float32. With ``drop="updates"`` and momentum, which takes every gradient, they are those of all selected
+    entries. Biases, norms and whatever else keep their dense gradients, as do weights that a module of another kind
+    uses too, and weights that FSDP2 has sharded.
 
     Several backward passes a step, `clip_grad_norm_`, `GradScaler`, autocast, non-reentrant checkpointing, compiled
     blocks and `SparseExchange` work as with dense gradients. A norm is that of the kept entries. What needs the others
@@ -48,7 +49,7 @@ class SampledGradients:
     TypeError
         For another optimiser.
     ValueError
-        For an optimiser that needs dense gradients, as with ``drop="updates"`` and momentum. When it is entered: if the
+        For an optimiser that needs dense gradients, as `LargestGradientSGD` does. When it is entered: if the
         model has no layer whose weight the optimiser updates.
     RuntimeError
         When it is entered: if a weight has a gradient already, hooks on it, or another context takes it. In backward:
@@ -120,7 +121,7 @@ class SampledGradients:
         """Draw what the next step keeps."""
         optimizer = self.optimizer
         for number, group in enumerate(optimizer.param_groups):
-            draw = Draw(group, optimizer.seed, self._arrive)
+            draw = Draw(group, optimizer.seed, optimizer.gradient_share, self._arrive)
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 if name in chosen:
                     weight = SampledWeight(
@@ -142,8 +143,9 @@ class SampledGradients:
         self._arrivals.end()
         for weight in self._weights.values():
             assert weight.parameter is not None
-            if isinstance(weight.parameter.grad, KeptGradient):
-                weight.parameter.grad = None
+            gradient = weight.parameter.grad
+            if isinstance(gradient, KeptGradient) and gradient.entries.drawn != weight.draw.current:
+                weight.parameter.grad = None  # else no step has had it yet, and one that comes now has to refuse it
             weight.parameter = None  # what was computed in the context and arrives later is refused
         self._weights.clear()
         self._draws.clear()
@@ -203,8 +205,8 @@ class SampledGradients:
     def check(self) -> None:
         """Raise before a step changes anything, if it cannot be taken with the gradients that are there."""
         self._refuse_dense()
-        for number, draw in self._draws.items():
-            if draw.keep != self.optimizer.param_groups[number]["keep"]:
+        for draw in self._draws.values():
+            if draw.keep != draw.needed:
                 draw.changed()
             for weight in draw.weights:
                 assert weight.parameter is not None
@@ -233,10 +235,10 @@ class SampledGradients:
         return torch.cat(vectors), draw.joined(weights)
 
     def _refuse_dense(self) -> None:
-        if self.optimizer.needs_dense_gradients:
+        if any(self.optimizer.gradient_share(group) is None for group in self.optimizer.param_groups):
             raise ValueError(
                 f"{type(self.optimizer).__name__} needs dense gradients here, of which SampledGradients computes few; "
-                "leave it out, or leave drop at 'gradients'"
+                "leave it out"
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from mist_ext.kernels import ops
@@ -187,6 +188,14 @@ def restore(module: nn.Module) -> None:
     module.__dict__.pop("forward", None)
 
 
+def transformed() -> bool:
+    """Return whether torch does more than forward and backward here: `torch.func`, dual numbers, or tracing."""
+    if torch.compiler.is_compiling():
+        return False
+    functional = torch._C._are_functorch_transforms_active()
+    return functional or forward_ad._current_level >= 0 or torch.jit.is_tracing()
+
+
 def sampled_forward(function: type[torch.autograd.Function], sampled: SampledWeight) -> Callable[..., Tensor]:
     """Return the forward of a layer whose weight's gradient is sampled.
 
@@ -197,15 +206,16 @@ def sampled_forward(function: type[torch.autograd.Function], sampled: SampledWei
 
     def forward(self: nn.Module, input: Tensor) -> Tensor:
         weight = self.weight
-        dense = input.is_nested or (images and input.ndim != 4)
+        dense = input.is_nested or input.layout != torch.strided or (images and input.ndim != 4) or transformed()
         if weight is not sampled.parameter or not weight.requires_grad or not torch.is_grad_enabled() or dense:
             return type(self).forward(self, input)
+        sampled.refuse_moved(weight)
         kind = input.device.type
         cast = torch.is_autocast_enabled(kind) and input.is_floating_point() and input.dtype != torch.float64
         if not cast and input.dtype != weight.dtype:
             return type(self).forward(self, input)  # which refuses it
         draw = sampled.draw
-        if not torch.compiler.is_compiling() and draw.keep != draw.group["keep"]:
+        if not torch.compiler.is_compiling() and draw.keep != draw.needed:
             draw.changed()
         if cast:
             input = input.to(torch.get_autocast_dtype(kind))

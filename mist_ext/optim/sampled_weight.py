@@ -45,9 +45,19 @@ class SampledWeight:
     pending: bool = False  # a gradient was computed that has not arrived
 
     def __post_init__(self) -> None:
+        assert self.parameter is not None
+        self.dtype, self.device = self.parameter.dtype, self.parameter.device
         key = next(_KEYS)
         WEIGHTS[key] = self
         self.rule = torch.tensor([self.ordinal, 0, self.draw.seed, key])
+
+    def refuse_moved(self, parameter: Tensor) -> None:
+        """Raise RuntimeError if the weight has another dtype or device than when the context was entered."""
+        if parameter.dtype != self.dtype or parameter.device != self.device:
+            raise RuntimeError(
+                f"{self.name!r} is {parameter.dtype} on {parameter.device}, and was {self.dtype} on {self.device} when "
+                "SampledGradients was entered and the optimiser was made; convert or move a model before that"
+            )
 
 
 class Draw:
@@ -59,13 +69,22 @@ class Draw:
         The parameter group.
     seed : int
         Of the optimiser.
+    share : callable
+        Returns the probability that the step of a group needs a selected entry's gradient.
     arrive : callable
         Called with a weight and its proxy when backward has made the proxy's gradient.
     """
 
-    def __init__(self, group: dict[str, Any], seed: int, arrive: Callable[[SampledWeight, Tensor], None]) -> None:
+    def __init__(
+        self,
+        group: dict[str, Any],
+        seed: int,
+        share: Callable[[dict[str, Any]], float | None],
+        arrive: Callable[[SampledWeight, Tensor], None],
+    ) -> None:
         self.group = group
         self.seed = seed
+        self.share = share
         self.arrive = arrive
         self.weights: list[SampledWeight] = []
         self.step = torch.zeros_like(group["step"])
@@ -78,11 +97,18 @@ class Draw:
         assert self.drawn is not None
         return self.drawn
 
+    @property
+    def needed(self) -> float:
+        """The probability that a step needs a selected entry's gradient, as the group's options are now."""
+        share = self.share(self.group)
+        assert share is not None
+        return share
+
     @torch.no_grad()
     def renew(self, step: int) -> None:
         """Draw the entries that this step keeps, unless they are drawn already."""
-        drawn = Drawn(step, ops.keep_threshold(self.group["keep"]))
-        self.keep = self.group["keep"]
+        self.keep = self.needed
+        drawn = Drawn(step, ops.keep_threshold(self.keep))
         if drawn == self.drawn:
             return
         ordinals = [weight.ordinal for weight in self.weights]

@@ -91,7 +91,10 @@ class SparseSGD(SparseOptimizer):
 
     @property
     def needs_dense_gradients(self) -> bool:
-        return any(group["drop"] == "updates" and group["momentum"] for group in self.param_groups)
+        return any(map(_drops_updates, self.param_groups))
+
+    def gradient_share(self, group: dict[str, Any]) -> float | None:
+        return 1.0 if _drops_updates(group) else float(group["keep"])
 
     def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
@@ -105,11 +108,26 @@ class SparseSGD(SparseOptimizer):
         self, group: dict[str, Any], shared: dict[str, Any], state: dict[str, list[Tensor]], device: torch.device
     ) -> None:
         momenta, momentum = state.get("momentum", []), group["momentum"]
-        if group["drop"] == "updates" and momentum:
+        if _drops_updates(group):
             # A step of learning rate 0 that keeps everything: all gradients and decays enter the momenta.
             still = {"lr": torch.zeros_like(shared["lr"]), "threshold": ops.keep_threshold(1.0)}
             ops.drop_apply_sgd_(momentum_buffer=momenta, momentum=momentum, **shared | still)
             # A gradient over infinity is none: kept entries move along their momenta as they are.
             shared = shared | {"grad_scale": torch.full((), math.inf, device=device), "weight_decay": 0.0}
             momentum = 1.0
+            if "packed" in shared:  # with all selected entries' gradients
+                shared |= _nothing_kept(shared, momenta)
         ops.drop_apply_sgd_(momentum_buffer=momenta, momentum=momentum, **shared)
+
+
+def _drops_updates(group: dict[str, Any]) -> bool:
+    return bool(group["drop"] == "updates" and group["momentum"])
+
+
+def _nothing_kept(shared: dict[str, Any], momenta: list[Tensor]) -> dict[str, Tensor]:
+    """Return zeros in the place of the kept entries' gradients, packed."""
+    counts = [momentum.numel() for momentum in momenta]
+    rule = {name: shared[name] for name in ("threshold", "seed")}
+    places = ops.places(counts, shared["first"], shared["ordinal"], step=int(shared["step"]), **rule)
+    packed = shared["packed"]
+    return {"packed": packed.new_zeros(int(places[-1])), "places": places.to(packed.device)}

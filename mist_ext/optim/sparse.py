@@ -80,6 +80,13 @@ class SparseOptimizer(Remembering, Optimizer):
         """Whether `update` looks at gradients of entries that the keep rule drops."""
         return False
 
+    def gradient_share(self, group: dict[str, Any]) -> float | None:
+        """Return which share of the selected entries' gradients a step of a group reads; None if it reads others too.
+
+        Those are the entries that the keep rule gives for this probability.
+        """
+        return None if self.needs_dense_gradients else float(group["keep"])
+
     def state_dtypes(self, group: dict[str, Any]) -> dict[str, torch.dtype]:
         """Return names and dtypes of the rule's own state that a group needs, one value a selected entry."""
         return self.STATE

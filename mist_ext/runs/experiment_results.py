@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 import mist_ext
 from mist_ext.config import Config, TuningOptions, to_yaml
+from mist_ext.config.unused import unused_by
 from mist_ext.data import published_splits
 from mist_ext.data.stream import Stream
 from mist_ext.distributed import ranks
@@ -139,6 +140,8 @@ def _log_line(seed: int, number: int, task: TaskRecord) -> bytes:
 def _described(options: Config, data: str, stream: Stream) -> Described:
     """Return an experiment's configuration as it stands in results.json."""
     tuning = {field.name: getattr(options, field.name) for field in dataclasses.fields(TuningOptions)}
+    if "weight_gradients" in unused_by(options.tuner[0]):
+        tuning["weight_gradients"] = "auto"  # which the run has made one of the others, for tuners that have them
     (name,) = options.method
     arguments = {option: value for option, value in method_options(options, name, 0).items() if option != "seed"}
     source = stream.source

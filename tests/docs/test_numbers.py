@@ -135,6 +135,18 @@ def test_the_table_of_sampled_weight_gradients_is_its_file() -> None:
     ]
 
 
+def test_the_table_of_what_sampling_changes_is_its_sweep() -> None:
+    shown = {(method, kind): cells for method, kind, *cells in table_below("### What sampling changes", KERNELS)[1:]}
+    seeds = {}
+    for row in rows_of("weight_gradients"):
+        key = row["method"], row["axes"]["weight_gradients"]
+        measured = [row[name] for name in ("average_accuracy", "last_accuracy", "forgetting")]
+        assert shown.pop(key) == [f"{spread['mean']:.2f} ± {spread['std']:.2f}" for spread in measured]
+        seeds[key] = row["by_seed"]
+    assert not shown
+    assert all(seeds[method, "sampled"] == seeds[method, "dense"] for method in ("simplecil", "ranpac"))
+
+
 def test_the_table_of_whole_steps_is_its_file() -> None:
     rows = {row["way"]: row for row in read("steps-epyc-2-cores.json")["rows"]}
     shown = table_below("### A whole step", KERNELS)[1:]
@@ -222,6 +234,10 @@ def claims() -> dict[str, list[str]]:
         above = [f"{statistics.mean(each):+.2f} ± {statistics.stdev(each):.2f}" for each in apart[:2]]
         over_none = [statistics.mean(apart[2]) - statistics.mean(each) for each in ([0.0], *apart[:2])]
         budget.append(f"| {method} | {' | '.join([f'{gain:+.2f}' for gain in over_none] + above)} |")
+    peaks = {
+        row["way"]: f"{row['peak_step_bytes'] / 1e6:,.0f} and {row['peak_tensor_bytes'] / 1e6:,.0f} MB"
+        for row in read("step-peaks-epyc-2-cores.json")["rows"]
+    }
     steps = {row["way"]: row["ms"] for row in read("steps-epyc-2-cores.json")["rows"]}
     swap = read("deltas/epyc-2-cores.json")
     lines, moved = swap["traffic"]["lines"] / 1e6, swap["traffic"]["moved by a swap"] / 1e6
@@ -256,6 +272,7 @@ def claims() -> dict[str, list[str]]:
             *budget,
         ],
         "kernels": [
+            f"are {peaks['sampled']} with `sampled`, {peaks['mist_ext']} with `mist_ext`",
             f"it has {min(score):.1f} to {max(score):.1f} of its speed",
             f"`select` is {select['ti']:.1f} (ViT-Ti), {select['s']:.1f} (S), {select['b']:.1f} (B) and "
             f"{select['l']:.1f} (L) times faster, on one {timed['select', 'vit_b', 'fp32', 1]['x_best_torch']:.1f} (B)",
@@ -316,7 +333,8 @@ def test_no_number_of_a_page_is_unchecked(path: str) -> None:
         "### Seven",
         "## One factor",
         "## What crosses",
-        "### What sampling",
+        "### What sampling is",
+        "### What sampling changes",
         "### A whole step",
         "### How small",
         "### How fast",

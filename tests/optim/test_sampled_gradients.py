@@ -69,7 +69,6 @@ def test_a_kept_gradient_has_no_dense_memory() -> None:
                 assert isinstance(p.grad, KeptGradient)
                 assert p.grad.untyped_storage().nbytes() == 0 or p.grad.data_ptr() == 0
                 assert p.grad.entries.vector.untyped_storage().nbytes() < 0.02 * p.nbytes + 200
-    assert all(not isinstance(p.grad, KeptGradient) for p in model.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -365,6 +364,7 @@ def test_everything_is_as_before_when_the_context_is_left() -> None:
         try:
             with SampledGradients(optimizer, model):
                 image_loss(model).backward()
+                optimizer.step()
                 if error:
                     raise error
         except KeyError:

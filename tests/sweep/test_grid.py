@@ -262,6 +262,7 @@ LEAST_SEEDS = {
     "drop_rate": LEAST,
     "selection_rate": LEAST,
     "digits": 1,
+    "weight_gradients": 5,
 }
 
 
@@ -269,4 +270,5 @@ LEAST_SEEDS = {
 def test_the_grids_of_the_repository_can_be_read(path: Path) -> None:
     grid = read_grid(path)
     assert len(grid.axes["seeds"]) >= LEAST_SEEDS[path.stem]
-    assert "none" in grid.axes["tuner"]
+    if path.stem != "weight_gradients":  # which compares two ways to tune, and gains with none
+        assert "none" in grid.axes["tuner"]

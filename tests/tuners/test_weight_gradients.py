@@ -38,9 +38,9 @@ def images(seed: int) -> Images:
     return Images(pixels, torch.arange(20) % 4)
 
 
-@pytest.mark.parametrize("name", ["mist", "random", "magnitude"])
-def test_sampled_gradients_tune_as_dense_ones_do(name: str) -> None:
-    sampled, dense = (tuner(name, weight_gradients=kind) for kind in ("sampled", "dense"))
+@pytest.mark.parametrize(("name", "drop"), [("mist", "gradients"), ("mist", "updates"), ("random", "gradients")])
+def test_sampled_gradients_tune_as_dense_ones_do(name: str, drop: str) -> None:
+    sampled, dense = (tuner(name, weight_gradients=kind, drop=drop) for kind in ("sampled", "dense"))
     before = {at: p.detach().clone() for at, p in sampled.backbone.named_parameters()}
     seen: dict[str, set[type]] = {}
     for kind, t in (("sampled", sampled), ("dense", dense)):
@@ -77,7 +77,7 @@ def test_a_run_that_goes_on_has_the_weight_gradients_it_began_with() -> None:
         ({"exchange": "dense"}, CPU, "dense"),
         ({"shard": True}, CPU, "dense"),
         ({"dynamics": "published"}, CPU, "dense"),
-        ({"drop": "updates"}, CPU, "dense"),
+        ({"drop": "updates"}, CPU, "sampled"),
         ({"drop": "updates", "momentum": 0.0}, CPU, "sampled"),
     ],
 )
@@ -99,9 +99,18 @@ def test_what_needs_whole_gradients_is_refused_beside_sampled_ones(other: dict[s
 
 
 def test_results_tell_which_it_was(tmp_path: Path) -> None:
-    small_runs.run(tmp_path / "out", data="digits", images_per_class=4, epochs=2, method=["simplecil"], save="none")
-    content = json.loads((tmp_path / "out" / "digits-mist-simplecil" / "results.json").read_text())
-    assert content["config"]["tuner"]["weight_gradients"] == "sampled"
+    small_runs.run(
+        tmp_path / "out",
+        data="digits",
+        images_per_class=4,
+        epochs=2,
+        method=["simplecil"],
+        save="none",
+        tuner=["mist", "none"],
+    )
+    for name, kind in (("mist", "sampled"), ("none", "auto")):
+        content = json.loads((tmp_path / "out" / f"digits-{name}-simplecil" / "results.json").read_text())
+        assert content["config"]["tuner"]["weight_gradients"] == kind
     assert "weight gradients sampled at the kept entries: mist" in as_text(
         read_experiments([tmp_path / "out"]), "markdown"
     )
