@@ -25,8 +25,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CXX = os.environ.get("CXX", "g++")
-# All that calls the kernels within its process.
-ELSEWHERE = [f"--ignore=tests/kernels/{name}.py" for name in ("test_compiled", "test_device_logic")]
+# All that calls the kernels within its process: others would wait for processes and compilers, not for kernels.
+ELSEWHERE = [
+    f"--ignore=tests/{name}.py"
+    for name in (
+        *("kernels/test_compiled", "kernels/test_device_logic", "optim/test_exchange", "optim/test_exchange_refusals"),
+        *("optim/test_other_libraries", "optim/test_sampled_exchange", "optim/test_saving"),
+    )
+]
 KERNEL_TESTS = ["tests/kernels", *ELSEWHERE, "tests/optim", "tests/test_selection.py", "tests/test_sensitivity.py"]
 # The fault that loops.cpp commits for a sanitizer, and what must then be reported.
 FAULTS = {
