@@ -99,23 +99,28 @@ gpu_tests=()
 for name in kernels optim system/test_costs.py test_selection.py test_sensitivity.py tuners/test_views.py; do
   gpu_tests+=("$root/tests/$name")
 done
+# Whole runs, where Python has what the driver needs too.
+if "$python" -c 'import jinja2, matplotlib, msgspec, PIL, rich, safetensors, sklearn, yaml' 2> /dev/null; then
+  gpu_tests+=("$root/tests/runs/test_on_a_gpu.py")
+fi
 roofline() { # LIMIT NAME OPTIONS...
   local limit=$1 name=$2
   shift 2
   step "$limit" "$name" "$python" "$root/bench/roofline.py" --device "$device" --json "$out/roofline.json" --add "$@"
   tables
 }
-throughput() { # LIMIT OPTIONS...
-  local limit=$1
-  shift
-  step "$limit" throughput "$python" "$root/bench/throughput.py" --device "$device" --json "$out/throughput.json" "$@"
+throughput() { # LIMIT NAME OPTIONS...
+  local limit=$1 name=$2
+  shift 2
+  step "$limit" "$name" "$python" "$root/bench/throughput.py" --device "$device" --json "$out/$name.json" "$@"
   tables
 }
 tables() { # of all results so far
   {
     if [[ -s $out/roofline.json ]]; then "$python" "$root/bench/table.py" --all "$out/roofline.json"; fi
-    if [[ -s $out/throughput.json ]]; then echo && cat "$out/logs/throughput.out"; fi
-    if [[ -s $out/largest.json ]]; then echo && cat "$out/logs/largest.out"; fi
+    for name in throughput throughput-giant largest; do
+      if [[ -s $out/$name.json ]]; then echo && cat "$out/logs/$name.out"; fi
+    done
   } > "$out/tables.md"
 }
 sanitize() { # TOOL
@@ -123,13 +128,14 @@ sanitize() { # TOOL
     "$python" "$root/bench/verify.py" --device "$device"
 }
 
-rm -f "$out"/{roofline,throughput}.json "$out"/logs/* # of other kernels
+rm -f "$out"/{roofline,throughput,throughput-giant,largest}.json "$out"/logs/* # of other kernels
 if [[ $device == cuda ]]; then build; fi
 step 120 tests "$python" -m pytest -q -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" -m gpu \
   "${gpu_tests[@]}"
 if [[ $device == cuda ]]; then
   roofline 130 roofline-base --model vit_b --dtype fp32 bf16
-  throughput 110 --model vit_large_patch16_224 --batch 64
+  throughput 110 throughput --model vit_large_patch16_224 --batch 64
+  throughput 70 throughput-giant --model vit_g --batch 32 --rounds 5 --way full mist_ext sampled forward+backward
   step 60 largest "$python" "$root/bench/largest.py" --json "$out/largest.json" --model vit_g vit_7b_patch16_dinov3
   tables
   if command -v compute-sanitizer > /dev/null; then
@@ -142,7 +148,7 @@ if [[ $device == cuda ]]; then
   roofline 150 roofline-larger --model vit_l vit_h vit_g --dtype fp32 bf16 --rounds 5 --without "compiled chain"
 else
   roofline 60 roofline-base --model vit_ti --threads 1 --rounds 1 --op accumulate_ drop_apply_sgd_ --without "compiled chain"
-  throughput 60 --model vit_tiny_patch16_224 --image-size 32 --batch 2 --rounds 1 --no-compile
+  throughput 60 throughput --model vit_tiny_patch16_224 --image-size 32 --batch 2 --rounds 1 --no-compile
   step 60 largest "$python" "$root/bench/largest.py" --device cpu --json "$out/largest.json" --model vit_ti \
     --image-size 32 --batch 4
   tables

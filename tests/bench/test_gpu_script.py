@@ -115,7 +115,17 @@ exec {sys.executable} "$@"
     own = {"PYTHON": str(python), "CUDA_HOME": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     out = tmp_path / "results"
     code, said, errors = gpu_sh(environment | own, "--out", out)
-    names = ["build", "tests", "roofline-base", "throughput", "largest", "memcheck", "racecheck", "roofline-larger"]
+    names = [
+        "build",
+        "tests",
+        "roofline-base",
+        "throughput",
+        "throughput-giant",
+        "largest",
+        "memcheck",
+        "racecheck",
+        "roofline-larger",
+    ]
     assert steps(out) == dict.fromkeys(names, "well"), said + errors
     assert code == 0
     run = {name: (out / "logs" / f"{name}.out").read_text() for name in names}
