@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 
 import largest
+import pytest
 import torch
 
 
+@pytest.mark.slow
 def test_passes_select_the_same_and_each_has_a_row() -> None:
     given = argparse.Namespace(image_size=32, batch=4, passes=[1, 3])
     one, three = largest.rows("vit_ti", given, torch.device("cpu"))  # which raises where they select other entries
