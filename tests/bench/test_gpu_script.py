@@ -173,8 +173,10 @@ def test_it_runs_every_gpu_test_of_the_suite() -> None:
     done = forked.run(*command, cwd=tests.parent)
     assert done.returncode == 0, done.stdout
     marked = {line.partition("::")[0].removeprefix("tests/") for line in done.stdout.splitlines() if "::" in line}
-    listed = re.search(r"^gpu_tests=\(\)\nfor name in (.*); do\n  gpu_tests", SCRIPT.read_text(), re.MULTILINE)
+    script = SCRIPT.read_text()
+    listed = re.search(r"^gpu_tests=\(\)\nfor name in (.*); do\n  gpu_tests", script, re.MULTILINE)
     assert listed
-    places = listed[1].split()
+    places = [*listed[1].split(), *re.findall(r'gpu_tests\+=\("\$root/tests/([^"$]+)"\)', script)]
+    assert len(places) > len(listed[1].split())
     assert all(any(f"{file}/".startswith(f"{place}/") for place in places) for file in marked)
     assert all(any(f"{file}/".startswith(f"{place}/") for file in marked) for place in places)

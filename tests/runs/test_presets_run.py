@@ -1,7 +1,7 @@
 """Presets run from files to a table, on a tiny ViT and a few classes in the formats of the originals.
 
 One of each kind runs: those of a kind differ in their data alone (tests/config/test_presets.py), and every data set
-runs in test_miniatures.py too.
+runs in test_miniatures.py too. The others run with ``pytest -m slow --hypothesis-profile long``.
 """
 
 from __future__ import annotations
@@ -9,47 +9,43 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import miniatures
 import preset_kinds
 import pytest
 from rich.console import Console
-from slow import slow
+from slow import only_long, slow
 
 from mist_ext import methods
 from mist_ext.config import Config, presets
 from mist_ext.runs import benchmark
 
 CLASSES = 4
-LAYOUTS = {
-    "imagenet_r": ("imagenet-r", miniatures.wnids()),
-    "imagenet_a": ("imagenet-a", miniatures.wnids()),
-    "cub200": ("cub", miniatures.birds()),
-    "cars196": ("cars", miniatures.models()),
-}
 QUICK = ("mist/DATA-l2p", "mist/DATA-ablation-gradient")
 
 
-def one_of_each_kind() -> list[str]:
-    """The data sets in turn, so that each has presets that run."""
-    chosen = []
+def cases() -> tuple[list[Any], list[str]]:
+    """One preset of each kind, the data sets in turn, so that each has presets that run; and all others."""
+    chosen, others = [], []
     for turn, (kind, names) in enumerate(preset_kinds.kinds().items()):
         name = names[turn % len(names)]
         chosen.append(name if kind in QUICK else slow(name))
-    return chosen
+        others += [other for other in names if other != name]
+    return chosen, others
+
+
+ONE_OF_EACH_KIND, OTHERS = cases()
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All data sets of the presets, few classes of them; CIFAR's archive has all of its own."""
     root = tmp_path_factory.mktemp("data")
-    miniatures.cifar100(root)
-    for folder, names in LAYOUTS.values():
-        miniatures.class_folders(root / folder, names[:CLASSES], miniatures.two_parts("test"))
+    miniatures.few_classes(root, CLASSES)
     return root
 
 
-@pytest.mark.parametrize("name", one_of_each_kind())
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_a_preset_runs_from_files_to_table(name: str, root: Path, tmp_path: Path) -> None:
     preset = presets.preset(name)
     (method,) = preset["method"]
@@ -67,3 +63,10 @@ def test_a_preset_runs_from_files_to_table(name: str, root: Path, tmp_path: Path
         assert [len(task["classes"]) for task in tasks] == [size, size]
         if tuner != "none":
             assert all(task["changed_fraction"]["max"] > 0 for task in tasks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_all_others_run_too(name: str, root: Path, tmp_path: Path) -> None:
+    only_long()
+    test_a_preset_runs_from_files_to_table(name, root, tmp_path)

@@ -14,6 +14,12 @@ def often(count: int) -> int:
     return count * settings().max_examples // settings.get_profile("repeatable").max_examples
 
 
+def only_long() -> None:
+    """Skip what is much the same as what runs anyway, but with ``--hypothesis-profile long``."""
+    if often(1) == 1:
+        pytest.skip("much the same as others; runs with --hypothesis-profile long")
+
+
 def first_is_quick(cases: Iterable[Any]) -> list[Any]:
     """Return the cases of a parametrized test, all but the first marked slow."""
     first, *others = cases

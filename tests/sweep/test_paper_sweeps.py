@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 
 import miniatures
 import pytest
 import yaml
+from slow import only_long
 
 from mist_ext.cli import main
+from mist_ext.config import presets
 from mist_ext.sweep.grid import Grid, read_grid
 from mist_ext.sweep.significance import LEAST
 
@@ -84,9 +87,39 @@ def test_a_sweep_of_the_paper_runs_in_parts_from_files_to_table(
         assert table.count(tuner.replace("_", r"\_") + " &") >= 2
     rows = json.loads(Path("runs/rule/sweep.json").read_text())["rows"]
     assert all((row["gain_over_none"] is None) == (row["axes"]["tuner"] == "none") for row in rows)
-    assert "preset" not in table
+    assert not any("preset" in line for line in table.splitlines() if not line.startswith("%"))
     for name in ("sweep.png", "sweep.svg", "sweep.csv", "sweep.json", "report.html"):
         assert (Path("runs/rule") / name).is_file()
     said = " ".join(capsys.readouterr().out.split())
     assert "10 experiments of the grid from 10 runs: 8 tunings of a backbone" in said
     assert "not finished" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_points")
+@pytest.mark.parametrize("name", ["main", "objective", "gradient_dropping", "selection_rate"])
+def test_the_others_end_in_their_tables_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_long()
+    monkeypatch.chdir(tmp_path)
+    miniatures.few_classes(tmp_path / "DATA", 4)
+    grid = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
+    trained = ("l2p", "dualprompt", "ease", "slca")
+    points = []
+    for preset in grid["axes"]["preset"]:
+        method = presets.preset(preset)["method"][0]
+        options = ["ranpac.width=50"] if method == "ranpac" else [f"{method}.epochs=1"] if method in trained else []
+        cifar = "cifar100" in preset
+        size = {"classes_per_task": 50, "images_per_class": 1} if cifar else {"classes_per_task": 2}
+        points.append({"preset": preset, **size, **({"method_options": options} if options else {})})
+    grid["fixed"] = {"backbone": "vit_nano", "epochs": 2, "workers": 0}
+    grid["axes"] |= {"preset": points, "seeds": [1]}
+    Path("grid.yaml").write_text(yaml.safe_dump(grid))
+    assert main(["sweep", "grid.yaml", "--data-root", "DATA", "--out", "ended"]) == 0
+    found = json.loads(Path("ended/sweep.json").read_text())
+    assert not found["failures"]
+    assert {row["method"] for row in found["rows"]} == {
+        presets.preset(p)["method"][0] for p in map(itemgetter("preset"), points)
+    }
+    assert all((row["gain_over_none"] is None) == (row["axes"]["tuner"] == "none") for row in found["rows"])
+    for suffix in ("png", "tex", "csv"):
+        assert Path(f"ended/sweep.{suffix}").is_file()
