@@ -310,7 +310,7 @@ DEFINED = [
     r"within 9 minutes|800 bytes apart|20,000 calls|draws 20 times|agree to 1e-6",  # limits that tests assert
     r"EPYC, 2 threads,( avx512,)? torch 2\.14\.1|1,576 tokens|5 % of each matrix",  # how bench/results were measured
     r"multiples of 64|64 products|within 1e-6 of float64",  # csrc/token_sums.h, test_sampled_weight_grad.py
-    r"1\.2 x faster than the best|that 80 GB score",  # likewise
+    r"1\.2 x faster than the best|that 80 GB score",  # what a GPU is to reach, as the next
     r"90 % of the rate|\d+(\.\d+)? x +(the|published|its|index|forward|and|time)",  # what a GPU is to reach
     r"NVLink 450 GB/s, network 50 GB/s|8 to 1,024 GPUs",  # what bench/scaling.py assumes
 ]
