@@ -127,6 +127,8 @@ def test_the_table_of_sampled_weight_gradients_is_its_file() -> None:
     assert shown == [
         [
             MODELS[row["model"]],
+            f"{row['tokens']:,}",
+            row["dtype"],
             f"{row['ms']:.2f}",
             f"{row['variants']['dense alone']:.1f}, {row['variants']['dense alone'] / row['ms']:.1f} x",
             f"{row['x_best_torch']:.1f} x, {row['best_torch']}",

@@ -400,7 +400,7 @@ Bits write_values(int64_t wrong) {
   Random random;
   Memory memory;
   std::vector<WriteTensor> tensors;
-  for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{300}, int64_t{65537}, int64_t{140000}}) {
+  for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{300}, int64_t{65537}}) {
     for (const size_t itemsize : {1u, 2u, 4u, 8u}) {
       std::vector<uint8_t> now = random.integers<uint8_t>(size * static_cast<int64_t>(itemsize), 256);
       WriteTensor tensor{memory.hold(now), size, itemsize, {}, {}};
@@ -484,7 +484,7 @@ const std::vector<Case> kCases = {
     {"mask, nothing kept", [] { return mask(0); }},
     {"mask, all kept", [] { return mask(65536); }},
     {"write_values", [] { return write_values(-1); }},
-    {"write_values, other bits", [] { return write_values(19); }},
+    {"write_values, other bits", [] { return write_values(15); }},
     {"encode_gaps and decode_gaps", gaps},
     {"select", select},
     {"select, NaN", select_finds_nan},
