@@ -24,6 +24,7 @@ settings.load_profile("repeatable")
 # On tensors as small as these, threads wait for each other, tens of times longer than they work; `threads` tests more.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # their threads leave the core to other tests while they wait
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
