@@ -113,7 +113,8 @@ def changes(options: Config) -> dict[str, str]:
         return {}
     default = Config(**presets.preset(options.preset))
     (tuner,), (method,) = options.tuner, options.method
-    if options.normalize == "published" and options.data in published_splits.SPLITS:  # which auto stands for
+    if options.normalize == "published" or options.data not in published_splits.SPLITS:
+        # It is what auto stands for. Where no protocol was published, data and backbone alone decide.
         options = dataclasses.replace(options, normalize=default.normalize)
     idle = unused.unused_by(tuner)
     names = _PROTOCOL if tuner == "none" else (*_PROTOCOL, *(name for name in TUNING if name not in idle))

@@ -175,7 +175,9 @@ def test_a_preset_that_is_run_as_it_is_has_nothing_changed(name: str) -> None:
     for tuner, method in itertools.product(options.tuner, options.method):
         given = options_by_method(options.method_options, options.method)[method]
         own = [f"{option}={value!r}" for option, value in given.items()]  # as an experiment's are
-        assert published.changes(replace(options, tuner=[tuner], method=[method], method_options=own)) == {}
+        one = replace(options, tuner=[tuner], method=[method], method_options=own)
+        for normalize in (options.normalize, "published"):  # as it is given, and as a run resolves it
+            assert published.changes(replace(one, normalize=normalize)) == {}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,8 @@ def test_a_preset_that_is_run_as_it_is_has_nothing_changed(name: str) -> None:
         ({"method_options": []}, {"ranpac.width": "its default (preset: 10000)"}),
         ({"method_options": ["width=10000", "fit_fraction=0.5"]}, {"ranpac.fit_fraction": "0.5 (preset: its default)"}),
         ({"normalize": "published"}, {}),  # which auto stands for
+        ({"normalize": "model"}, {"normalize": "'model' (preset: 'auto')"}),
+        ({"data": "folder:x", "normalize": "model"}, {"data": "'folder:x' (preset: 'cub200')"}),  # auto's choice there
         (
             {"images_per_class": 5, "skip_broken": True},
             {"images_per_class": "5 (preset: None)", "skip_broken": "True (preset: False)"},
