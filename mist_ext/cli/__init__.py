@@ -175,7 +175,7 @@ def report_command(options: Namespace) -> int:
     if out is None:
         say(console, "Give --out FOLDER for the joint table, figure and report.html as files.")
     else:
-        say(console, f"Tables, figures and report.html: {out}")
+        say(console, f"{'Tables' if options.no_figures else 'Tables, figures'} and report.html: {out}")
     return 0
 
 

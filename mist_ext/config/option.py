@@ -129,6 +129,8 @@ def option_value(of: type, name: str, value: Any, subject: str, purpose: str = "
     if isinstance(value, Mapping):
         value = list(_assignments(value, subject))
     several = list(value) if isinstance(value, list | tuple) else [value]
+    if any("," in each for each in several if isinstance(each, str)):
+        purpose += f"; several are given as --{name.replace('_', '-')} A B, or in YAML {name}: [A, B]"
     return [typed(each, typing.get_args(kind)[0], subject, purpose) for each in several]
 
 

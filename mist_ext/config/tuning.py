@@ -184,7 +184,7 @@ class TuningOptions:
         "auto",
         "sampled: backward computes of a linear layer's weight gradient the entries alone that the step needs, to "
         "within rounding the same. dense: all of them. auto: sampled on a CPU where nothing else needs whole gradients "
-        "or asks for in_backward, else dense.",
+        "or asks for in_backward, and linear layers are tuned, else dense.",
         group="MIST",
         tuners=("mist", "random", "magnitude"),
         needs=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from mist_ext.system.suggest import unknown
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", types.NoneType: "null"}
 _NOTHING = object()
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # as YAML and Python write it
 # The largest number of each type, either way: what int64 and float32 can hold.
 MOST: dict[type, float] = {bool: 1, int: 2**63 - 1, float: 3e38}
 
@@ -71,6 +73,8 @@ def _converted(value: Any, kind: Any) -> Any:
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     for strict in (True, False) if isinstance(value, str | list | tuple) else (True,):  # text may stand for a number
         for part in typing.get_args(kind) if union else (kind,):
+            if part is float and not strict and isinstance(value, str) and _NUMBER.fullmatch(value):
+                return float(value)  # JSON, whose numbers msgspec reads, has no .5
             try:
                 return msgspec.convert(value, part, strict=strict)
             except (msgspec.ValidationError, RecursionError):

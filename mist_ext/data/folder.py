@@ -8,13 +8,14 @@ from pathlib import Path
 from mist_ext.data.class_folders import labelled, two_parts
 from mist_ext.data.decode import AS_SHOWN, suffixes
 from mist_ext.data.image_sets import ImageSet
-from mist_ext.data.scan_report import ScanReport, is_folder
+from mist_ext.data.scan_report import ScanReport, hidden, is_folder
 from mist_ext.data.source import Source
 from mist_ext.data.transforms import RandomCrops
-from mist_ext.data.tree import class_trees, listed, scan_beside
+from mist_ext.data.tree import Tree, class_trees, listed, scan_beside
 from mist_ext.system.names import printable
 
 TEST_FOLDERS = ("test", "val")  # the first that is there
+LIKE_PARTS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev"))
 
 
 def folder(path: Path, test_fraction: float, name: str | None = None) -> Source:
@@ -38,7 +39,8 @@ def folder(path: Path, test_fraction: float, name: str | None = None) -> Source:
     FileNotFoundError
         If there is no such folder, or one with train/ alone.
     ValueError
-        If a class is empty or in one part only, or names differ in case only.
+        If a class is empty or in one part only, or names differ in case only; if what would be taken for classes are
+        the parts of a split, or a folder around them; if all of a class's images would be in one part.
     """
     if not path.is_dir():
         raise FileNotFoundError(
@@ -64,18 +66,48 @@ def _two_trees(path: Path, test: Path, name: str) -> Source:
 def _one_tree(path: Path, test_fraction: float, name: str) -> Source:
     report = ScanReport()
     (tree,) = class_trees([path], suffixes(), report)
-    for label, images in tree.items():
-        if not 0 < round(test_fraction * len(images)) < len(images):
-            raise ValueError(
-                f"class {label!r} in {path} has {len(images)} images, of which a test fraction of {test_fraction} "
-                "leaves none to train or none to test; add images, or give another --test-fraction"
-            )
+    _require_classes(path, sorted(tree))
+    _require_both_parts(path, tree, test_fraction)
     everything = labelled(list(tree.items()), as_shown=True)
     whole = _source(name, tuple(tree), everything, everything, "", report)
     held_out = whole.held_out("test", test_fraction)
     train, tested = everything.subset(~held_out), everything.subset(held_out)
     layout = f"<class>/ in {path}: {_counts(train, tested)}, held out by --test-fraction; {AS_SHOWN}"
     return replace(whole, train=train, test=tested, layout=layout)
+
+
+def _require_classes(path: Path, names: list[str]) -> None:
+    """Raise ValueError for folders that hold folders alone, if it is one or they have the names of parts."""
+    entries = [entry for name in names for entry in listed(path / name) if not hidden(entry.name)]
+    if not all(map(is_folder, entries)):
+        return
+    if len(names) == 1:
+        (name,) = names
+        raise ValueError(
+            f"{path} has one class folder, {name!r}, and nothing but folders is in it, which may be the classes; give "
+            f"{path / name}"
+        )
+    if {name.casefold() for name in names} <= LIKE_PARTS:
+        raise ValueError(
+            f"{path} has the class folders {', '.join(map(repr, names))}, and nothing but folders is in them, as in "
+            "the parts of a split; call the parts train and test (or val)"
+        )
+
+
+def _require_both_parts(path: Path, tree: Tree, test_fraction: float) -> None:
+    """Raise ValueError if a class is so small that it would be in one part only; the smallest is named."""
+    counts = {name: len(images) for name, images in tree.items()}
+    small = [name for name, count in counts.items() if not 0 < round(test_fraction * count) < count]
+    if not small:
+        return
+    smallest = min(small, key=counts.__getitem__)
+    count, others = counts[smallest], len(small) - 1
+    more = f", as of {others} more class{'es' if others > 1 else ''}" if others else ""
+    instead = "give another --test-fraction" if count > 1 else "remove the folder"
+    raise ValueError(
+        f"class {smallest!r} in {path} has {count} image{'s' if count > 1 else ''}, of which a test fraction of "
+        f"{test_fraction} leaves none to train or none to test{more}; add images, or {instead}"
+    )
 
 
 def _source(

@@ -47,7 +47,8 @@ class ClassGaussians(ClassMeans):
         substitute = torch.eye(self.learned_width).to(means)
         if lacking:
             warnings.warn(
-                f"class {', '.join(map(str, lacking))} has a single image (or equal ones) and so no covariance: "
+                f"class {', '.join(map(str, lacking))} in the order of the tasks, from 0, has a single image (or equal "
+                "ones) and so no covariance: "
                 f"{type(self).__name__} uses the mean covariance of the other classes",
                 stacklevel=2,
             )

@@ -88,7 +88,7 @@ class Experiment(ExperimentRecord, kw_only=True):
         gaps = [f"seed {run.seed} has {len(run.tasks)} of {expected} tasks" for run in short]
         present = {run.seed for run in self.runs}
         if missing := [str(seed) for seed in self.config.seeds if seed not in present]:
-            gaps.append(f"seed{'s' if len(missing) > 1 else ''} {', '.join(missing)} not begun")
+            gaps.append(f"seed{'s' if len(missing) > 1 else ''} {', '.join(missing)} without a finished task")
         if not gaps and self.summary is UNSET:
             gaps.append("the run was interrupted before its summary")
         return gaps

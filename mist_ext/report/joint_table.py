@@ -66,5 +66,6 @@ def title(group: Group, members: Sequence[Comparison]) -> str:
     counts = [len(one.experiment.seeds) for one in members]
     fewest, most = min(counts), max(counts)
     seeds = plural(most, "seed") if fewest == most else f"{fewest} to {plural(most, 'seed')}"
-    images = f" · {group.images_per_class} images a class" if group.images_per_class else ""
+    most = group.images_per_class
+    images = f" · at most {plural(most, 'image')} a class" if most else ""
     return f"{shown(group.data)} · {shown(group.backbone)} · {plural(group.tasks, 'task')}{images} · {seeds}"

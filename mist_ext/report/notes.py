@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from mist_ext.config import TuningOptions
 from mist_ext.config.option import about
+from mist_ext.config.tuning import UNTRAINED
 from mist_ext.report.comparisons import Comparison
 from mist_ext.report.experiments import Experiment
 from mist_ext.report.numbers import plural
@@ -40,7 +41,9 @@ def warnings(experiment: Experiment, name: str) -> list[Note]:
     tasks = [task.warnings for run in experiment.runs for task in run.tasks]
     counts = {words: sum(sign in signs for signs in tasks) for sign, words in warning_signs.WORDS.items()}
     found = "; ".join(f"{words} in {count} of {plural(len(tasks), 'task')}" for words, count in counts.items() if count)
-    return [Note(f"warning: {name}: {found}; a lower learning rate may help", warning=True)] if found else []
+    trained = experiment.tuner != "none" or experiment.method not in UNTRAINED
+    advice = "; a lower learning rate may help" if trained else ""
+    return [Note(f"warning: {name}: {found}{advice}", warning=True)] if found else []
 
 
 def changes(experiment: Experiment, name: str, but: Collection[str] = ()) -> list[Note]:

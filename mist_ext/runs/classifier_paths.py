@@ -44,9 +44,18 @@ def found(run: Path, seed: int | None, task: int | None) -> Path:
         if task is not None:
             wanted += f" of task {task}"
             how = "runs with --deltas keep one after every task; that of the last task is there without a number"
-        raise FileNotFoundError(f"{wanted} in {run}; {how}")
+        raise FileNotFoundError(f"{wanted} in {run}; {how}{_others(run)}")
     folders = sorted({path.parent for path in experiments})
     if len(folders) == 1:
         return found(folders[0], seed, task)
     listed = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(f"{run} has several trained classifiers; give the folder of one: {listed}")
+
+
+def _others(run: Path) -> str:
+    """Return in words which classifiers are there, the latest first; nothing if there is none."""
+    paths = (path.relative_to(run) for path in (*run.glob("classifier-*"), *run.glob("*/classifier-*")))
+    names = sorted(map(str, paths), reverse=True)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    taken = " (--task N takes one of task N)" if any("-task" in each for each in names) else ""
+    return f"; there are {', '.join(names[:3])}{more}{taken}" if names else ""

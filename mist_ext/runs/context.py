@@ -79,7 +79,7 @@ class RunContext:
         options = dataclasses.replace(
             options,
             normalize=_normalize(options, source, spec),
-            weight_gradients=weight_gradients(options, device),
+            weight_gradients=weight_gradients(options, device, backbone),
         )
         normalisation = (spec.mean, spec.std) if options.normalize == "model" else None
         if (spec.mean, spec.std) != (source.mean, source.std):  # else there is nothing to choose

@@ -97,6 +97,10 @@ def _left(out: Path, overwrite: bool) -> list[Path]:
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"output folder {out} is a file; choose another with --out")
     if not overwrite and used(out):
+        if not (out / CONFIG).exists():
+            raise FileExistsError(
+                f"output folder {out} is not empty, and no run was begun in it; choose another with --out, or empty it"
+            )
         raise FileExistsError(
             f"output folder {out} is already used; choose another with --out, give --overwrite, or go on with the run "
             f"in it: mist run --resume {out}"
@@ -127,6 +131,8 @@ def _new_manifest() -> Manifest:
 
 def _require_writable(out: Path) -> None:
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise FileExistsError(f"output folder {out} cannot be made: {existing} is a file; choose another with --out")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(
             f"output folder {out} cannot be written: no permission for {existing}; choose another with --out"

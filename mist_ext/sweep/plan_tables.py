@@ -141,9 +141,9 @@ class Plan:
         paces = [pace for each in self.tunings.values() for pace in each.paces.values()]
         paces += [pace for each in self.methods.values() for part in each.training for pace in part.values()]
         steps = sorted({pace.steps for pace in paces}) or [0]
-        counted = str(steps[-1]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+        counted = plural(steps[-1], "timed step") if len(steps) == 1 else f"{steps[0]} to {steps[-1]} timed steps"
         return Note(
-            f"These are estimates, from {counted} timed steps of each phase of each kind of work and one batch of "
+            f"These are estimates, from {counted} of each phase of each kind of work and one batch of "
             f"features, on noise, on this machine ({self.where}). Reading image files, predictions, diagnoses and "
             "saving are not counted, nor that runs at the same time slow each other down."
         )

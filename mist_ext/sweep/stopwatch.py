@@ -24,7 +24,7 @@ class Pace:
     first, step : float
         Seconds of an epoch's first step, in which a tuner also measures what it changes, and of any other.
     steps : int
-        Other ones that were timed.
+        That ``step`` is taken from: other ones, or first ones where epochs had no others.
     """
 
     epochs: int
@@ -86,5 +86,5 @@ class Stopwatch:
 def _pace(epochs: list[list[float]]) -> Pace:
     firsts = [steps[0] for steps in epochs if steps]
     others = [step for steps in epochs for step in steps[1:]]
-    first = median(firsts) if firsts else 0.0
-    return Pace(len(epochs), first, median(others) if others else first, len(others))
+    timed = others or firsts
+    return Pace(len(epochs), median(firsts) if firsts else 0.0, median(timed) if timed else 0.0, len(timed))

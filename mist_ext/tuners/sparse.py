@@ -27,7 +27,7 @@ from mist_ext.tuners.freezing import all_frozen_but
 from mist_ext.tuners.history import History
 from mist_ext.tuners.optimizer_state import load_state
 from mist_ext.tuners.tuner import Tuned
-from mist_ext.tuners.weight_gradients import weight_gradients
+from mist_ext.tuners.weight_gradients import can_sample, weight_gradients
 
 WIRES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TakeStep = Callable[[Tensor], None]  # goes backward from a loss, updates, and frees the gradients
@@ -66,7 +66,7 @@ class SparseTuner(ContrastiveTuner):
         self.history = History(backbone, self.sharded)
         self.selection: Selection | None = None
         self.steps = 0
-        self.weight_gradients = weight_gradients(options, self.device) if self.samples else "dense"
+        self.weight_gradients = weight_gradients(options, self.device, backbone) if self.samples else "dense"
         self.keep_seed = draw_seed(seed, "keep")
         self._optimizers: dict[str, Any] = {}
         self._saved_optimizers: dict[str, Any] = {}  # of a checkpoint, until the task goes on
@@ -75,6 +75,12 @@ class SparseTuner(ContrastiveTuner):
     @classmethod
     def check(cls, backbone: nn.Module, options: TuningOptions) -> None:
         super().check(backbone, options)
+        sampled = cls.samples and options.weight_gradients == "sampled" and options.dynamics == "exact"
+        if sampled and not can_sample(options, backbone):
+            raise ValueError(
+                "weight_gradients is 'sampled', but no weight of an nn.Linear of this backbone is tuned, nor of an "
+                "nn.Conv2d over patches; use dense, or leave it out"
+            )
         if options.in_backward and options.drop == "updates" and ranks.size() > 1:
             raise ValueError(
                 "in_backward is True, but drop is 'updates', for which several processes reduce whole gradients once "

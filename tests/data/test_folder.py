@@ -57,6 +57,37 @@ def test_a_fraction_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
             load(f"folder:{tmp_path}", test_fraction=fraction)
 
 
+def test_a_class_of_one_image_is_named_before_larger_ones(tmp_path: Path) -> None:
+    for label, name in enumerate(NAMES):
+        miniatures.class_folders(tmp_path, [name], {"": 2 - label % 2})
+    with pytest.raises(ValueError, match=r"class 'bee' in .* has 1 image, .* as of 2 more classes; add .* or remove"):
+        load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (("Train", "Test"), r"has the class folders 'Test', 'Train', .* call the parts train and test \(or val\)"),
+        (("training", "validation"), r"has the class folders 'training', 'validation', .* call the parts train"),
+        (("images",), "has one class folder, 'images', .*; give .*images$"),
+        (("test",), "has one class folder, 'test', .*; give .*test$"),
+    ],
+)
+def test_parts_are_not_taken_for_classes(tmp_path: Path, parts: tuple[str, ...], told: str) -> None:
+    miniatures.class_folders(tmp_path, NAMES, dict.fromkeys(parts, 5))
+    (tmp_path / parts[0] / ".DS_Store").touch()
+    with pytest.raises(ValueError, match=told):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_class_may_hold_folders_alone(tmp_path: Path) -> None:
+    miniatures.class_folders(tmp_path, NAMES, {"insect": 5, "test": 5})
+    assert load(f"folder:{tmp_path}").class_names == ("insect", "test")
+    (tmp_path / "insect").rename(tmp_path / "Train")
+    (tmp_path / "Train" / "ant" / "image_0.jpg").rename(tmp_path / "Train" / "0.jpg")
+    assert load(f"folder:{tmp_path}").class_names == ("Train", "test")
+
+
 @pytest.mark.parametrize("fraction", [-0.2, 0.0, 1.0, 1.5, float("nan")])
 @pytest.mark.parametrize("parts", [{"": 10}, {"train": 2, "test": 1}], ids=["one_tree", "split_tree"])
 def test_a_fraction_out_of_range_is_refused_also_where_no_image_is_held_out(

@@ -107,7 +107,7 @@ def test_alignment_trains_the_classifier_of_all_tasks_and_nothing_else() -> None
 def test_classes_with_one_image_take_the_mean_covariance_with_a_warning() -> None:
     features, labels = blobs([0] * 9 + [1] * 9 + [2])
     method: Any = create("fecam")
-    with pytest.warns(UserWarning, match="class 2 has a single image"):
+    with pytest.warns(UserWarning, match="class 2 in the order of the tasks, from 0, has a single image"):
         method.learn(features, labels)
     assert torch.isfinite(method.scores(features)).all()
     with pytest.warns(UserWarning, match="class 2"):
@@ -118,7 +118,7 @@ def test_classes_with_one_image_take_the_mean_covariance_with_a_warning() -> Non
 def test_a_class_with_one_image_is_named_once() -> None:
     features, labels = blobs([0] * 9 + [1] * 9 + [2])
     method: Any = create("fecam")
-    with pytest.warns(UserWarning, match="class 2 has a single image"):
+    with pytest.warns(UserWarning, match="class 2 in the order of the tasks, from 0, has a single image"):
         method.learn(features, labels)
     others, others_labels = blobs([3] * 9 + [4] * 9)
     with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def test_slca_aligns_with_single_images() -> None:
     method = slca(draws_per_class=8)
     method.learn(torch.randn(7, 128), torch.tensor([0, 0, 0, 2, 2, 2, 1]))
     method._extend(range(3, 4))
-    with pytest.warns(UserWarning, match="class 1, 3 has a single image"):
+    with pytest.warns(UserWarning, match="class 1, 3 in the order of the tasks, from 0, has a single image"):
         method.learn(torch.randn(1, 128), torch.tensor([3]))
     scores = method.scores(torch.randn(5, 128))
     assert torch.isfinite(scores).all()

@@ -68,7 +68,7 @@ def test_a_run_on_fewer_images_is_compared_with_none_on_all() -> None:
     titles = [table.title for table in joint_table(compare([tuned, few])).tables]
     assert titles == [
         "digits · vit_nano · 2 tasks · 3 seeds",
-        "digits · vit_nano · 2 tasks · 40 images a class · 2 seeds",
+        "digits · vit_nano · 2 tasks · at most 40 images a class · 2 seeds",
     ]
 
 
@@ -125,7 +125,7 @@ def test_shorter_runs_are_named_and_left_out_of_the_means() -> None:
 def test_the_configuration_tells_of_seeds_and_tasks_that_are_missing_altogether() -> None:
     result = of_matrices(finished=False, seeds=[1, 2, 3])
     result["config"]["data"]["tasks"] = 5
-    assert parse_experiment(result, "").gaps == ["seed 1 has 2 of 5 tasks", "seeds 2, 3 not begun"]
+    assert parse_experiment(result, "").gaps == ["seed 1 has 2 of 5 tasks", "seeds 2, 3 without a finished task"]
 
 
 def test_a_missing_summary_alone_is_reported_as_an_interruption() -> None:

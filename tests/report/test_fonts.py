@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 
@@ -43,3 +44,14 @@ def test_a_name_gets_a_font_that_has_its_characters() -> None:
 def test_a_name_that_no_font_has_is_drawn_without_a_warning() -> None:
     assert families("鳥画") == ["sans-serif"]
     assert families("鳥画 Ⓐ") == ["sans-serif", "STIXGeneral"]
+
+
+def test_a_font_of_another_weight_is_taken_silently(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    thin = [font if font.name == "DejaVu Sans" else dataclasses.replace(font, weight=200) for font in OWN]
+    monkeypatch.setattr(fontManager, "ttflist", thin)
+    fonts._characters.cache_clear()
+    type(fontManager)._findfont_cached.cache_clear()
+    assert families("Ⓐ") == ["sans-serif", "STIXGeneral"]
+    assert not caplog.messages

@@ -157,7 +157,7 @@ def test_runs_without_a_finished_task_still_make_a_page(result: Result, tmp_path
     content = result(seeds=())
     content["config"]["seeds"] = [5]
     write_summary([parse_experiment(content, "")], tmp_path)
-    assert "seed 5 not begun" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "seed 5 without a finished task" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def browse(page: Path, *options: str) -> str:

@@ -100,7 +100,9 @@ def test_nothing_of_a_figure_on_the_disk_gets_onto_the_page(run: Path) -> None:
 
 def test_a_report_without_figures(run: Path, drawn: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(run), "--no-figures"]) == 0
-    assert "A_last" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "A_last" in told
+    assert f"Tables and report.html: {run}" in told
     assert drawn == []
     names = {file.name for file in run.rglob("*") if file.is_file()}
     assert names == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -253,10 +254,19 @@ def test_a_wrong_option_is_refused_before_any_work(tmp_path: Path, options: dict
     assert not out.exists()
 
 
-def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("file", "is a file; choose"),
+        ("file/out", "out cannot be made: .*file is a file; choose"),
+        (".", "is not empty, and no run was begun in it; choose another with --out, or empty it"),
+    ],
+)
+def test_an_output_path_that_is_no_run_s_is_refused(out: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError, match="is a file"):
-        benchmark.run(Config(out=str(tmp_path / "file")), Console(file=io.StringIO()))
+    with pytest.raises(FileExistsError, match=told):
+        benchmark.run(Config(out=str(tmp_path / out)), Console(file=io.StringIO()))
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_scalars_are_written_as_they_come(tmp_path: Path, few_digits: None) -> None:

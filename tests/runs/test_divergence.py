@@ -134,8 +134,8 @@ def test_accuracy_near_chance_is_recorded_and_told_everywhere(tmp_path: Path, mo
     ] * 2
     output = io.StringIO()
     Console(file=output, width=300).print(report.table(report.read_experiments([tmp_path])))
-    note = "warning: digits, none, simplecil: accuracy near chance in 2 of 2 tasks; a lower learning rate may help"
-    assert note in output.getvalue()
+    note = "warning: digits, none, simplecil: accuracy near chance in 2 of 2 tasks"
+    assert note in map(str.rstrip, output.getvalue().splitlines())  # nothing was trained, so there is no advice
 
 
 def test_a_loss_that_rises_is_recorded_and_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,11 @@ def test_a_classifier_is_loaded_from_the_base_and_the_deltas(folder: Path, tmp_p
         assert earlier.class_names == loaded.class_names[:classes]
     with pytest.raises(FileNotFoundError, match=r"no trained classifier of task 3 in .*is there without a number"):
         mist_ext.load(folder, task=3)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(folder / "digits-mist-simplecil" / "classifier-seed1-task002.safetensors", unfinished)
+    with pytest.raises(FileNotFoundError, match=r"no trained .* finished; there are .*-task002\.saf.* \(--task N"):
+        mist_ext.load(unfinished)
     copied = tmp_path / "copied"
     shutil.copytree(folder / "digits-mist-simplecil", copied)
     (copied / NAMES[0]).rename(copied / "kept")

@@ -76,19 +76,22 @@ def test_an_epoch_is_its_first_step_and_others() -> None:
     assert [pace.seconds(steps) for steps in (0.5, 1, 3, 3.5)] == [2.5, 5.0, 9.0, 10.0]
 
 
-def test_a_stopwatch_tells_steps_from_what_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("steps", "timed"), [(4, 6), (1, 2)])  # of an epoch; where there is but one, it is timed
+def test_a_stopwatch_tells_steps_from_what_lies_between(
+    steps: int, timed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter(range(1000))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))  # each look takes a second
     watch = Stopwatch(CPU, unshown)
 
     def work() -> None:
         for epoch in range(2):
-            for _ in watch.callbacks.progress(range(4), f"tune {epoch}/2", 4):
+            for _ in watch.callbacks.progress(range(steps), f"tune {epoch}/2", steps):
                 pass
         assert next(clock)
 
     paces, besides = watch.time(work)
-    assert paces == {"tune": Pace(epochs=2, first=1.0, step=1.0, steps=6)}
+    assert paces == {"tune": Pace(epochs=2, first=1.0, step=1.0, steps=timed)}
     assert besides == 4.0  # the begin of each epoch, what was between, and the end
 
 

@@ -79,12 +79,23 @@ def test_a_run_that_goes_on_has_the_weight_gradients_it_began_with() -> None:
         ({"dynamics": "published"}, CPU, "dense"),
         ({"drop": "updates"}, CPU, "sampled"),
         ({"drop": "updates", "momentum": 0.0}, CPU, "sampled"),
+        ({"layers": "attn"}, CPU, "sampled"),
+        ({"layers": "norm"}, CPU, "dense"),
     ],
 )
 def test_auto_is_sampled_on_a_cpu_unless_whole_gradients_are_needed(
     options: dict[str, Any], device: torch.device, kind: str
 ) -> None:
-    assert weight_gradients(TuningOptions(**options), device) == kind
+    assert weight_gradients(TuningOptions(**options), device, tuner("mist").backbone) == kind
+
+
+def test_what_has_no_layer_to_sample_is_tuned_by_dense_gradients() -> None:
+    made = tuner("mist", layers="norm")
+    assert made.tune(images(0)).changed_all
+    with pytest.raises(
+        ValueError, match=r"'sampled', but no weight of an nn\.Linear of this backbone is tuned.*use dense"
+    ):
+        SparseTuner.check(made.backbone, TuningOptions(layers="norm", weight_gradients="sampled"))
 
 
 def test_the_largest_gradients_of_a_step_show_in_dense_ones_alone() -> None:

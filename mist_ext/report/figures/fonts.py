@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
+
+
+# Whether a font has the weight that was asked for is matplotlib's to know; it tells it of every font that is looked at.
+logging.getLogger("matplotlib.font_manager").addFilter(lambda record: "find font weight" not in record.getMessage())
 
 
 def add_fallbacks(figure: Figure) -> None:
