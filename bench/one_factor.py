@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from progress import Progress, markdown
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from mist_ext import backbones, tuners
 from mist_ext.config import TuningOptions
@@ -45,13 +46,13 @@ OWN, OTHERS = 20, 30  # classes
 EVALUATED = 20  # images a class
 MEANS = 40  # images that a class mean is made of, at most
 OPTIONS = [field.name for field in dataclasses.fields(TuningOptions)]
-WORLD = ("tuner", "backbone", "images", "seed")
+WORLD = ("tuner", "backbone", "images", "blur", "seed")
 FOUND = ("own", "others", "stale", "fresh", "drift")
 COMMON: dict[str, Any] = {"epochs": 10, "batch_size": 64, "projector_lr": 0.5}
 NO_VECTORS = r"^(?!.*(bias|norm))"  # matrices alone
 
 Trial = dict[str, Any]
-"""A tuner, its options, and what the world is made of: images_per_class, backbone, seed."""
+"""A tuner, its options, and what the world is made of: images of a class, their blur, backbone, seed."""
 
 STUDIES: dict[str, list[Trial]] = {
     "ladder": [
@@ -86,19 +87,32 @@ STUDIES: dict[str, list[Trial]] = {
         for tuner in ("full", "mist")
         for size in (16, 32, 128)
     ],
+    "blur": [
+        {"what": f"{what}, blurred by {blur:g}", "tuner": tuner, "blur": blur, **options}
+        for blur in (0.5, 1.0)
+        for what, tuner, options in (
+            ("frozen", "none", {}),
+            ("full tuning", "full", {}),
+            ("5 % by score, 90 % of updates dropped", "mist", {"drop": "updates"}),
+        )
+    ],
 }
 
 
-def world(seed: int, images: int) -> tuple[Images, Images, Images, Images]:
+def world(seed: int, images: int, blur: float = 0.0) -> tuple[Images, ...]:
     """Draw classes, and return images to tune on, to make class means of, to choose by, and to test on.
 
-    Labels from 0 are of the classes to tune on, labels from ``OWN`` of the others.
+    Labels from 0 are of the classes to tune on, labels from ``OWN`` of the others. All images are blurred by a Gaussian
+    of a standard deviation of so many pixels, 0 for none.
     """
     letters, _ = renditions.bitmaps_of("renditions_dev")
     some = letters[torch.randperm(len(letters), generator=torch.Generator().manual_seed(seed))[: OWN + OTHERS]]
     own = renditions.make(some[:OWN], seed, 0, images)
     train = renditions.make(some, seed, 0, min(images, MEANS))
-    return own, train, *(renditions.make(some, seed, part, EVALUATED) for part in (2, 1))
+    parts = (own, train, *(renditions.make(some, seed, part, EVALUATED) for part in (2, 1)))
+    if blur == 0:
+        return parts
+    return tuple(Images(gaussian_blur(part.pixels, [7, 7], [blur, blur]), part.labels) for part in parts)
 
 
 @torch.inference_mode()
@@ -122,7 +136,7 @@ def accuracy(features: Tensor, labels: Tensor, means: Tensor, first: int = 0) ->
 def measure(trial: Trial) -> Trial:
     """Tune as a trial says; return it with what was found."""
     options = TuningOptions(**{name: value for name, value in trial.items() if name in OPTIONS})
-    own_images, train, *evaluated = world(trial["seed"], trial["images"])
+    own_images, train, *evaluated = world(trial["seed"], trial["images"], trial.get("blur", 0.0))
     backbone = backbones.create(trial["backbone"])
     stored = class_means(features(backbone, train), train.labels)
     before = [features(backbone, images) for images in evaluated]

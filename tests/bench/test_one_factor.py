@@ -89,14 +89,16 @@ class InThisProcess:
         self.pool.shutdown()
 
 
-def test_the_tables_of_the_page_are_those_of_the_file() -> None:
+def test_the_tables_of_the_pages_are_those_of_the_file() -> None:
     trials = json.loads((ROOT / "bench" / "results" / "one_factor.json").read_text(encoding="utf-8"))["trials"]
-    page = (ROOT / "docs" / "dropping.md").read_text(encoding="utf-8")
     found = {one_factor.key(trial): trial for trial in trials}
-    steps = [trial["what"] for trial in one_factor.STUDIES["steps"]]
-    of_steps = sorted(
-        (trial for trial in trials if trial["what"] in steps), key=lambda trial: steps.index(trial["what"])
-    )
-    for chosen in ([trial for trial in trials if trial["what"] not in steps], of_steps):
-        assert one_factor.table(chosen, found) in page
+    pages = {"steps": "dropping", "blur": "benchmarks"}
+    rows = {study: [row["what"] for row in one_factor.STUDIES[study]] for study in pages}
+    ladder = [trial for trial in trials if not any(trial["what"] in of_study for of_study in rows.values())]
+    tables = [("dropping", ladder)]
+    for study, page in pages.items():
+        chosen = [trial for trial in trials if trial["what"] in rows[study]]
+        tables.append((page, sorted(chosen, key=lambda trial: rows[study].index(trial["what"]))))
+    for page, chosen in tables:
+        assert one_factor.table(chosen, found) in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     assert {trial["seed"] for trial in trials} == {1}

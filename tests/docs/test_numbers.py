@@ -331,6 +331,7 @@ def test_no_number_of_a_page_is_unchecked(path: str) -> None:
         "**digits**",
         "**glyphs**",
         "**renditions**",
+        "### What the shift",
         "### What tuning",
         "### The methods that",
         "### Seven",
