@@ -119,7 +119,7 @@ def test_the_table_of_exchanges_is_its_files() -> None:
         assert shown == [f"{two['bytes'] / 1e6:.2f}", *times]
 
 
-MODELS = {"vit_ti": "ViT-Ti", "vit_s": "ViT-S", "vit_b": "ViT-B", "vit_l": "ViT-L"}
+MODELS = {"vit_ti": "ViT-Ti", "vit_s": "ViT-S", "vit_b": "ViT-B", "vit_l": "ViT-L", "vit_g": "ViT-g"}
 
 
 def test_the_table_of_sampled_weight_gradients_is_its_file() -> None:
@@ -252,6 +252,15 @@ def claims() -> dict[str, list[str]]:
         for row in read("step-peaks-epyc-2-cores.json")["rows"]
     }
     steps = {row["way"]: row["ms"] for row in read("steps-epyc-2-cores.json")["rows"]}
+    runs = read("weight_gradients/seconds.json")["runs"]
+
+    def seconds(data: str, what: str) -> str:
+        of_kinds = (
+            [run[what] for run in runs if (run["data"], run["weight_gradients"]) == (data, kind)]
+            for kind in ("sampled", "dense")
+        )
+        return "{:.1f} instead of {:.1f}".format(*map(statistics.median, of_kinds))
+
     swap = read("deltas/epyc-2-cores.json")
     lines, moved = swap["traffic"]["lines"] / 1e6, swap["traffic"]["moved by a swap"] / 1e6
     return {
@@ -285,6 +294,8 @@ def claims() -> dict[str, list[str]]:
             *budget,
         ],
         "kernels": [
+            f"tuning took {seconds('digits', 'tune')} s on `digits` and {seconds('renditions', 'tune')} s in the main job",
+            f"from start to exit the runs took {seconds('digits', 'run')} and {seconds('renditions', 'run')} s",
             f"are {peaks['sampled']} with `sampled`, {peaks['mist_ext']} with `mist_ext`",
             f"it has {min(score):.1f} to {max(score):.1f} of its speed",
             f"`select` is {select['ti']:.1f} (ViT-Ti), {select['s']:.1f} (S), {select['b']:.1f} (B) and "
