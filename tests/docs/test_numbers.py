@@ -294,7 +294,7 @@ def claims() -> dict[str, list[str]]:
             *budget,
         ],
         "kernels": [
-            f"tuning took {seconds('digits', 'tune')} s on `digits` and {seconds('renditions', 'tune')} s in the main job",
+            f"tuning took {seconds('digits', 'tune')} s on `digits` and {seconds('renditions', 'tune')} s in the main",
             f"from start to exit the runs took {seconds('digits', 'run')} and {seconds('renditions', 'run')} s",
             f"are {peaks['sampled']} with `sampled`, {peaks['mist_ext']} with `mist_ext`",
             f"it has {min(score):.1f} to {max(score):.1f} of its speed",
