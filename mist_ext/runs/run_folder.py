@@ -99,7 +99,7 @@ def _left(out: Path, overwrite: bool) -> list[Path]:
     if not overwrite and used(out):
         if not (out / CONFIG).exists():
             raise FileExistsError(
-                f"output folder {out} is not empty, and no run was begun in it; choose another with --out, or empty it"
+                f"output folder {out} is already used, and no run was begun in it; choose another with --out"
             )
         raise FileExistsError(
             f"output folder {out} is already used; choose another with --out, give --overwrite, or go on with the run "

@@ -259,7 +259,7 @@ def test_a_wrong_option_is_refused_before_any_work(tmp_path: Path, options: dict
     [
         ("file", "is a file; choose"),
         ("file/out", "out cannot be made: .*file is a file; choose"),
-        (".", "is not empty, and no run was begun in it; choose another with --out, or empty it"),
+        (".", "is already used, and no run was begun in it; choose another with --out"),
     ],
 )
 def test_an_output_path_that_is_no_run_s_is_refused(out: str, told: str, tmp_path: Path) -> None:
