@@ -66,6 +66,6 @@ def title(group: Group, members: Sequence[Comparison]) -> str:
     counts = [len(one.experiment.seeds) for one in members]
     fewest, most = min(counts), max(counts)
     seeds = plural(most, "seed") if fewest == most else f"{fewest} to {plural(most, 'seed')}"
-    most = group.images_per_class
-    images = f" · at most {plural(most, 'image')} a class" if most else ""
+    limit = group.images_per_class
+    images = f" · at most {plural(limit, 'image')} a class" if limit else ""
     return f"{shown(group.data)} · {shown(group.backbone)} · {plural(group.tasks, 'task')}{images} · {seeds}"

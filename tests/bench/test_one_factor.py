@@ -54,6 +54,16 @@ def test_images_to_choose_by_and_to_test_on_are_others_than_those_to_tune_on() -
     assert not pixels[0] & pixels[1] | pixels[0] & pixels[2] | pixels[1] & pixels[2]
 
 
+def test_a_blur_smooths_all_images_and_makes_another_trial() -> None:
+    for sharp, blurred in zip(one_factor.world(1, 4), one_factor.world(1, 4, blur=1.0), strict=True):
+        assert torch.equal(sharp.labels, blurred.labels)
+        steps, smoothed = (part.pixels.float().diff(dim=3).abs().mean() for part in (sharp, blurred))
+        assert 0 < smoothed < 0.8 * steps
+    plain, other = trial(), trial(blur=1.0)
+    assert one_factor.key(plain) != one_factor.key(other)
+    assert one_factor.measure(plain)["test"] != one_factor.measure(other)["test"]
+
+
 @pytest.mark.slow
 def test_trials_that_a_file_has_are_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
